@@ -1,0 +1,1 @@
+"""Commands. Each parses its settings, wires the pipeline, and prints one line of JSON."""

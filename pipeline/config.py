@@ -1,0 +1,99 @@
+"""Settings: frozen, keyword-only dataclasses, to and from plain dicts, checked where they stand."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pipeline.errors import RequestError
+
+T = TypeVar("T")
+
+
+def check(config: object, name: str, ok: bool, rule: str) -> None:
+    """Raise `RequestError` naming owner, rule and value unless ``ok``. For use in ``__post_init__``."""
+    if not ok:
+        raise RequestError(f"{type(config).__name__}.{name} must {rule}, got {getattr(config, name)!r}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as JSON-ready values: nested dicts, lists, numbers, strings, None."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
+    """The inverse of `to_dict`. Unknown keys, missing keys and wrong types are a `RequestError`."""
+    if not isinstance(data, Mapping):
+        raise RequestError(f"{cls.__name__} must be a mapping, got {data!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise RequestError(f"{cls.__name__} has no setting {unknown[0]!r}; it has {', '.join(sorted(fields))}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _typed(hints[name], data[name], f"{cls.__name__}.{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise RequestError(f"{cls.__name__}.{name} is missing")
+    return cls(**values)
+
+
+def digest(data: Any, length: int = 32) -> str:
+    """Hex SHA-256 of canonical JSON (sorted keys, no spaces), cut to ``length`` characters."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    assert value is None or isinstance(value, bool | int | float | str), f"no plain form of {value!r}"
+    return value
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        options = [arg for arg in args if arg is not type(None)]
+        for option in options:
+            try:
+                return _typed(option, value, where)
+            except RequestError:
+                if option is options[-1]:
+                    raise
+    if origin is typing.Literal:
+        if value not in args:
+            raise RequestError(f"{where} must be one of {', '.join(map(repr, args))}, got {value!r}")
+        return value
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast("type[Any]", hint), value)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise RequestError(f"{where} must be a list, got {value!r}")
+        item_hints = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
+        if len(item_hints) != len(value):
+            raise RequestError(f"{where} must have {len(item_hints)} values, got {value!r}")
+        return tuple(_typed(item, entry, where) for item, entry in zip(item_hints, value, strict=True))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise RequestError(f"{where} must be a mapping, got {value!r}")
+        return {key: _typed(args[1], entry, where) for key, entry in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise RequestError(f"{where} must be of type {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,47 @@
+"""The two errors that users meet: a wrong request, and one input that cannot be processed."""
+
+from __future__ import annotations
+
+
+class RequestError(ValueError):
+    """What was asked for is wrong (a setting, a folder, a package). Jobs print it as one line and exit with 2."""
+
+
+#: Every value that ``error.code`` can take in a table, with what it says about the input.
+ERROR_CODES = {
+    "not_found": "the object is gone",
+    "forbidden": "the store refuses to read the object",
+    "timeout": "the store did not answer in time",
+    "unreadable": "the store failed to read the object",
+    "too_large": "more bytes than the limit for one input",
+    "empty": "no bytes",
+    "changed": "the object is not the one that was listed",
+    "bad_archive": "the compressed file or container that holds the input is broken",
+    "bad_record": "the record is not a JSON object with a text",
+    "not_an_image": "the bytes are no image format that is read here",
+    "truncated": "the data end before the image does",
+    "too_many_pixels": "more pixels than the limit for one image",
+    "bad_label": "the label is no 8-bit image of the image's size, or has an unknown class",
+    "not_text": "the bytes are not text",
+    "bad_encoding": "the bytes are not valid in the expected encoding",
+    "too_long": "more characters than the limit for one document",
+    "out_of_memory": "the input does not fit into memory even alone",
+    "internal": "the pipeline failed on this input",
+}
+
+
+class InputError(Exception):
+    """One input cannot be processed; the others can.
+
+    ``code`` is one of `ERROR_CODES`. ``message`` is written by this project and depends on the input alone, so that a
+    second run writes the same row; the library error behind it stays chained as the cause.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        assert code in ERROR_CODES, code
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str]]:
+        return (type(self), (self.code, self.message))

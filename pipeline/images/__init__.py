@@ -1,0 +1,1 @@
+"""Images: how they become tensors, and how masks become rows."""

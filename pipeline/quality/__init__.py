@@ -1,0 +1,1 @@
+"""Measures that need no downloaded weights, and the pages that show them."""

@@ -1,0 +1,1 @@
+"""Documents: how they become sentences and tensors, and how boundaries become rows."""
