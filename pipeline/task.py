@@ -69,11 +69,18 @@ class Task(ABC):
     kind: ClassVar[str]
     #: The metric that early stopping and the best checkpoint look at, and which way is better.
     metric: ClassVar[tuple[str, Literal["max", "min"]]]
+    #: Name endings, lower case and without a compression's, of the objects in a folder that are its inputs.
+    suffixes: ClassVar[tuple[str, ...]]
 
     @property
     @abstractmethod
     def schema(self) -> pa.Schema:
         """The task's own columns of the output table, in order, with any file metadata (such as HF features)."""
+
+    @property
+    def features(self) -> dict[str, Any]:
+        """Hugging Face features, by column, that do not follow from the column's Arrow type."""
+        return {}
 
     @abstractmethod
     def prepare(self, inputs: pa.Table) -> pa.Table:
@@ -92,7 +99,7 @@ class Task(ABC):
 
     @abstractmethod
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:
-        """CPU: labelled inputs to training samples: any number of rows, each with ``error``; bad ones keep only that."""
+        """CPU: labelled inputs to training samples: any number of rows, each with ``error``."""
 
     @abstractmethod
     def collate(self, samples: pa.Table) -> Batch:

@@ -2,3 +2,6 @@
 
 Axes, in every annotation: b batch, c channel, h height, w width, t token, s sentence, k class, d latent.
 """
+
+#: By name: the settings and the class. What a package names, and nothing else, can be loaded.
+MODELS: dict[str, tuple[type, type]] = {}

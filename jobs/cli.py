@@ -1,0 +1,142 @@
+"""From the command line to settings, and from what happens to one line of JSON and an exit code.
+
+The only place that imports jsonargparse. ``--config FILE.yaml`` plus dotted overrides; ``--print_config`` shows the
+whole resolved configuration with its comments. Hyphens in option names are underscores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+import typing
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import jsonargparse
+
+from pipeline.errors import RequestError
+
+S = TypeVar("S")
+
+DONE, FAILED, WRONG_REQUEST, ERROR_BUDGET = 0, 1, 2, 3
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived. Not an `Exception`: no handler of failures may take it for one."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+def say(text: str) -> None:
+    """A line for people, on standard error."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def main(settings: type[S], work: Callable[[S], dict[str, Any]], argv: Sequence[str] | None = None) -> NoReturn:
+    """Parse, work, print the summary as the last line of standard output, and exit with its code.
+
+    ``work`` returns the summary; its ``exit_code``, where it has one, is the process's.
+    """
+    _stop_on_signals()
+    try:
+        parsed = parse(settings, sys.argv[1:] if argv is None else argv)
+        summary = work(parsed)
+        code = int(summary.get("exit_code", DONE))
+    except RequestError as reason:
+        summary, code = {"status": "wrong request", "error": _one_line(reason)}, WRONG_REQUEST
+    except Stopped as reason:
+        summary, code = {"status": "stopped", "error": str(reason)}, reason.exit_code
+    except Exception as reason:
+        traceback.print_exc()
+        summary, code = {"status": "failed", "error": f"{type(reason).__name__}: {_one_line(reason)}"}, FAILED
+    if code != DONE and summary.get("error"):
+        print(f"error: {summary['error']}", file=sys.stderr, flush=True)
+    print(json.dumps({**summary, "exit_code": code}, ensure_ascii=True), flush=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads of the cluster's client must not keep a finished job alive
+
+
+def parse(settings: type[S], argv: Sequence[str]) -> S:
+    """Settings from arguments. `RequestError` with one line that names the setting, the rule and the value."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog=f"python -m {settings.__module__ if settings.__module__ != '__main__' else sys.argv[0]}",
+        description=settings.__doc__,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
+    parser.add_class_arguments(settings)
+    try:
+        # jsonargparse prints some errors itself; an error here is one line, printed once.
+        with contextlib.redirect_stderr(io.StringIO()):
+            namespace = parser.parse_args(_normalised(settings, argv))
+            values = parser.instantiate_classes(namespace)
+    except RequestError:
+        raise
+    except (jsonargparse.ArgumentError, ValueError, TypeError, OSError) as reason:
+        raise RequestError(_cause(reason)) from reason
+    fields = {field.name: getattr(values, field.name) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    return settings(**fields)
+
+
+def _normalised(settings: type, argv: Sequence[str]) -> list[str]:
+    """Hyphens to underscores in option names; ``--flag`` alone to ``--flag true``."""
+    result: list[str] = []
+    flags = set(_flags(settings, ""))
+    for index, argument in enumerate(argv):
+        if not argument.startswith("--"):
+            result.append(argument)
+            continue
+        name, equals, value = argument[2:].partition("=")
+        name = name.replace("-", "_")
+        result.append(f"--{name}{equals}{value}")
+        following = argv[index + 1] if index + 1 < len(argv) else "--"
+        if name in flags and not equals and following.startswith("--"):
+            result.append("true")
+    return result
+
+
+def _flags(settings: type, prefix: str) -> list[str]:
+    found = []
+    hints = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        if hints[field.name] is bool:
+            found.append(prefix + field.name)
+        elif dataclasses.is_dataclass(hints[field.name]):
+            found += _flags(hints[field.name], f"{prefix}{field.name}.")
+    return found
+
+
+def _cause(reason: BaseException) -> str:
+    """The line that says most: our own error where one is behind it, else the parser's."""
+    behind: BaseException | None = reason
+    while behind is not None:
+        if isinstance(behind, RequestError):
+            return _one_line(behind)
+        behind = behind.__cause__ or behind.__context__
+    return _one_line(reason)
+
+
+def _one_line(reason: BaseException) -> str:
+    return " ".join(str(reason).split())
+
+
+def _stop_on_signals() -> None:
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        raise Stopped(number)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,26 @@
+"""Segment images: a mask for every image of a source, in a Parquet table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.cli import main
+from jobs.wiring import SegmentSettings, segment
+from pipeline.images.task import ImageSegmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentImages(SegmentSettings):
+    """Segment images: a mask for every image of a source, in a Parquet table."""
+
+    max_pixels: int | None = None
+    """Largest image, in pixels, instead of the package's limit."""
+
+
+def work(settings: SegmentImages) -> dict[str, Any]:
+    return segment(settings, ImageSegmentation, {"max_pixels": settings.max_pixels})
+
+
+if __name__ == "__main__":
+    main(SegmentImages, work)

@@ -1,0 +1,101 @@
+"""Train an image segmenter on a labelled folder, from scratch or from an autoencoder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.cli import main
+from jobs.wiring import TrainSettings, fit, initial, require_folder
+from pipeline import package, storage
+from pipeline.distributed import samples, train
+from pipeline.distributed.session import session
+from pipeline.errors import RequestError
+from pipeline.images.augment import AugmentConfig
+from pipeline.images.task import ImageReconstruction, ImageSegmentation, described_classes
+from pipeline.models.segmenter import UNetConfig, init_from_autoencoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainImageSegmenter(TrainSettings):
+    """Train an image segmenter on a labelled folder, from scratch or from an autoencoder."""
+
+    images: str
+    """Labelled folder: images/, labels/, classes.json, train.txt and perhaps val.txt."""
+    init: str | None = None
+    """Autoencoder package whose encoder the segmenter starts from."""
+    validation_split: str = "val"
+    """Split to choose the best weights by; where it has no file, validation_fraction of the training split."""
+    height_px: int = 180
+    """Height of the box that the model sees an image in."""
+    width_px: int = 240
+    """Width of that box."""
+    class_weights: tuple[float, ...] | None = None
+    """Weight of each class in the loss."""
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    widths: tuple[int, ...] | None = None
+    """Channels at each resolution; null: the autoencoder's where there is one, else the model's own."""
+    blocks: tuple[int, ...] | None = None
+    """Residual blocks of the encoder at each resolution; null: likewise."""
+    train: train.DistributedTrainConfig = field(
+        default_factory=lambda: train.DistributedTrainConfig(epochs=60, batch_rows=8)
+    )
+
+
+def work(settings: TrainImageSegmenter) -> dict[str, Any]:
+    require_folder(settings.images, "images")
+    train.claim(settings.out)
+    task = ImageSegmentation(
+        **_classes(settings.images),
+        height_px=settings.height_px,
+        width_px=settings.width_px,
+        class_weights=settings.class_weights,
+        augmentation=settings.augmentation,
+    )
+    start = initial(settings.init, ImageReconstruction.kind, init_from_autoencoder)
+    model = _model(settings, len(task.classes))
+    learned = samples.split_files(settings.images, "train")
+    if storage.exists(storage.join(settings.images, f"{settings.validation_split}.txt")):
+        validation = samples.split_files(settings.images, settings.validation_split)
+    else:
+        learned, validation = samples.held_out(learned, settings.validation_fraction)
+
+    def prepared() -> tuple[samples.Prepared, samples.Prepared]:
+        return samples.prepare(learned, task, settings.out), samples.prepare(validation, task, settings.out)
+
+    with session(settings.cluster):
+        return fit(
+            out=settings.out,
+            task=task,
+            model_name="unet",
+            model_config=model,
+            train_config=settings.train,
+            samples=prepared,
+            data={"images": settings.images, "init": settings.init},
+            initialise=start,
+        )
+
+
+def _model(settings: TrainImageSegmenter, classes: int) -> UNetConfig:
+    chosen = {"widths": settings.widths, "blocks": settings.blocks}
+    if settings.init is not None:
+        encoder = package.load(settings.init, ImageReconstruction.kind).model_config
+        chosen = {name: value or tuple(encoder[name]) for name, value in chosen.items()}
+    return UNetConfig(classes=classes, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def _classes(folder: str) -> dict[str, Any]:
+    where = storage.join(folder, "classes.json")
+    try:
+        return described_classes(json.loads(storage.read(where)))
+    except FileNotFoundError as reason:
+        raise RequestError(f"images {folder!r}: a labelled folder needs classes.json") from reason
+    except ValueError as reason:
+        if isinstance(reason, RequestError):
+            raise
+        raise RequestError(f"{where} is not JSON") from reason
+
+
+if __name__ == "__main__":
+    main(TrainImageSegmenter, work)

@@ -1,0 +1,62 @@
+"""Train a paragraph segmenter on documents whose paragraphs are known."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.models.documents import SentenceTaggerConfig, init_from_tagger
+from pipeline.text.task import TextSegmentation
+
+from jobs.cli import main
+from jobs.wiring import TrainSettings, fit, initial
+from pipeline.distributed import samples, train
+from pipeline.distributed.session import session
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTextSegmenter(TrainSettings):
+    """Train a paragraph segmenter on documents whose paragraphs are known."""
+
+    documents: str
+    """Documents with their paragraphs: JSONL or Parquet records with text and paragraphs."""
+    init: str | None = None
+    """Text segmenter package to start from."""
+    split: str | None = None
+    """Use only records whose field split has this value."""
+    task: TextSegmentation = field(default_factory=TextSegmentation)
+    model: SentenceTaggerConfig = field(default_factory=SentenceTaggerConfig)
+    train: train.DistributedTrainConfig = field(
+        default_factory=lambda: train.DistributedTrainConfig(epochs=8, batch_rows=16)
+    )
+
+
+def work(settings: TrainTextSegmenter) -> dict[str, Any]:
+    train.claim(settings.out)
+    start = initial(settings.init, TextSegmentation.kind, init_from_tagger)
+    inputs = samples.all_inputs(settings.documents, TextSegmentation.suffixes)
+    learned, validation = samples.held_out(inputs, settings.validation_fraction)
+    keep = None if settings.split is None else functools.partial(samples.record_split, settings.split)
+
+    def prepared() -> tuple[samples.Prepared, samples.Prepared]:
+        return (
+            samples.prepare(learned, settings.task, settings.out, keep=keep),
+            samples.prepare(validation, settings.task, settings.out, keep=keep),
+        )
+
+    with session(settings.cluster):
+        return fit(
+            out=settings.out,
+            task=settings.task,
+            model_name="sentence_tagger",
+            model_config=settings.model,
+            train_config=settings.train,
+            samples=prepared,
+            data={"documents": settings.documents, "split": settings.split},
+            initialise=start,
+        )
+
+
+if __name__ == "__main__":
+    main(TrainTextSegmenter, work)

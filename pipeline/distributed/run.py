@@ -1,0 +1,279 @@
+"""Run: one pass over a source into a sink. List, subtract what the table holds, stream, commit, supersede, report."""
+
+from __future__ import annotations
+
+import json
+import queue
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.config import check, to_dict
+from pipeline.distributed.manifest import Manifest
+from pipeline.distributed.source import entries
+from pipeline.distributed.stream import STAGES, StreamConfig, Work, receipts, settings_digest, uncommitted
+from pipeline.distributed.table import Part, Table, table_schema
+from pipeline.package import Package
+from pipeline.task import Task
+
+_PASSES = 3  # the first, and two for what is missing after it
+
+
+class ErrorBudgetSpent(RuntimeError):
+    """More inputs failed than ``max_error_rate`` allows; what was done until then is committed."""
+
+
+class StreamStalled(RuntimeError):
+    """Nothing came out of the stream for too long, or inputs are missing after every pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    limit: int | None = None
+    """Work on at most so many inputs that the table does not hold yet."""
+    retry_errors: bool = False
+    """Take inputs again whose row is an error."""
+    max_error_rate: float = 0.1
+    """Stop when more than this share of the inputs processed so far failed, and more than error_floor of them."""
+    error_floor: int = 50
+    """So many errors never stop a run."""
+    superseded: Literal["remove", "keep"] = "remove"
+    """What happens at the end to older rows of the inputs that this run listed."""
+    commit_s: float = 5.0
+    """Seconds between commits."""
+    stall_timeout_s: float = 900.0
+    """Fail when no part comes out of the stream for so many seconds."""
+
+    def __post_init__(self) -> None:
+        check(self, "limit", self.limit is None or self.limit >= 1, "be at least 1, or null")
+        check(self, "max_error_rate", 0 <= self.max_error_rate <= 1, "be in [0, 1]")
+        check(self, "error_floor", self.error_floor >= 0, "not be negative")
+        check(self, "commit_s", self.commit_s >= 0, "not be negative")
+        check(self, "stall_timeout_s", self.stall_timeout_s > 0, "be positive")
+
+
+class Run:
+    """One run. `summary` is true at any moment, so that whatever ends the run can be reported."""
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        package: Package,
+        source: str,
+        sink: str,
+        config: RunConfig,
+        stream: StreamConfig,
+        say: Callable[[str], None],
+    ) -> None:
+        """Check the request: `RequestError` before anything is written."""
+        self._config, self._say = config, say
+        self._source = source
+        schema = table_schema(task.schema, task.features)
+        self.table = Table(sink, schema)
+        self.run_id = _run_id(self.table.last_run_id())
+        self.folder = storage.join(sink, "runs", self.run_id)
+        self._manifest = Manifest(storage.join(self.folder, "manifest"))
+        self._entries = _peeked(entries(source, task.suffixes))
+        self._work = Work(
+            task=task,
+            package_uri=package.uri,
+            package_digest=package.digest,
+            settings=settings_digest(task, stream),
+            table_uri=self.table.uri,
+            schema=schema,
+            run_id=self.run_id,
+            stream=stream,
+        )
+        self._errors: Counter[str] = Counter()
+        self._seconds: Counter[str] = Counter()
+        self._committed = np.zeros(0, bool)
+        self._pending_commit: list[Part] = []
+        self.summary: dict[str, Any] = {
+            "run_id": self.run_id,
+            "source": storage.canonical(source),
+            "table": self.table.uri,
+            "model": package.digest,
+            "settings": self._work.settings,
+            "listed": 0,
+            "skipped": 0,
+            "pending": 0,
+            "done": 0,
+            "failed": 0,
+            "errors": {},
+            "removed": 0,
+            "fetched_bytes": 0,
+        }
+
+    def execute(self) -> None:
+        """The whole run. Whatever interrupts it, parts that have arrived are committed first."""
+        started = time.monotonic()
+        try:
+            self._execute()
+        finally:
+            self._commit()
+            self.summary["seconds"] = round(time.monotonic() - started, 3)
+            busy = {stage: round(self._seconds[stage], 3) for stage in STAGES}
+            self.summary["stage_seconds"] = busy
+
+    def finish(self, status: str, exit_code: int) -> None:
+        """Store the run's settings and summary below ``SINK/runs/RUN_ID``."""
+        self.summary |= {"status": status, "exit_code": exit_code}
+        described = {
+            "run": to_dict(self._config),
+            "stream": to_dict(self._work.stream),
+            "task": to_dict(self._work.task),
+            "package": self._work.package_uri,
+            "source": self._source,
+        }
+        for name, content in (("config.json", described), ("summary.json", self.summary)):
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            storage.write(storage.join(self.folder, name), text.encode("utf-8", "backslashreplace"))
+
+    def _execute(self) -> None:
+        self.table.create()
+        self._say(f"listing {self._source}")
+        done = self.table.done(self._work.package_digest, self._work.settings, retry_errors=self._config.retry_errors)
+        self._manifest.write(self._entries, done, self._config.limit)
+        listed, pending = self._manifest.listed, self._manifest.pending
+        self.summary |= {"listed": listed, "pending": pending, "skipped": listed - pending}
+        self._say(f"{listed} inputs listed, {listed - pending} in the table already, {pending} to do")
+        self._committed = np.zeros(listed, bool)
+        stream = self._work.stream
+        for attempt in range(_PASSES):
+            if self._committed.sum() == pending:
+                break
+            if attempt:
+                self._say(f"{pending - self._committed.sum()} inputs have no row yet; running them again")
+            rows = block_rows(pending, stream)
+            for blocks in self._manifest.blocks(self._committed, rows, stream.block_bytes):
+                self._stream(blocks)
+        self._commit()
+        if self._committed.sum() != pending:
+            missing = pending - int(self._committed.sum())
+            raise StreamStalled(f"{missing} inputs have no row after {_PASSES} passes; the same command takes them up")
+        if self._config.superseded == "remove":
+            inputs, versions = self._manifest.key_sets()
+            self.summary["removed"] = self.table.supersede(
+                inputs,
+                versions,
+                model=self._work.package_digest,
+                settings=self._work.settings,
+                run_id=self.run_id,
+            )
+
+    def _stream(self, blocks: list[pa.Table]) -> None:
+        last_commit = last_word = time.monotonic()
+        for receipt in _with_timeout(receipts(blocks, self._work), self._config.stall_timeout_s):
+            if receipt is not None:
+                self._accept(receipt)
+            now = time.monotonic()
+            if self._pending_commit and now - last_commit >= self._config.commit_s:
+                self._commit()
+                last_commit = now
+            if now - last_word >= 5:
+                self._say(self._progress())
+                last_word = now
+            self._check_budget()
+        self._say(self._progress())
+
+    def _accept(self, receipt: dict[str, Any]) -> None:
+        for accepted in uncommitted([receipt], self._committed):
+            model = self._work.package_digest
+            self._pending_commit.append(
+                Part(path=accepted["path"], size=accepted["size"], rows=accepted["rows"], model=model)
+            )
+            self._errors.update(accepted["failed"])
+            self._seconds.update({stage: accepted[f"{stage}_s"] for stage in STAGES})
+            self.summary["failed"] += len(accepted["failed"])
+            self.summary["done"] += accepted["rows"] - len(accepted["failed"])
+            self.summary["fetched_bytes"] += accepted["bytes"]
+            self.summary["errors"] = dict(sorted(self._errors.items()))
+
+    def _commit(self) -> None:
+        if self._pending_commit:
+            parts, self._pending_commit = self._pending_commit, []
+            self.table.commit(parts, run_id=self.run_id)
+
+    def _check_budget(self) -> None:
+        failed, done = self.summary["failed"], self.summary["done"]
+        if failed > self._config.error_floor and failed > self._config.max_error_rate * (failed + done):
+            raise ErrorBudgetSpent(
+                f"{failed} of {failed + done} inputs failed, more than run.max_error_rate "
+                f"{self._config.max_error_rate} allows: {dict(self._errors.most_common(3))}"
+            )
+
+    def _progress(self) -> str:
+        done, failed = self.summary["done"], self.summary["failed"]
+        return f"{done + failed} of {self.summary['pending']} inputs, {failed} of them failed"
+
+
+def block_rows(pending: int, stream: StreamConfig) -> int:
+    """Rows in one block: what is configured, or fewer where there would not be enough blocks to keep actors busy."""
+    actors = stream.actors or 4
+    return max(1, min(stream.block_rows, max(stream.batch_rows, -(-pending // (4 * actors)))))
+
+
+def _with_timeout(items: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[dict[str, Any] | None]:
+    """Items of a blocking iterator, and None twice a second while there is none, so that the caller stays awake."""
+    arrived: queue.Queue[tuple[str, Any]] = queue.Queue()
+    abandoned = threading.Event()
+
+    def drain() -> None:
+        try:
+            for item in items:
+                if abandoned.is_set():
+                    return
+                arrived.put(("item", item))
+            arrived.put(("end", None))
+        except BaseException as reason:
+            arrived.put(("error", reason))
+
+    threading.Thread(target=drain, name="receipts", daemon=True).start()
+    last = time.monotonic()
+    try:
+        while True:
+            try:
+                kind, value = arrived.get(timeout=0.5)
+            except queue.Empty:
+                if time.monotonic() - last > timeout_s:
+                    raise StreamStalled(f"nothing came out of the stream for {timeout_s:g} s") from None
+                yield None
+                continue
+            last = time.monotonic()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        abandoned.set()
+
+
+def _peeked(chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same iterator with its first chunk fetched, so that a wrong source fails before anything is written."""
+    first = next(chunks, None)
+
+    def again() -> Iterator[pa.Table]:
+        if first is not None:
+            yield first
+        yield from chunks
+
+    return again()
+
+
+def _run_id(last: str) -> str:
+    """A name that sorts after every earlier run's, whatever the clocks: UTC time and four random hex digits."""
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    stamp = max(now, last.rsplit("-", 1)[0])
+    name = f"{stamp}-{secrets.token_hex(2)}"
+    return name if name > last else f"{stamp}-{int(last.rsplit('-', 1)[1], 16) + 1:04x}"

@@ -1,0 +1,58 @@
+"""Session: one connection to a Ray cluster, always to a named address."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from pipeline.config import check
+from pipeline.errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    address: str | None = None
+    """Ray address; null: RAY_ADDRESS where a submitted job has it, else a cluster of its own on this machine."""
+    cpus: int | None = None
+    """CPUs of an own cluster; null: all that this machine has."""
+    gpus: int | None = None
+    """GPUs of an own cluster; null: all that this machine has."""
+
+    def __post_init__(self) -> None:
+        check(self, "cpus", self.cpus is None or self.cpus >= 1, "be at least 1, or null")
+        check(self, "gpus", self.gpus is None or self.gpus >= 0, "not be negative")
+
+
+@contextmanager
+def session(config: ClusterConfig) -> Iterator[None]:
+    """A connection for the time of a ``with`` block; one that is open already is used and left open."""
+    if ray.is_initialized():
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    own = address == "local"
+    try:
+        ray.init(
+            address=address,
+            num_cpus=config.cpus if own else None,
+            num_gpus=config.gpus if own else None,
+            include_dashboard=False if own else None,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+    except ConnectionError as reason:
+        raise RequestError(f"no Ray cluster at {address!r}") from reason
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_size(resource: str) -> float:
+    """How much of ``CPU`` or ``GPU`` the cluster has at this moment."""
+    return float(ray.cluster_resources().get(resource, 0.0))

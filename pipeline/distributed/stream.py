@@ -1,0 +1,334 @@
+"""Stream: blocks of entries through fetch, prepare, predict, encode to part files, on Ray Data.
+
+Every operator turns one block into one block, so an attempt that is repeated after a failure gives the same rows. The
+last stage writes a part file that nobody sees and hands the driver one row about it; the driver decides what counts.
+
+With GPUs the stages are three operators, so that GPU actors do nothing but predict. Without, all stages run in one CPU
+actor, which saves two copies of every block; there two blocks are in flight in each actor, one downloading.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+
+from pipeline import config as settings_of
+from pipeline import package
+from pipeline.config import check
+from pipeline.distributed import table
+from pipeline.distributed.session import cluster_size
+from pipeline.distributed.source import FetchConfig, fetch
+from pipeline.errors import InputError
+from pipeline.task import ERROR_TYPE, INPUT_SCHEMA, Task, error_value
+
+#: What the driver gets for each part: where it is, the ordinals in it, how many failed, and seconds by stage.
+RECEIPT = pa.schema(
+    [
+        ("path", pa.string()),
+        ("size", pa.int64()),
+        ("rows", pa.int64()),
+        ("ordinals", pa.list_(pa.int64())),
+        ("failed", pa.list_(pa.string())),
+        ("bytes", pa.int64()),
+        ("fetch_s", pa.float64()),
+        ("prepare_s", pa.float64()),
+        ("predict_s", pa.float64()),
+        ("encode_s", pa.float64()),
+        ("write_s", pa.float64()),
+    ]
+)
+STAGES = ("fetch", "prepare", "predict", "encode", "write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where models run; auto: on GPUs if the cluster has any when the job starts."""
+    actors: int | None = None
+    """Most actors with a model; null: one for each GPU, or CPU, that the cluster has when the job starts."""
+    batch_rows: int = 16
+    """Rows in one forward pass. Results do not depend on it."""
+    block_rows: int = 128
+    """Most rows in one task, and so in one part file."""
+    block_bytes: int = 64 << 20
+    """Most listed bytes in one task."""
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_rows", "block_rows", "block_bytes"):
+            check(self, name, getattr(self, name) >= 1, "be at least 1")
+        check(self, "actors", self.actors is None or self.actors >= 1, "be at least 1, or null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the workers need to know; small enough to travel with every task."""
+
+    task: Task
+    package_uri: str
+    package_digest: str
+    settings: str
+    table_uri: str
+    schema: pa.Schema
+    run_id: str
+    stream: StreamConfig
+
+
+def settings_digest(task: Task, stream: StreamConfig) -> str:
+    """Digest of every setting that can change a row, apart from the model package."""
+    return settings_of.digest({"task": settings_of.to_dict(task), "max_bytes": stream.fetch.max_bytes})
+
+
+def receipts(blocks: list[pa.Table], work: Work) -> Iterator[dict[str, Any]]:
+    """Run blocks through the stages; one `RECEIPT` row for each part file that was written, in any order."""
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = None  # a block is never cut: see the module's first paragraph
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    for batch in plan(ray.data.from_arrow(blocks), work).iter_batches(
+        batch_size=None, batch_format="pyarrow", prefetch_batches=0
+    ):
+        yield from cast("list[dict[str, Any]]", batch.to_pylist())
+
+
+def plan(blocks: ray.data.Dataset, work: Work) -> ray.data.Dataset:
+    """The lazy Ray Data plan over a dataset of entry blocks."""
+    config = work.stream
+    gpus, cpus = cluster_size("GPU"), cluster_size("CPU")
+    on_gpu = config.device == "gpu" or (config.device == "auto" and gpus > 0)
+    whole_block: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+    most = config.actors or max(1, int(gpus if on_gpu else cpus))
+    ready = max(1, min(most, int(gpus if on_gpu else cpus)))
+    calls = 2
+    pool = ray.data.ActorPoolStrategy(
+        min_size=1,
+        max_size=most,
+        initial_size=ready,
+        max_concurrent_calls_per_actor=calls,
+        enable_true_multi_threading=True,
+        max_tasks_in_flight_per_actor=2 * calls,
+    )
+    if not on_gpu:
+        # A fraction below one leaves room for whatever else wants a CPU, so one CPU is enough for the whole stream.
+        return blocks.map_batches(_AllStages, fn_constructor_args=(work,), compute=pool, num_cpus=0.9, **whole_block)
+    prepared = blocks.map_batches(_Preparing(work), num_cpus=0.5, **whole_block)
+    predicted = prepared.map_batches(
+        _Predicting, fn_constructor_args=(work,), compute=pool, num_gpus=1, num_cpus=0, **whole_block
+    )
+    return predicted.map_batches(_Writing(work), num_cpus=0.25, **whole_block)
+
+
+class _Block:
+    """All rows of a block: their entries, their errors so far, and the columns of the good ones."""
+
+    def __init__(self, entries: pa.Table) -> None:
+        self.entries = entries
+        self.errors: list[dict[str, str] | None] = [None] * entries.num_rows
+        self.good = np.arange(entries.num_rows)
+        self.columns = pa.table({})
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+
+    def keep(self, columns: pa.Table, errors: pa.Array | pa.ChunkedArray) -> None:
+        """New columns for the rows that were good until now; those with an error leave."""
+        failed = np.zeros(len(errors), bool)
+        for index, error in enumerate(errors.to_pylist()):
+            if error is not None:
+                self.errors[self.good[index]] = error
+                failed[index] = True
+        self.good = self.good[~failed]
+        self.columns = columns.filter(pa.array(~failed)) if failed.any() else columns
+
+    def to_table(self) -> pa.Table:
+        """As one Arrow table, to cross to another operator."""
+        result = self.scattered()
+        for name, column in zip(self.entries.column_names, self.entries.columns, strict=True):
+            result = result.append_column(f"entry.{name}", column)
+        result = result.append_column("entry.error_so_far", pa.array(self.errors, ERROR_TYPE))
+        seconds = pa.array([self.seconds] * self.entries.num_rows)
+        return result.append_column("entry.seconds", seconds)
+
+    @classmethod
+    def from_table(cls, rows: pa.Table) -> _Block:
+        """The inverse of `to_table`."""
+        entry = {name[len("entry.") :]: rows[name] for name in rows.column_names if name.startswith("entry.")}
+        errors, seconds = entry.pop("error_so_far"), entry.pop("seconds")
+        block = cls(pa.table(entry))
+        block.columns = rows.select([name for name in rows.column_names if not name.startswith("entry.")])
+        block.keep(block.columns, errors)
+        block.seconds = cast("dict[str, float]", seconds[0].as_py())
+        return block
+
+    def scattered(self) -> pa.Table:
+        """The columns for all rows: null where a row failed."""
+        where = np.full(self.entries.num_rows, -1)
+        where[self.good] = np.arange(len(self.good))
+        return self.columns.take(pa.array(where, mask=where < 0))
+
+
+class _Timer:
+    def __init__(self, block: _Block, stage: str) -> None:
+        self._block, self._stage = block, stage
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._block.seconds[self._stage] += time.perf_counter() - self._start
+
+
+def _prepare(block: _Block, work: Work) -> None:
+    with _Timer(block, "fetch"):
+        data, errors = fetch(block.entries, work.stream.fetch)
+        inputs = {"data": data, "format": block.entries["format"], "label": [None] * len(data)}
+        block.keep(pa.table(inputs, schema=INPUT_SCHEMA), errors)
+    with _Timer(block, "prepare"):
+        prepared = work.task.prepare(block.columns)
+        block.keep(prepared.drop_columns(["error"]), prepared["error"])
+
+
+def _predict(block: _Block, work: Work, model: torch.nn.Module, device: torch.device) -> None:
+    rows = work.stream.batch_rows
+    results, errors = [], []
+    with _Timer(block, "predict"), torch.inference_mode():
+        for start in range(0, block.columns.num_rows, rows):
+            batch = block.columns.slice(start, rows)
+            done, failed = _divided(batch, "predict", lambda part: work.task.predict(model, part, device))
+            results += done
+            errors += failed
+    _keep_results(block, results, errors)
+
+
+def _keep_results(block: _Block, results: list[pa.Table], errors: list[dict[str, str] | None]) -> None:
+    good = np.array([error is None for error in errors], bool)
+    found = pa.concat_tables(results) if results else block.columns.slice(0, 0)
+    for index in np.flatnonzero(~good):
+        block.errors[block.good[index]] = errors[index]
+    block.good = block.good[good]
+    block.columns = found
+
+
+def _divided(
+    batch: pa.Table, stage: str, run: Callable[[pa.Table], pa.Table]
+) -> tuple[list[pa.Table], list[dict[str, str] | None]]:
+    """``run`` on a batch; one that fails is halved until the guilty row is alone, and only that row fails."""
+    try:
+        return [run(batch)], [None] * batch.num_rows
+    except Exception as reason:
+        if batch.num_rows > 1:
+            middle = batch.num_rows // 2
+            parts = [_divided(half, stage, run) for half in (batch.slice(0, middle), batch.slice(middle))]
+            return parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
+        if isinstance(reason, MemoryError | torch.OutOfMemoryError):
+            error = InputError("out_of_memory", f"not enough memory to {stage} this input alone")
+        else:
+            error = InputError("internal", f"{stage} failed with {type(reason).__name__}")
+        return [], [error_value(stage, error)]
+
+
+def _write(block: _Block, work: Work) -> pa.Table:
+    with _Timer(block, "encode"):
+        encoded, errors = [], []
+        if len(block.good):
+            encoded, errors = _divided(block.columns, "encode", work.task.encode)
+        _keep_results(block, encoded, errors)
+        if not encoded:
+            block.columns = work.task.schema.empty_table()
+        rows = block.scattered()
+    with _Timer(block, "write"):
+        count = block.entries.num_rows
+        columns = {name: block.entries[name] for name in table.KEY_COLUMNS.names}
+        columns |= {name: rows[name] for name in work.task.schema.names}
+        columns |= {
+            "model": pa.array([work.package_digest] * count),
+            "settings": pa.array([work.settings] * count),
+            "run_id": pa.array([work.run_id] * count),
+            "error": pa.array(block.errors, ERROR_TYPE),
+        }
+        written = pa.table(columns).cast(work.schema)
+        part = table.write_part(work.table_uri, written, work.run_id, work.package_digest)
+    receipt = {
+        "path": part.path,
+        "size": part.size,
+        "rows": part.rows,
+        "ordinals": block.entries["ordinal"].to_pylist(),
+        "failed": [error["code"] for error in block.errors if error is not None],
+        "bytes": sum(size or 0 for size in block.entries["size"].to_pylist()),
+    }
+    receipt |= {f"{stage}_s": seconds for stage, seconds in block.seconds.items()}
+    return pa.Table.from_pylist([receipt], schema=RECEIPT)
+
+
+class _Model:
+    """A package's model, on its device; one forward pass at a time."""
+
+    def __init__(self, work: Work) -> None:
+        loaded = package.load(work.package_uri)
+        if loaded.digest != work.package_digest:
+            raise RuntimeError(f"package {work.package_uri} changed during the run")
+        self.device = torch.device("cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu")
+        self.model = loaded.model().to(self.device)
+        self.lock = threading.Lock()
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)
+
+    def __call__(self, block: _Block, work: Work) -> None:
+        with self.lock:
+            _predict(block, work, self.model, self.device)
+
+
+class _Preparing:
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def __call__(self, entries: pa.Table) -> pa.Table:
+        block = _Block(entries)
+        _prepare(block, self._work)
+        return block.to_table()
+
+
+class _Predicting:
+    def __init__(self, work: Work) -> None:
+        self._work, self._model = work, _Model(work)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        block = _Block.from_table(rows)
+        self._model(block, self._work)
+        return block.to_table()
+
+
+class _Writing:
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        return _write(_Block.from_table(rows), self._work)
+
+
+class _AllStages:
+    def __init__(self, work: Work) -> None:
+        self._work, self._model = work, _Model(work)
+
+    def __call__(self, entries: pa.Table) -> pa.Table:
+        block = _Block(entries)
+        _prepare(block, self._work)
+        self._model(block, self._work)
+        return _write(block, self._work)
+
+
+def uncommitted(receipts_seen: Iterable[dict[str, Any]], committed: np.ndarray) -> list[dict[str, Any]]:
+    """The receipts whose ordinals are all new; marks them. A part that overlaps is refused: another attempt won."""
+    accepted = []
+    for receipt in receipts_seen:
+        ordinals = np.asarray(receipt["ordinals"])
+        if not committed[ordinals].any() and len(np.unique(ordinals)) == len(ordinals):
+            committed[ordinals] = True
+            accepted.append(receipt)
+    return accepted

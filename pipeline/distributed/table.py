@@ -1,0 +1,256 @@
+"""Table: ``SINK/table``, a Delta Lake table partitioned by model. It is the output and the ledger at once.
+
+Parts are Parquet files that workers write; they exist for readers only once the driver has committed them. Schema and
+rules are in the README under "The table".
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from pipeline import storage
+from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, KeySet, keys
+from pipeline.errors import RequestError
+from pipeline.task import ERROR_TYPE
+
+KEY_COLUMNS = pa.schema([("uri", pa.string()), ("member", pa.string()), ("etag", pa.string()), ("size", pa.int64())])
+PROVENANCE_COLUMNS = pa.schema(
+    [("model", pa.string()), ("settings", pa.string()), ("run_id", pa.string()), ("error", ERROR_TYPE)]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One written Parquet file: path below the table's folder, bytes, rows, and the model it belongs to."""
+
+    path: str
+    size: int
+    rows: int
+    model: str
+
+
+def table_schema(task_columns: pa.Schema, features: dict[str, Any]) -> pa.Schema:
+    """The whole table's schema: key, the task's columns, provenance; with Hugging Face features in its metadata.
+
+    ``features``: by column, the features that do not follow from the Arrow type (``{"mask": {"_type": "Image"}}``).
+    """
+    schema = pa.schema([*KEY_COLUMNS, *task_columns, *PROVENANCE_COLUMNS])
+    described = {field.name: features.get(field.name) or _feature(field.type) for field in schema}
+    return schema.with_metadata({b"huggingface": json.dumps({"info": {"features": described}}).encode()})
+
+
+class Table:
+    """The table of one sink."""
+
+    def __init__(self, sink: str, schema: pa.Schema) -> None:
+        """Open or describe it; nothing is written before `create`. `RequestError` if it has other columns."""
+        self.uri = storage.join(sink, "table")
+        self.schema = schema
+        self._options = storage.delta_options(self.uri)
+        self._delta = _open(self.uri, self._options)
+        if self._delta is not None:
+            found = pa.schema(self._delta.schema().to_arrow())
+            if found.names != schema.names:
+                differing = sorted(set(found.names) ^ set(schema.names)) or found.names
+                raise RequestError(f"sink {sink!r} holds a table of another kind: columns {', '.join(differing)}")
+
+    def create(self) -> None:
+        """Make the empty table if there is none."""
+        if self._delta is None:
+            if storage.is_local(self.uri):
+                storage.filesystem(self.uri)[0].makedirs(self.uri, exist_ok=True)
+            self._delta = DeltaTable.create(
+                self.uri,
+                schema=self.schema.remove_metadata(),
+                partition_by=["model"],
+                mode="ignore",
+                storage_options=self._options,
+            )
+
+    def last_run_id(self) -> str:
+        """The run that made the newest commit, or an empty string."""
+        if self._delta is None:
+            return ""
+        return max((str(entry.get("run_id") or "") for entry in self._delta.history(2)), default="")
+
+    def file_uris(self) -> list[str]:
+        """The committed part files: what a plain Parquet reader must be given."""
+        return [] if self._delta is None else sorted(self._delta.file_uris())
+
+    def write_part(self, rows: pa.Table, run_id: str, model: str) -> Part:
+        """Write rows of one model as a part that nobody sees yet. Callable from any worker."""
+        return write_part(self.uri, rows.cast(self.schema), run_id, model)
+
+    def commit(self, add: Sequence[Part], remove: Sequence[Part] = (), *, run_id: str) -> None:
+        """Make parts visible, and others invisible, in one transaction."""
+        assert self._delta is not None, "create() first"
+        self._delta.update_incremental()
+        if remove:
+            # delta-rs accepts a Remove of a path that is not in the log without a word.
+            known = {part.path for part in self._parts()}
+            assert all(part.path in known for part in remove), "a part to remove is not in the log"
+        now = int(time.time() * 1000)
+        actions: list[AddAction | RemoveAction] = [
+            AddAction(part.path, part.size, {"model": part.model}, now, True, json.dumps({"numRecords": part.rows}))
+            for part in add
+        ]
+        actions += [RemoveAction(part.path, True, now, part.size, {"model": part.model}) for part in remove]
+        self._delta.create_write_transaction(
+            actions,
+            mode="append",
+            schema=self.schema.remove_metadata(),
+            partition_by=["model"],
+            commit_properties=CommitProperties(custom_metadata={"run_id": run_id}),
+        )
+        self._delta.update_incremental()
+
+    def done(self, model: str, settings: str, *, retry_errors: bool) -> KeySet:
+        """The inputs (`VERSION_KEY`) with a row of this model and these settings; failed ones too unless retried."""
+        found = []
+        for _, rows in self._scan(model):
+            mine = pc.equal(rows["settings"], settings)
+            if retry_errors:
+                mine = pc.and_(mine, pc.is_null(rows["error"]))
+            found.append(keys(rows.filter(mine), VERSION_KEY))
+        return KeySet(found)
+
+    def supersede(self, listed: KeySet, current: KeySet, *, model: str, settings: str, run_id: str) -> int:
+        """Remove the rows of ``listed`` inputs (`INPUT_KEY`) that are not their current row; return how many.
+
+        The current row of a listed input has this model, these settings and the tag in ``current`` (`VERSION_KEY`);
+        of several, the newest run's. Rows of inputs that were not listed stay. One commit; affected files are written
+        anew by our own writer, because delta-rs drops the metadata that makes a mask a picture.
+        """
+        keep = self._rows_to_keep(listed, current, model, settings)
+        add, remove, removed = [], [], 0
+        for part in self._parts():
+            kept = keep[part.path]
+            if kept.all():
+                continue
+            remove.append(part)
+            removed += int((~kept).sum())
+            if kept.any():
+                rows = self._read(part).filter(pa.array(kept))
+                add.append(write_part(self.uri, rows, run_id, part.model))
+        if remove:
+            self.commit(add, remove, run_id=run_id)
+        return removed
+
+    def _rows_to_keep(self, listed: KeySet, current: KeySet, model: str, settings: str) -> dict[str, np.ndarray]:
+        keep: dict[str, np.ndarray] = {}
+        candidates: list[tuple[np.ndarray, np.ndarray, str, np.ndarray]] = []
+        for part, rows in self._scan():
+            mine = np.full(rows.num_rows, part.model == model)
+            mine &= pc.equal(rows["settings"], settings).to_numpy(zero_copy_only=False)
+            version = keys(rows, VERSION_KEY)
+            mine &= current.contains(version)
+            keep[part.path] = ~listed.contains(keys(rows, INPUT_KEY)) | mine
+            where = np.flatnonzero(mine)
+            candidates.append((version[where], where, part.path, np.asarray(rows["run_id"].to_pylist(), str)[where]))
+        if not candidates:
+            return keep
+        version = np.concatenate([item[0] for item in candidates])
+        run = np.concatenate([item[3] for item in candidates])
+        owner = np.concatenate([np.full(len(item[1]), number) for number, item in enumerate(candidates)])
+        row = np.concatenate([item[1] for item in candidates])
+        order = np.lexsort((run, version[:, 1], version[:, 0]))
+        same_as_next = (version[order[:-1]] == version[order[1:]]).all(1)
+        for index in order[:-1][same_as_next]:  # an older run's row of the same version: a retried error
+            keep[candidates[owner[index]][2]][row[index]] = False
+        return keep
+
+    def _scan(self, model: str | None = None) -> Iterator[tuple[Part, pa.Table]]:
+        """The key and provenance columns of every committed part (of one model)."""
+        columns = ["uri", "member", "etag", "settings", "run_id", "error"]
+        for part in self._parts():
+            if model is None or part.model == model:
+                yield part, self._read(part, columns)
+
+    def _parts(self) -> list[Part]:
+        if self._delta is None:
+            return []
+        actions = pa.table(self._delta.get_add_actions(flatten=True))
+        columns = ("path", "size_bytes", "num_records", "partition.model")
+        values = zip(*(actions[name].to_pylist() for name in columns), strict=True)
+        return [Part(path=path, size=size, rows=rows, model=model) for path, size, rows, model in values]
+
+    def _read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
+        fs, path = storage.filesystem(storage.join(self.uri, part.path))
+        with fs.open(path, "rb") as file:
+            return pq.ParquetFile(file).read(columns)
+
+
+def write_part(table_uri: str, rows: pa.Table, run_id: str, model: str) -> Part:
+    """Write one part file under a name that no other attempt has."""
+    path = f"model={model}/{run_id}-{uuid.uuid4().hex}.parquet"
+    buffer = pa.BufferOutputStream()
+    compression = dict.fromkeys(_leaves(rows.schema), "zstd")
+    compression["mask.bytes"] = "none"  # PNG is compressed already
+    pq.write_table(rows, buffer, compression=compression, use_dictionary=["uri", "model", "settings", "run_id"])
+    data = buffer.getvalue().to_pybytes()
+    storage.write(storage.join(table_uri, path), data)
+    return Part(path=path, size=len(data), rows=rows.num_rows, model=model)
+
+
+def open_delta(sink: str) -> DeltaTable:
+    """The sink's table for readers (``.file_uris()``, ``.to_pyarrow_dataset()``). `RequestError` if there is none."""
+    uri = storage.join(sink, "table")
+    delta = _open(uri, storage.delta_options(uri))
+    if delta is None:
+        raise RequestError(f"no table at {uri}")
+    return delta
+
+
+def current_rows(rows: pa.Table) -> pa.Table:
+    """Of several rows of one input, the newest run's. What a reader needs after ``--superseded keep``."""
+    order = pc.sort_indices(rows, [("run_id", "descending")])
+    newest_first = rows.take(order)
+    identity = keys(newest_first, INPUT_KEY)
+    _, first = np.unique(identity, axis=0, return_index=True)
+    return newest_first.take(np.sort(first))
+
+
+def _open(uri: str, options: dict[str, str]) -> DeltaTable | None:
+    try:
+        return DeltaTable(uri, storage_options=options)
+    except TableNotFoundError:
+        return None
+    except DeltaError as reason:
+        raise RequestError(f"the table at {uri} cannot be opened") from reason
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    names = []
+    for field in schema:
+        names += _leaf_paths(field.name, field.type)
+    return names
+
+
+def _leaf_paths(prefix: str, kind: pa.DataType) -> list[str]:
+    if pa.types.is_struct(kind):
+        return [path for child in kind for path in _leaf_paths(f"{prefix}.{child.name}", child.type)]
+    if pa.types.is_list(kind):
+        return _leaf_paths(f"{prefix}.list.element", kind.value_type)
+    return [prefix]
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    """The Hugging Face feature of an Arrow type."""
+    if pa.types.is_struct(kind):
+        return {child.name: _feature(child.type) for child in kind}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    return {"dtype": {"float": "float32", "double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}

@@ -1,0 +1,323 @@
+"""Train: Ray Train around `pipeline.training`. Adds workers, checkpoints on the run's storage, resume, progress.
+
+Everything lands below ``out``: the model package itself, ``checkpoints/``, ``prepared/`` samples, ``tensorboard/``,
+``history.jsonl`` (losses by step) and ``training.json`` (what is trained, so that the same command resumes it and
+another one is refused). A checkpoint is one safetensors file, written in one step; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import safetensors.torch
+import torch
+from ray.util.queue import Empty, Queue
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from pipeline import config as settings_of
+from pipeline import package, storage
+from pipeline.config import check
+from pipeline.distributed.samples import Prepared
+from pipeline.distributed.session import cluster_size
+from pipeline.errors import RequestError
+from pipeline.task import Task
+from pipeline.training import Progress, TrainConfig, Trainer, Workers
+
+_KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistributedTrainConfig(TrainConfig):
+    workers: int = 1
+    """Training workers that share each batch. The result does not depend on it."""
+    gpu: bool | None = None
+    """One GPU for each worker; null: if the cluster has GPUs."""
+    checkpoint_s: float = 60.0
+    """Seconds between checkpoints; there is one after every better evaluation, too."""
+    max_failures: int = 8
+    """Restarts after failed workers before the job gives up."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "workers", 1 <= self.workers <= self.batch_rows, "be at least 1 and at most batch_rows")
+        check(self, "checkpoint_s", self.checkpoint_s >= 0, "not be negative")
+        check(self, "max_failures", self.max_failures >= 0, "not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One training: what the workers are given."""
+
+    task: Task
+    model_name: str
+    model_config: dict[str, Any]
+    initialise: Callable[[nn.Module], None] | None
+    train: Prepared
+    validation: Prepared
+    config: DistributedTrainConfig
+    out: str
+    card: dict[str, Any]
+
+    def fingerprint(self) -> str:
+        """Digest of all that the result depends on; not of workers, checkpoints or devices."""
+        config = settings_of.to_dict(self.config)
+        for name in ("workers", "gpu", "checkpoint_s", "max_failures"):
+            del config[name]
+        described = {
+            "task": settings_of.to_dict(self.task),
+            "model": [self.model_name, self.model_config],
+            "initialise": repr(self.initialise),
+            "samples": [Path(self.train.uri).name, Path(self.validation.uri).name],
+            "config": config,
+        }
+        return settings_of.digest(described)
+
+
+def claim(out: str) -> None:
+    """Refuse an ``out`` that holds something which is no training. `RequestError`."""
+    if storage.exists(storage.join(out, "config.json")) and not storage.exists(storage.join(out, "training.json")):
+        raise RequestError(f"out {out!r} holds a model package that was not trained there; choose another")
+
+
+def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train, or go on where a killed run stopped, or find it done. Returns the summary; the package is at ``out``."""
+    finished = _claim(plan)
+    if finished is not None:
+        say(f"{plan.out} is trained already with these settings")
+        return finished | {"resumed_from_step": finished["steps"]}
+    config = plan.config
+    gpu = config.gpu if config.gpu is not None else cluster_size("GPU") >= config.workers
+    # A fraction of the CPUs leaves room for other work, so that training also runs where there is one CPU.
+    cpus = min(1.0, 0.9 * cluster_size("CPU") / config.workers)
+    threads = max(1, int(cluster_size("CPU") / config.workers))
+    progress = Queue(actor_options={"num_cpus": 0})
+    storage_path, filesystem = _run_storage(plan.out)
+    trainer = ray.train.torch.TorchTrainer(
+        _worker,
+        train_loop_config={"plan": plan, "progress": progress, "threads": threads},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers, use_gpu=gpu, resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {})
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"attempt-{int(time.time() * 1000)}",
+            storage_path=storage_path,
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+        ),
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpu else "gloo"),
+    )
+    stop = threading.Event()
+    listener = threading.Thread(target=_listen, args=(progress, stop, say), name="progress", daemon=True)
+    listener.start()
+    try:
+        trainer.fit()
+    finally:
+        stop.set()
+        listener.join(5)
+        progress.shutdown()
+    return json.loads(storage.read(storage.join(plan.out, "training.json")))["summary"]
+
+
+def _claim(plan: Plan) -> dict[str, Any] | None:
+    """Take ``out`` for this training; its summary if it is finished."""
+    where = storage.join(plan.out, "training.json")
+    mine = plan.fingerprint()
+    if storage.exists(where):
+        found = json.loads(storage.read(where))
+        if found["fingerprint"] != mine:
+            raise RequestError(f"out {plan.out!r} holds a training with other settings or data; choose another")
+        return found.get("summary")
+    storage.write(where, json.dumps({"fingerprint": mine, "card": plan.card}, indent=2).encode())
+    return None
+
+
+def _run_storage(out: str) -> tuple[str, Any]:
+    """Where Ray Train keeps its own state, as a path and a filesystem that Arrow understands."""
+    folder = storage.join(out, "ray")
+    fs, path = storage.filesystem(folder)
+    if storage.is_local(out):
+        return path, None
+    import pyarrow.fs
+
+    return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
+
+
+def _listen(progress: Queue, stop: threading.Event, say: Callable[[str], None]) -> None:
+    while not stop.is_set():
+        try:
+            say(progress.get(timeout=0.5))
+        except Empty:
+            continue
+        except ray.exceptions.RayError:
+            return
+
+
+class _Group(Workers):
+    """The workers of a torch process group."""
+
+    def __init__(self) -> None:
+        context = ray.train.get_context()
+        self.rank, self.size = context.get_world_rank(), context.get_world_size()
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        if self.size == 1:
+            return module
+        return ray.train.torch.prepare_model(module, parallel_strategy_kwargs={"broadcast_buffers": False})
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        if self.size > 1:
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+
+def _worker(loop_config: dict[str, Any]) -> None:
+    plan: Plan = loop_config["plan"]
+    torch.set_num_threads(loop_config["threads"])
+    torch.manual_seed(plan.config.seed)
+    model = package.build(plan.model_name, plan.model_config)
+    if plan.initialise is not None:
+        plan.initialise(model)
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        device = torch.device("cpu")
+    workers = _Group()
+    trainer = Trainer(plan.task, model, plan.config, plan.train.load(), plan.validation.load(), device, workers)
+    history = _History(plan.out)
+    resumed = _restore(plan, trainer)
+    history.load(resumed)
+    keeper = _Keeper(plan, trainer, history, resumed, loop_config["progress"]) if workers.rank == 0 else None
+    for progress in trainer.run():
+        if keeper is not None:
+            keeper.after_step(progress)
+        if progress.metrics is not None:
+            ray.train.report({"step": progress.step, **progress.losses, **progress.metrics})
+    if keeper is not None:
+        keeper.finish()
+
+
+class _Keeper:
+    """What the first worker does besides training: progress, checkpoints, TensorBoard, and the package at the end."""
+
+    def __init__(self, plan: Plan, trainer: Trainer, history: _History, resumed: int, progress: Queue) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._plan, self._trainer, self._history, self._resumed = plan, trainer, history, resumed
+        self._progress = progress
+        self._started = self._last_word = self._last_checkpoint = time.monotonic()
+        self._logs = tempfile.TemporaryDirectory()
+        self._board = SummaryWriter(self._logs.name, purge_step=resumed + 1 if resumed else None)
+        if resumed:
+            progress.put(f"resuming after step {resumed} of {trainer.steps}")
+
+    def after_step(self, progress: Progress) -> None:
+        self._history.add({"step": progress.step, **progress.losses})
+        for name, value in progress.losses.items():
+            self._board.add_scalar(f"train/{name}", value, progress.step)
+        self._board.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
+        for name, value in (progress.metrics or {}).items():
+            self._board.add_scalar(f"validation/{name}", value, progress.step)
+        now = time.monotonic()
+        if progress.metrics is not None or now - self._last_word >= 10:
+            self._progress.put(self._line(progress))
+            self._last_word = now
+        if progress.best or now - self._last_checkpoint >= self._plan.config.checkpoint_s:
+            self._checkpoint()
+            self._last_checkpoint = time.monotonic()
+
+    def finish(self) -> None:
+        plan, trainer = self._plan, self._trainer
+        task = plan.task.calibrated(trainer.best_statistics)
+        metrics = {f"validation {name}": round(value, 6) for name, value in trainer.best_metrics.items()}
+        card = {**plan.card, "metrics": metrics}
+        model = trainer.best_model()
+        written = package.save(plan.out, model_name=plan.model_name, model=model, task=task, card=card)
+        summary = {
+            "status": "done",
+            "package": written.uri,
+            "digest": written.digest,
+            "kind": written.kind,
+            "steps": trainer.step,
+            "resumed_from_step": self._resumed,
+            "train_samples": len(trainer.train),
+            "validation_samples": len(trainer.validation),
+            "failed_inputs": {"train": plan.train.failed, "validation": plan.validation.failed},
+            "metrics": trainer.best_metrics,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "training_seconds": round(time.monotonic() - self._started, 3),
+        }
+        self._store_logs()
+        record = {"fingerprint": plan.fingerprint(), "card": plan.card, "summary": summary}
+        storage.write(storage.join(plan.out, "training.json"), json.dumps(record, indent=2).encode())
+
+    def _line(self, progress: Progress) -> str:
+        left = (progress.steps - progress.step) * self._trainer.batch_rows / max(progress.samples_per_s, 1e-9)
+        shown = {**progress.losses, **{k: v for k, v in (progress.metrics or {}).items() if "/" not in k}}
+        values = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        return (
+            f"epoch {progress.epoch:.2f}/{self._plan.config.epochs}  step {progress.step}/{progress.steps}  {values}  "
+            f"{progress.samples_per_s:.1f} samples/s  {left / 60:.1f} min left"
+        )
+
+    def _checkpoint(self) -> None:
+        tensors, plain = self._trainer.state()
+        metadata = {"state": json.dumps(plain), "fingerprint": self._plan.fingerprint()}
+        folder = storage.join(self._plan.out, "checkpoints")
+        name = f"step-{self._trainer.step:09d}.safetensors"
+        storage.write(storage.join(folder, name), safetensors.torch.save(tensors, metadata))
+        self._store_logs()
+        for old in [item for item in storage.names(folder) if item.endswith(".safetensors")][:-_KEPT_CHECKPOINTS]:
+            storage.delete(storage.join(folder, old))
+
+    def _store_logs(self) -> None:
+        self._history.store()
+        self._board.flush()
+        for file in Path(self._logs.name).iterdir():
+            storage.write(storage.join(self._plan.out, "tensorboard", file.name), file.read_bytes())
+
+
+class _History:
+    """Losses by step, in ``history.jsonl``."""
+
+    def __init__(self, out: str) -> None:
+        self._uri = storage.join(out, "history.jsonl")
+        self._lines: list[dict[str, float]] = []
+
+    def load(self, until_step: int) -> None:
+        if until_step and storage.exists(self._uri):
+            lines = [json.loads(line) for line in storage.read(self._uri).splitlines()]
+            self._lines = [line for line in lines if line["step"] <= until_step]
+
+    def add(self, line: dict[str, float]) -> None:
+        self._lines.append(line)
+
+    def store(self) -> None:
+        storage.write(self._uri, "".join(json.dumps(line) + "\n" for line in self._lines).encode())
+
+
+def _restore(plan: Plan, trainer: Trainer) -> int:
+    """Load the newest checkpoint of this training into the trainer; the step that it was made after, or 0."""
+    folder = storage.join(plan.out, "checkpoints")
+    found = [name for name in storage.names(folder) if name.endswith(".safetensors")]
+    if not found:
+        return 0
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as local:
+        local.write(storage.read(storage.join(folder, found[-1])))
+        local.flush()
+        with safe_open(local.name, framework="pt") as file:
+            metadata = file.metadata()
+            if metadata["fingerprint"] != plan.fingerprint():
+                raise RequestError(f"{folder} holds checkpoints of another training")
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    trainer.load_state(tensors, json.loads(metadata["state"]))
+    return trainer.step

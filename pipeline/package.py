@@ -1,0 +1,130 @@
+"""Model package: a folder with ``config.json``, ``model.safetensors`` and ``card.md``. Nothing in it is a pickle.
+
+``config.json`` is written last and names the hash of the weights, so a package is whole or it is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from pipeline import config, storage
+from pipeline.errors import RequestError
+from pipeline.models import MODELS
+from pipeline.task import Task
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """What a package says of itself. ``digest`` (32 hex digits) names its settings and weights together."""
+
+    uri: str
+    kind: str
+    model_name: str
+    model_config: dict[str, Any]
+    task: dict[str, Any]
+    weights_sha256: str
+    digest: str
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors by name, checked against the package's hash."""
+        data = storage.read(storage.join(self.uri, "model.safetensors"))
+        if hashlib.sha256(data).hexdigest() != self.weights_sha256:
+            raise RequestError(f"package {self.uri}: model.safetensors is not the one that config.json names")
+        try:
+            return safetensors.torch.load(data)
+        except safetensors.SafetensorError as reason:
+            raise RequestError(f"package {self.uri}: model.safetensors is broken") from reason
+
+    def model(self) -> nn.Module:
+        """The model with its weights, on the CPU, in eval mode."""
+        model = build(self.model_name, self.model_config)
+        missing, unexpected = model.load_state_dict(self.weights(), strict=False)
+        if missing or unexpected:
+            raise RequestError(f"package {self.uri}: weights do not fit the model, see {(missing + unexpected)[0]!r}")
+        return model.eval()
+
+
+def build(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    """A new model by its name in `MODELS`; settings as a dict."""
+    if name not in MODELS:
+        raise RequestError(f"no model named {name!r}; there are {', '.join(sorted(MODELS))}")
+    config_class, model_class = MODELS[name]
+    return model_class(config.from_dict(config_class, settings))
+
+
+def save(uri: str, *, model_name: str, model: nn.Module, task: Task, card: Mapping[str, Any]) -> Package:
+    """Write a package and return what was written. ``card``: data, metrics, command, as nested plain values."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = safetensors.torch.save(tensors)
+    settings = {
+        "format": FORMAT,
+        "kind": task.kind,
+        "model": {"name": model_name, "config": config.to_dict(model.config)},
+        "task": config.to_dict(task),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    storage.write(storage.join(uri, "model.safetensors"), weights)
+    storage.write(storage.join(uri, "card.md"), _card(task.kind, model_name, model, card).encode())
+    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    storage.write(storage.join(uri, "config.json"), text.encode())
+    return _package(uri, settings)
+
+
+def load(uri: str, kind: str | None = None) -> Package:
+    """Read a package's description. `RequestError` when there is none, or it is of another ``kind``."""
+    where = storage.join(uri, "config.json")
+    try:
+        settings = json.loads(storage.read(where))
+    except (FileNotFoundError, NotADirectoryError) as reason:
+        raise RequestError(f"no model package at {uri}: it has no config.json") from reason
+    except OSError as reason:
+        raise RequestError(f"model package at {uri}: config.json cannot be read") from reason
+    except ValueError as reason:
+        raise RequestError(f"model package at {uri}: config.json is not JSON") from reason
+    keys = {"format", "kind", "model", "task", "weights_sha256"}
+    if not isinstance(settings, dict) or set(settings) != keys:
+        raise RequestError(f"model package at {uri}: config.json must have the keys {', '.join(sorted(keys))}")
+    if settings["format"] != FORMAT:
+        raise RequestError(f"model package at {uri}: format must be {FORMAT}, got {settings['format']!r}")
+    package = _package(uri, settings)
+    if kind is not None and package.kind != kind:
+        raise RequestError(f"model package at {uri} must be of kind {kind!r}, got {package.kind!r}")
+    return package
+
+
+def _package(uri: str, settings: dict[str, Any]) -> Package:
+    return Package(
+        uri=storage.canonical(uri),
+        kind=settings["kind"],
+        model_name=settings["model"]["name"],
+        model_config=settings["model"]["config"],
+        task=settings["task"],
+        weights_sha256=settings["weights_sha256"],
+        digest=config.digest(settings),
+    )
+
+
+def _card(kind: str, model_name: str, model: nn.Module, card: Mapping[str, Any]) -> str:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    versions = {"python": platform.python_version()} | {name: version(name) for name in ("torch", "ray", "parquetry")}
+    lines = [f"# {kind}: {model_name}, {parameters:,} parameters", ""]
+    for title, content in {**card, "versions": versions}.items():
+        lines += [f"## {title}", ""]
+        if isinstance(content, Mapping):
+            lines += [f"- {key}: {value}" for key, value in content.items()]
+        else:
+            lines.append(str(content))
+        lines.append("")
+    return "\n".join(lines)

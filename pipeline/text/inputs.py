@@ -1,0 +1,192 @@
+"""Bytes to text, text to sentences. Offsets are Unicode code points everywhere, half open."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InputError
+
+Spans = Sequence[Sequence[int]]
+
+# UTF-32 first: its little-endian mark begins with UTF-16's.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+_CLOSERS = "\"'”’»›)\\]}*_"
+# A stop, perhaps closing marks, white space; or a stop that needs no white space after it; or a colon or dash, which
+# ends a sentence before speech only ("he said:-- "Come in."").
+_STOP = re.compile(
+    rf"(?P<stop>[.!?…؟۔।॥]+)(?P<closed>[{_CLOSERS}]*)\s+"
+    r"|[。！？｡]+[」』”’）》】\"']*\s*"
+    rf"|(?:(?<=[^\s.!?…]):|--|[—–])[{_CLOSERS}]*\s+(?=[\"'“‘«(\[\d]|[^\W\d_a-z])"
+)
+_LINE_END = r"(?:\r\n|[\n\r\x85\u2028])"
+_BLANK_LINE = re.compile(rf"{_LINE_END}[^\S\n\r\x85\u2028\u2029]*{_LINE_END}\s*|[\u2029\f]\s*")
+_LAST_WORD = re.compile(r"[^\W_]+(?:\.[^\W_]+)*\Z")
+_LONGEST_ABBREVIATION = 12
+# Titles and the like, which stand before a name or a number and nearly never end a sentence.
+_ABBREVIATIONS = frozenset(
+    ["mr", "mrs", "ms", "messrs", "mme", "mlle", "dr", "prof", "rev", "hon", "st", "ste", "gen", "col", "maj", "capt", "lieut", "lt", "sgt", "corp", "adm", "gov", "sen", "rep", "pres", "supt", "bros", "vs", "viz", "cf", "e.g", "i.e", "no", "nos", "vol", "vols", "pp", "fig", "figs", "ch", "sec", "sect", "art", "approx", "ca", "mt", "ft"]
+)
+
+
+def decode_text(data: bytes) -> tuple[str, str]:
+    """The text of a file and its encoding: that of its byte order mark (which is no part of the text), else UTF-8.
+
+    Raises `InputError`: ``empty`` (no bytes, or nothing but white space), ``not_text``, ``bad_encoding``.
+    """
+    if not data:
+        raise InputError("empty", "the file has no bytes")
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    if encoding.startswith("utf-8") and b"\0" in data:
+        raise InputError("not_text", "the file holds a NUL byte")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as cause:
+        raise InputError("bad_encoding", f"byte {cause.start} is not valid {encoding.upper()}") from cause
+    return _checked(text), encoding
+
+
+def parse_record(line: bytes) -> dict[str, Any]:
+    """One JSON record: ``text``, ``doc_id`` (a string, or None), ``paragraphs`` ([(start, end), ...], or None).
+
+    Paragraphs are ascending, not empty, do not overlap, and leave out nothing but white space. Other members are
+    ignored. Raises `InputError`: ``bad_record``, ``bad_encoding``, ``empty``, ``not_text``.
+    """
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as cause:
+        raise InputError("bad_encoding", f"byte {cause.start} of the record is not valid UTF-8") from cause
+    except (ValueError, RecursionError) as cause:
+        raise InputError("bad_record", "the record is not JSON") from cause
+    if not isinstance(record, dict):
+        raise InputError("bad_record", "the record is not a JSON object")
+    text, doc_id = record.get("text"), record.get("doc_id")
+    if not isinstance(text, str):
+        raise InputError("bad_record", "the record has no text that is a string")
+    if not isinstance(doc_id, str | None):
+        raise InputError("bad_record", "doc_id is not a string")
+    for name, value in (("text", text), ("doc_id", doc_id or "")):
+        if not _is_unicode(value):
+            raise InputError("bad_record", f"{name} has half a surrogate pair")
+    paragraphs = record.get("paragraphs")
+    if paragraphs is not None:
+        paragraphs = _checked_paragraphs(_checked(text), paragraphs)
+    return {"text": _checked(text), "doc_id": doc_id, "paragraphs": paragraphs}
+
+
+def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
+    """Sentences as (start, end), int64 (s, 2); they tile the text, and white space belongs to the sentence before it.
+
+    By rules, without a model: stops, abbreviations, initials, closing quotes, blank lines. Every place where a
+    paragraph can begin should be the start of a sentence; too many starts do less harm than a missing one. A sentence
+    of more than ``max_chars`` characters is cut at white space, or anywhere where there is none.
+    """
+    if not text:
+        return np.empty((0, 2), np.int64)
+    first = len(text) - len(text.lstrip())
+    starts = {match.end() for match in _STOP.finditer(text) if _ends_sentence(text, match)}
+    starts.update(match.end() for match in _BLANK_LINE.finditer(text))
+    inner = sorted(start for start in starts if first < start < len(text))
+    edges = np.array([0, *inner, len(text)], np.int64)
+    if (np.diff(edges) > max_chars).any():
+        edges = np.array(_cut_long(text, edges.tolist(), max_chars), np.int64)
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def blank_line_paragraphs(text: str) -> list[tuple[int, int]]:
+    """The paragraphs of a text that marks them by blank lines, without the white space around them."""
+    edges = [0, *(match.end() for match in _BLANK_LINE.finditer(text)), len(text)]
+    trimmed = [_trimmed(text, start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    return [(start, end) for start, end in trimmed if start < end]
+
+
+def join_paragraphs(text: str, paragraphs: Spans, glue: str = " ") -> tuple[str, list[tuple[int, int]]]:
+    """The text with nothing but ``glue`` between its paragraphs, and where they are then: the answer is hidden."""
+    trimmed = [_trimmed(text, start, end) for start, end in paragraphs]
+    pieces = [text[start:end] for start, end in trimmed if start < end]
+    spans, position = [], 0
+    for piece in pieces:
+        spans.append((position, position + len(piece)))
+        position += len(piece) + len(glue)
+    return glue.join(pieces), spans
+
+
+def _ends_sentence(text: str, match: re.Match[str]) -> bool:
+    following = text[match.end() : match.end() + 1]
+    stop = match["stop"]
+    if stop is None:
+        return True
+    if following.islower() or following in ".,;:!?…)]":
+        return False
+    if stop != "." or match["closed"]:
+        return True
+    position = match.start()
+    word = _LAST_WORD.search(text, max(0, position - _LONGEST_ABBREVIATION), position)
+    if word is None:
+        return True
+    # Initials are one capital letter; "I" is more often the pronoun.
+    is_initial = len(word[0]) == 1 and word[0].isupper() and word[0] != "I" and "A" <= word[0] <= "Z"
+    return not is_initial and word[0].lower() not in _ABBREVIATIONS
+
+
+def _cut_long(text: str, edges: list[int], max_chars: int) -> list[int]:
+    cut = [0]
+    for edge in edges[1:]:
+        while edge - cut[-1] > max_chars:
+            start, latest = cut[-1], cut[-1] + max_chars
+            # The last white space of the piece; the cut comes after it.
+            space = next((i for i in range(latest - 1, start + max_chars // 2, -1) if text[i].isspace()), latest - 1)
+            cut.append(space + 1)
+        cut.append(edge)
+    return cut
+
+
+def _checked(text: str) -> str:
+    if "\0" in text:
+        raise InputError("not_text", "the text holds a NUL character")
+    if not text or text.isspace():
+        raise InputError("empty", "the text is empty or nothing but white space")
+    return text
+
+
+def _checked_paragraphs(text: str, paragraphs: Any) -> list[tuple[int, int]]:
+    position = 0
+    if not isinstance(paragraphs, list) or not paragraphs:
+        raise InputError("bad_record", "paragraphs is not a list of [start, end]")
+    for index, span in enumerate(paragraphs):
+        if not isinstance(span, list) or len(span) != 2 or not all(type(offset) is int for offset in span):
+            raise InputError("bad_record", f"paragraph {index} is not [start, end]")
+        start, end = span
+        if not position <= start < end <= len(text):
+            raise InputError("bad_record", f"paragraph {index} is empty, out of order or outside the text")
+        if text[position:start].strip():
+            raise InputError("bad_record", f"there is text before paragraph {index} that is in no paragraph")
+        position = end
+    if text[position:].strip():
+        raise InputError("bad_record", "there is text after the last paragraph")
+    return [(start, end) for start, end in paragraphs]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())

@@ -1,0 +1,35 @@
+"""Fixtures that every test may use. Shapes in annotations of ``pipeline.models`` are checked while tests run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+from jaxtyping import install_import_hook
+
+# Machines that run tests are shared and slow at times; a test that hangs has pytest's own timeout.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
+_HOOK = install_import_hook("pipeline.models", "typeguard.typechecked")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data sets, from ``PARQUETRY_DATA``; tests that need it skip where there is none."""
+    default = Path(__file__).parent.parent.parent / "shared" / "data"
+    folder = Path(os.environ.get("PARQUETRY_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; PARQUETRY_DATA names their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """One local Ray cluster with two CPUs for all tests that need one."""
+    from pipeline.distributed.session import ClusterConfig, session
+
+    with session(ClusterConfig(address="local", cpus=2, gpus=0)):
+        yield

@@ -1,0 +1,102 @@
+"""The trainer on one device: it learns, resumes exactly, and knows when to stop."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import RequestError
+from pipeline.task import Noise
+from pipeline.training import Samples, TrainConfig, Trainer, TrainingError, Workers, batch_indices, schedule
+from tests.toy import Line, LineConfig, LineTask, samples
+
+CONFIG = TrainConfig(epochs=4, batch_rows=8, learning_rate=0.02, ema_decay=0.9, evaluate_every_epochs=2)
+
+
+def trainer(config: TrainConfig = CONFIG, workers: Workers | None = None, count: int = 50) -> Trainer:
+    torch.manual_seed(0)
+    train = Samples([samples(count // 2), samples(0), samples(count - count // 2, 1)])
+    return Trainer(LineTask(), Line(LineConfig()), config, train, Samples([samples(20, 2)]), workers=workers)
+
+
+def test_it_learns() -> None:
+    config = TrainConfig(epochs=60, batch_rows=8, learning_rate=0.03)
+    learner = trainer(config)
+    before = learner.evaluate()[0]["error"]
+    steps = list(learner.run())
+    assert [step.step for step in steps] == list(range(1, 60 * 50 // 8 + 1))
+    assert learner.best_metrics["error"] < 0.1 * before
+    assert learner.best_metrics["error"] == min(s.metrics["error"] for s in steps if s.metrics)
+
+
+def test_a_resumed_run_is_the_same_run() -> None:
+    whole = trainer()
+    losses = [step.losses["loss"] for step in whole.run()]
+    first = trainer()
+    part = []
+    for step in first.run():
+        part.append(step.losses["loss"])
+        if step.step == 9:
+            break
+    tensors, plain = first.state()
+    second = trainer()
+    second.load_state(tensors, plain)
+    part += [step.losses["loss"] for step in second.run()]
+    assert part == losses
+    for mine, theirs in zip(whole.state()[0].values(), second.state()[0].values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_batches_are_permutations_of_each_epoch() -> None:
+    chain = np.concatenate([batch_indices(3, step, 4, 10) for step in range(5)])
+    assert sorted(chain[:10]) == sorted(chain[10:]) == list(range(10))
+    assert chain[:10].tolist() != chain[10:].tolist()
+    assert batch_indices(3, 2, 4, 10).tolist() == chain[8:12].tolist()
+
+
+def test_schedule_rises_and_falls() -> None:
+    rates = [schedule(step, 100, 0.1) for step in range(100)]
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[10] == 1
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert 0 < rates[-1] < 0.01
+
+
+def test_noise_belongs_to_the_sample() -> None:
+    together = Noise(1, 5, [7, 8, 9]).normal(2, 3)
+    apart = torch.cat([Noise(1, 5, [sample]).normal(2, 3) for sample in (7, 8, 9)])
+    assert torch.equal(together, apart)
+    others = [Noise(2, 5, [7]), Noise(1, 6, [7]), Noise(1, 5, [8])]
+    assert all(not torch.equal(other.normal(2, 3), apart[:1]) for other in others)
+
+
+def test_patience_ends_training_early() -> None:
+    config = TrainConfig(epochs=50, batch_rows=8, learning_rate=1e-9, ema_decay=0.0, patience=2)
+    learner = trainer(config)
+    steps = list(learner.run())
+    assert len(steps) < 50 * 50 // 8
+    assert learner.evaluations_since_best == 2
+
+
+def test_a_loss_that_is_no_number_stops_with_a_reason() -> None:
+    learner = trainer()
+    with torch.no_grad():
+        learner.model.net[0].weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="the loss is nan at step 0"):
+        next(learner.run())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "TrainConfig.epochs must be at least 1, got 0"),
+        ({"learning_rate": -1.0}, "TrainConfig.learning_rate must be positive, got -1.0"),
+        ({"ema_decay": 1.0}, r"TrainConfig.ema_decay must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        TrainConfig(**settings)
