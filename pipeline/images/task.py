@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import check
 from pipeline.errors import InputError, RequestError
-from pipeline.images import inputs, metrics, outputs
+from pipeline.images import metrics, outputs
 from pipeline.images.augment import AugmentConfig, augment_images
-from pipeline.task import Batch, Loss, Noise, Statistics, Task
+from pipeline.images.inputs import NO_CLASS, Fitted, decode_fitted, decode_label, fit_label
+from pipeline.models.objectives import Bound, bits_per_dimension, elbo
+from pipeline.task import Batch, Loss, Noise, Statistics, Task, each_row
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
 
 # Floats that hold upsampled logits at one time.
 _STRIP_VALUES = 16 * 1024 * 1024
@@ -47,6 +53,7 @@ class ImageSegmentation(Task):
 
     kind: ClassVar[str] = "image_segmenter"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("miou", "max")
+    suffixes: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES
 
     def __post_init__(self) -> None:
         check(self, "classes", 2 <= len(self.classes) <= 65_536, "be 2 to 65536 names")
@@ -123,8 +130,9 @@ class ImageSegmentation(Task):
 
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:
         """The columns of `prepare`, and ``label``: raw uint8 in the box, 255 where there is no class."""
-        if len(self.classes) > inputs.NO_CLASS:
-            raise RequestError(f"labels of 8 bits name 255 classes at most, ImageSegmentation.classes has {len(self.classes)}")
+        count = len(self.classes)
+        if count > NO_CLASS:
+            raise RequestError(f"labels of 8 bits name 255 classes at most, ImageSegmentation.classes has {count}")
         return _prepare(self, inputs, self._label)
 
     def collate(self, samples: pa.Table) -> Batch:
@@ -144,8 +152,8 @@ class ImageSegmentation(Task):
         logits = model(_unit(batch["image"])).float()
         label = batch["label"].long()
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
-        total = F.cross_entropy(logits, label, weights, ignore_index=inputs.NO_CLASS, reduction="sum")
-        known = label[label != inputs.NO_CLASS]
+        total = F.cross_entropy(logits, label, weights, ignore_index=NO_CLASS, reduction="sum")
+        known = label[label != NO_CLASS]
         units = (torch.ones_like(known) if weights is None else weights[known]).sum().float()
         return Loss(total=total, units=units)
 
@@ -160,12 +168,230 @@ class ImageSegmentation(Task):
         named = {f"iou/{name}": value for name, value in zip(self.classes, iou, strict=True) if value == value}
         return {"miou": metrics.miou(confusion), "global_accuracy": metrics.global_accuracy(confusion), **named}
 
-    def _label(self, data: bytes, fitted: inputs.Fitted) -> np.ndarray:
-        label = inputs.decode_label(data, fitted.height, fitted.width)
+    def _label(self, data: bytes, fitted: Fitted) -> np.ndarray:
+        label = decode_label(data, fitted.height, fitted.width)
         unknown = label >= len(self.classes)
         if self.ignore_index is not None:
             unknown &= label != self.ignore_index
         if unknown.any():
             raise InputError("bad_label", f"the label has the value {label[unknown].min()}, which is no class")
-        label[label >= len(self.classes)] = inputs.NO_CLASS
-        return inputs.fit_label(label, self.height_px, self.width_px)
+        label[label >= len(self.classes)] = NO_CLASS
+        return fit_label(label, self.height_px, self.width_px)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReconstruction(Task):
+    """An image through an autoencoder: how well it is explained, in bits."""
+
+    height_px: int = 180
+    """Height of the box that the model sees an image in."""
+    width_px: int = 240
+    """Width of that box."""
+    max_pixels: int = 100_000_000
+    """Images with more pixels become errors before they are decoded."""
+    beta: float = 1.0
+    """Weight of the KL term in training; 1 is the evidence lower bound."""
+    augmentation: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(scale=(1.0, 1.0), brightness=0.0, contrast=0.0, color=0.0)
+    )
+    """Random changes of training images."""
+
+    kind: ClassVar[str] = "autoencoder"
+    metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("bits_per_dimension", "min")
+    suffixes: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES
+
+    def __post_init__(self) -> None:
+        _check_box(self)
+        check(self, "beta", self.beta >= 0, "not be negative")
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([*_SIZES, ("novelty_raw", pa.float32())])
+
+    def prepare(self, inputs: pa.Table) -> pa.Table:
+        return _prepare(self, inputs)
+
+    def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
+        """Columns of `schema`; ``novelty_raw`` is the negative evidence lower bound, bits for each dimension.
+
+        The latents are the posterior's mean, so that the same image always has the same value.
+        """
+        with torch.inference_mode():
+            image, valid = _unit(_images(prepared, self).to(device)), _valid(prepared, self).to(device)
+            bits = self._bits(self._bound(model, image, valid, None), valid)
+        return pa.table({**{name: prepared[name] for name, _ in _SIZES}, "novelty_raw": bits.float().cpu().numpy()})
+
+    def encode(self, predicted: pa.Table) -> pa.Table:
+        return predicted.select(self.schema.names).cast(self.schema)
+
+    def prepare_samples(self, inputs: pa.Table) -> pa.Table:
+        return _prepare(self, inputs)
+
+    def collate(self, samples: pa.Table) -> Batch:
+        """``image`` (b, 3, h, w) uint8 and ``valid`` (b, 1, h, w), 1 inside of the image and 0 in padding."""
+        return {"image": _images(samples, self), "valid": _valid(samples, self)}
+
+    def augment(self, batch: Batch, noise: Noise) -> Batch:
+        # What is padding moves with the image, as a label does.
+        moved = torch.where(batch["valid"][:, 0] > 0, 0, NO_CLASS).to(torch.uint8)
+        image, moved = augment_images(_unit(batch["image"]), moved, self.augmentation, noise)
+        assert moved is not None
+        return {"image": image, "valid": (moved != NO_CLASS).unsqueeze(1).to(image.dtype)}
+
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
+        """Negative evidence lower bound in nats, summed over pixels and latents; units are images."""
+        bound = self._bound(model, _unit(batch["image"]), batch["valid"], noise)
+        units = torch.tensor(float(len(bound.kl)), device=bound.kl.device)
+        logs = {"reconstruction": bound.reconstruction.sum(), "kl": bound.kl.sum()}
+        return Loss(total=bound.total(self.beta).sum(), units=units, logs=logs)
+
+    def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
+        image, valid = _unit(batch["image"]), batch["valid"]
+        bound = self._bound(model, image, valid, noise)
+        dimensions = 3 * valid.double().sum()
+        sums = {"reconstruction": bound.reconstruction, "kl": bound.kl}
+        count = torch.tensor(float(len(image)), dtype=torch.float64, device=image.device)
+        return {name: value.double().sum() for name, value in sums.items()} | {"images": count, "values": dimensions}
+
+    def summarize(self, statistics: Statistics) -> dict[str, float]:
+        """Per image in nats, and the whole bound as bits for each dimension."""
+        images, values = statistics["images"], statistics["values"]
+        nats = statistics["reconstruction"] + statistics["kl"]
+        found = {
+            "bits_per_dimension": bits_per_dimension(nats, values, 256),
+            "nll_bound": nats / images,
+            "reconstruction": statistics["reconstruction"] / images,
+            "kl": statistics["kl"] / images,
+        }
+        return {name: float(value) for name, value in found.items()}
+
+    def _bound(self, model: nn.Module, image: Tensor, valid: Tensor, noise: Noise | None) -> Bound:
+        posterior = model.encode(image)
+        latent = posterior.mean
+        if noise is not None:
+            latent = posterior.sample(noise.normal(*posterior.mean.shape[1:], device=image.device))
+        decoded = model.decode(latent, image.shape[2], image.shape[3])
+        likelihood = model.config.likelihood
+        return elbo(image, decoded, posterior, likelihood=likelihood, log_sigma=model.log_sigma, valid=valid)
+
+    def _bits(self, bound: Bound, valid: Tensor) -> Tensor:
+        return bits_per_dimension(bound.total(), 3 * valid.flatten(1).sum(1), 256)
+
+
+def described_classes(content: Any) -> dict[str, Any]:
+    """``classes``, ``palette`` and ``ignore_index`` for `ImageSegmentation`, from a parsed classes.json."""
+    if not isinstance(content, Mapping) or not {"classes", "palette"} <= set(content):
+        raise RequestError("classes.json must be an object with classes and palette")
+    return {
+        "classes": tuple(str(name) for name in content["classes"]),
+        "palette": tuple((int(color[0]), int(color[1]), int(color[2])) for color in content["palette"]),
+        "ignore_index": content.get("ignore_index"),
+    }
+
+
+def upsampled_argmax(logits: Float[Tensor, "b k h w"], height: int, width: int) -> Iterator[np.ndarray]:
+    """The best class of each pixel after bilinear interpolation to (height, width), one (height, width) array each.
+
+    Rows are interpolated in strips, so memory is bounded however large the image is.
+    """
+    classes = logits.shape[1]
+    kind = np.uint8 if classes <= 256 else np.uint16
+    rows = _interpolation(logits.shape[2], height, logits.device)
+    columns = _interpolation(logits.shape[3], width, logits.device)
+    strip = max(1, _STRIP_VALUES // (classes * width))
+    for image in logits:
+        result = np.empty((height, width), kind)
+        wide = _blend(image, columns, 2)
+        for start in range(0, height, strip):
+            values = _blend(wide, tuple(part[start : start + strip] for part in rows), 1)
+            result[start : start + strip] = values.argmax(0).cpu().numpy()
+        yield result
+
+
+def _interpolation(size: int, wanted: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of ``wanted`` places: the two source places and the second one's weight, pixel centres aligned."""
+    place = ((torch.arange(wanted, device=device, dtype=torch.float64) + 0.5) * size / wanted - 0.5).clamp(0, size - 1)
+    first = place.floor().long()
+    return first, (first + 1).clamp(max=size - 1), (place - first).float()
+
+
+def _blend(values: Tensor, interpolation: tuple[Tensor, ...], axis: int) -> Tensor:
+    first, second, weight = interpolation
+    weight = weight.view([-1 if index == axis else 1 for index in range(values.ndim)])
+    low = values.index_select(axis, first)
+    return low.lerp(values.index_select(axis, second), weight)
+
+
+def _prepare(
+    task: ImageSegmentation | ImageReconstruction,
+    rows: pa.Table,
+    label: Callable[[bytes, Fitted], np.ndarray] | None = None,
+) -> pa.Table:
+    """Columns of `_BOXED`, ``label`` where asked for, and ``error``."""
+
+    def work(pair: tuple[pa.Scalar, pa.Scalar]) -> dict[str, Any]:
+        data, annotation = pair[0].as_py(), pair[1].as_py()
+        fitted = decode_fitted(data, task.max_pixels, task.height_px, task.width_px)
+        found: dict[str, Any] = {name: getattr(fitted, name) for name, _ in _BOXED[1:]}
+        found["image"] = fitted.pixels.tobytes()
+        if label is not None:
+            if annotation is None:
+                raise InputError("bad_label", "there is no label")
+            found["label"] = label(annotation, fitted).tobytes()
+        return found
+
+    found, errors = each_row("prepare", zip(rows["data"], rows["label"], strict=True), work)
+    columns = [*_BOXED, *([("label", pa.large_binary())] if label is not None else [])]
+    arrays = {name: pa.array([row and row[name] for row in found], kind) for name, kind in columns}
+    return pa.table(arrays | {"error": errors})
+
+
+def _raw(column: pa.ChunkedArray, *shape: int) -> Tensor:
+    """Raw uint8 values of a binary column, (b, *shape)."""
+    found = np.empty((len(column), *shape), np.uint8)
+    for index, value in enumerate(column):
+        found[index] = np.frombuffer(value.as_buffer(), np.uint8).reshape(shape)
+    return torch.from_numpy(found)
+
+
+def _images(rows: pa.Table, task: ImageSegmentation | ImageReconstruction) -> Tensor:
+    """(b, 3, h, w) uint8."""
+    return _raw(rows["image"], task.height_px, task.width_px, 3).permute(0, 3, 1, 2)
+
+
+def _valid(rows: pa.Table, task: ImageReconstruction) -> Tensor:
+    valid = torch.zeros(rows.num_rows, 1, task.height_px, task.width_px)
+    sizes = zip(rows["valid_height"].to_pylist(), rows["valid_width"].to_pylist(), strict=True)
+    for index, (height, width) in enumerate(sizes):
+        valid[index, :, :height, :width] = 1
+    return valid
+
+
+def _unit(image: Tensor) -> Tensor:
+    """Images in [0, 1]; those that are floats already are."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def _same_sizes(rows: pa.Table) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+    """The rows of each (height, width, valid height, valid width)."""
+    names = ("height", "width", "valid_height", "valid_width")
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, size in enumerate(zip(*(rows[name].to_pylist() for name in names), strict=True)):
+        groups.setdefault(size, []).append(index)
+    yield from groups.items()
+
+
+def _table(schema: pa.Schema, found: Mapping[str, Any], count: int) -> pa.Table:
+    """The columns of a schema, null where there is nothing."""
+    columns = []
+    for item in schema:
+        values = found.get(item.name)
+        if values is None:
+            values = pa.nulls(count, item.type)
+        columns.append(pa.array(values, item.type) if isinstance(values, list) else values)
+    return pa.table(columns, schema=schema)
+
+
+def _check_box(task: ImageSegmentation | ImageReconstruction) -> None:
+    for name in ("height_px", "width_px", "max_pixels"):
+        check(task, name, getattr(task, name) >= 1, "be at least 1")

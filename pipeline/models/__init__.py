@@ -1,7 +1,14 @@
 """Models: tensors to tensors. They know no file and no cluster.
 
-Axes, in every annotation: b batch, c channel, h height, w width, t token, s sentence, k class, d latent.
+Axes, in every annotation: b batch, c channel, h height, w width, t token, s sentence, k class, d latent, y x a latent's
+place. A leading batch axis is everywhere.
 """
 
+from pipeline.models.autoencoder import ConvVAE, ConvVAEConfig
+from pipeline.models.segmenter import UNet, UNetConfig
+
 #: By name: the settings and the class. What a package names, and nothing else, can be loaded.
-MODELS: dict[str, tuple[type, type]] = {}
+MODELS: dict[str, tuple[type, type]] = {
+    "conv_vae": (ConvVAEConfig, ConvVAE),
+    "unet": (UNetConfig, UNet),
+}

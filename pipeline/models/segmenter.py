@@ -56,3 +56,19 @@ class UNet(nn.Module):
             x = merge(torch.cat((double(lateral(x), skip.shape[2], skip.shape[3]), skip), dim=1))
         logits = self.head(x).float().contiguous()  # the loss over classes is slow in channels-last order
         return F.interpolate(logits, size=image.shape[2:], mode="bilinear", align_corners=False)
+
+
+def init_from_autoencoder(segmenter: nn.Module, autoencoder: nn.Module) -> int:
+    """Copy the autoencoder's encoder into the segmenter's; returns how many tensors were copied: all of them.
+
+    Raises `RequestError` where the two encoders are not of one shape, naming the setting.
+    """
+    for name in ("channels", "widths", "blocks"):
+        mine, theirs = getattr(segmenter.config, name), getattr(autoencoder.config, name)
+        if mine != theirs:
+            raise RequestError(f"UNetConfig.{name} must be the autoencoder's {theirs}, got {mine}")
+    weights = {key: value for key, value in autoencoder.state_dict().items() if key.startswith(_ENCODER)}
+    own = segmenter.state_dict()
+    own.update(weights)
+    segmenter.load_state_dict(own)
+    return len(weights)

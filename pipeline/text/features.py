@@ -1,0 +1,308 @@
+"""Sentences to hashed n-grams, with numpy alone: the same numbers in every process and on every machine.
+
+Words are hashed by a polynomial over their code points (Karp and Rabin 1987), all of a document at once: with prefix
+sums of ``code * B**position`` modulo 2**64, the hash of any word is one subtraction and one product with a power of
+B's inverse. Features share one table of ``buckets`` rows (Weinberger et al. 2009, feature hashing).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+#: Position-tagged and cross-sentence features of a sentence.
+FRAME_FEATURES = 16
+#: Numbers of a sentence that are not hashed: lengths, shares of kinds of characters, repeated words.
+DENSE_FEATURES = 14
+
+_CHUNK_CHARS = 1 << 18
+# A chunk starts with sentences of the one before, so that nothing depends on where chunks are cut.
+_LEAD_SENTENCES = 24
+_REPEAT_SENTENCES = (1, 4, 20)
+_CONTENT_TOKENS = 128  # of one sentence; the rest of a monster says little more
+_REPEATABLE_CHARS = 4  # shorter words return everywhere
+
+_BASE = 0x9E3779B97F4A7C15
+_INVERSE = pow(_BASE, -1, 1 << 64)
+_SPACE, _WORD, _SINGLE = 0, 1, 2
+_TABLE_END = 0x20000  # code points from here on are ideographs, emoji tags and private ones: each a token
+_QUOTES = "\"'“”‘’«»„「」『』"
+_APOSTROPHES = "'’"
+
+
+@dataclass(frozen=True)
+class SentenceFeatures:
+    """Of a document of s sentences. Ids are in [1, buckets); 0 is kept for padding."""
+
+    content: np.ndarray
+    """Ids of words and pairs of words, int32 (n,), sentence after sentence."""
+    counts: np.ndarray
+    """How many of ``content`` each sentence has, int32 (s,)."""
+    frame: np.ndarray
+    """int32 (s, FRAME_FEATURES)."""
+    dense: np.ndarray
+    """float32 (s, DENSE_FEATURES), each about in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Words, and other characters one by one, of a piece of text; ``first[i]`` is the first token of sentence i."""
+
+    codes: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    hash: np.ndarray
+    first: np.ndarray
+    sentence: np.ndarray
+
+
+def sentence_features(text: str, sentences: np.ndarray, buckets: int, *, see_breaks: bool) -> SentenceFeatures:
+    """Features of the ``sentences`` (s, 2), which tile ``text``. White space is invisible unless ``see_breaks``."""
+    parts = []
+    for lead, start, end in _chunks(sentences):
+        offset, stop = int(sentences[lead, 0]), int(sentences[end - 1, 1])
+        tokens = _tokenize(text[offset:stop], sentences[lead:end] - offset)
+        content, counts = _content(tokens, buckets, start - lead)
+        frame = _frame(tokens, sentences[lead:end] - offset, buckets, see_breaks)[start - lead :]
+        dense = _dense(tokens, sentences[lead:end] - offset)[start - lead :]
+        parts.append((content, counts, frame, dense))
+    joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    return SentenceFeatures(*joined)
+
+
+def _chunks(sentences: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """(lead, start, end): sentences [start, end) and, before them, those from ``lead`` on."""
+    start = 0
+    while start < len(sentences):
+        limit = sentences[start, 0] + _CHUNK_CHARS
+        end = max(start + 1, int(np.searchsorted(sentences[:, 1], limit, side="right")))
+        yield max(0, start - _LEAD_SENTENCES), start, end
+        start = end
+
+
+def _tokenize(text: str, sentences: np.ndarray) -> _Tokens:
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    classes, lower = _character_tables()
+    small = np.minimum(codes, _TABLE_END)
+    kind = classes[small]
+    folded = np.where(codes < _TABLE_END, lower[small], codes)
+    word = kind == _WORD
+    inner = _is_one_of(codes, _APOSTROPHES)
+    inner[1:] &= word[:-1]
+    inner[:-1] &= word[1:]
+    inner[[0, -1]] = False
+    word |= inner
+    continued = np.zeros(len(codes) + 1, bool)
+    continued[1:-1] = word[1:] & word[:-1]
+    continued[sentences[:, 0]] = False
+    token = word | (kind == _SINGLE)
+    start = np.flatnonzero(token & ~continued[:-1])
+    end = np.flatnonzero(token & ~continued[1:]) + 1
+    first = np.searchsorted(start, np.append(sentences[:, 0], len(codes)))
+    sentence = np.repeat(np.arange(len(sentences)), np.diff(first))
+    return _Tokens(codes, start, end, _hash_words(folded, start, end), first, sentence)
+
+
+def _hash_words(codes: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    powers, inverse_powers = _powers(1 << max(1, len(codes)).bit_length())
+    sums = np.zeros(len(codes) + 1, np.uint64)
+    np.cumsum((codes.astype(np.uint64) + np.uint64(1)) * powers[: len(codes)], out=sums[1:])
+    return _mixed((sums[end] - sums[start]) * inverse_powers[start])
+
+
+def _content(tokens: _Tokens, buckets: int, skip: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of each token and of each pair, and their number, of the sentences after the first ``skip``."""
+    begin = tokens.first[skip]
+    hashes, sentence = tokens.hash[begin:], tokens.sentence[begin:]
+    pairs = np.zeros(len(hashes), np.uint64)
+    pairs[:-1] = _combined(hashes[:-1], hashes[1:])
+    place = np.arange(begin, begin + len(hashes)) - tokens.first[sentence]
+    short = place < _CONTENT_TOKENS
+    paired = short.copy()
+    paired[:-1] &= sentence[1:] == sentence[:-1]
+    paired[-1:] = False
+    ids = _bucket(np.stack([hashes, pairs], axis=1), buckets)
+    keep = np.stack([short, paired], axis=1)
+    counts = np.bincount(sentence - skip, keep.sum(axis=1), minlength=len(tokens.first) - 1 - skip)
+    return ids[keep], counts.astype(np.int32)
+
+
+def _frame(tokens: _Tokens, sentences: np.ndarray, buckets: int, see_breaks: bool) -> np.ndarray:
+    first, last = tokens.first[:-1], tokens.first[1:]
+    hashes = np.append(tokens.hash, np.uint64(0))
+
+    def at(index: np.ndarray) -> np.ndarray:
+        inside = (index >= first) & (index < last)
+        return np.where(inside, hashes[np.where(inside, index, -1)], np.uint64(0))
+
+    heads, tails = [at(first + i) for i in range(3)], [at(last - 1 - i) for i in range(3)]
+    quotes = _quote_pattern(tokens)
+    tails_before, quotes_before = [_shifted(tail) for tail in tails], _shifted(quotes)
+    length = np.rint(2 * np.log2(1.0 + last - first)).astype(np.uint64)
+    shape = _shape(tokens, sentences)
+    features = [
+        *heads,
+        _combined(heads[0], heads[1]),
+        _combined(_combined(heads[0], heads[1]), heads[2]),
+        *tails,
+        _combined(tails[1], tails[0]),
+        _combined(tails_before[0], heads[0]),
+        _combined(_combined(tails_before[1], tails_before[0]), _combined(heads[0], shape)),
+        shape,
+        quotes,
+        _combined(quotes_before, quotes),
+        _combined(length, quotes),
+        _break_before(tokens.codes, sentences) if see_breaks else np.zeros(len(sentences), np.uint64),
+    ]
+    tags = np.arange(1, FRAME_FEATURES + 1, dtype=np.uint64)
+    return _bucket(_combined(np.stack(features, axis=1), tags), buckets)
+
+
+def _dense(tokens: _Tokens, sentences: np.ndarray) -> np.ndarray:
+    first = tokens.first
+    characters = np.diff(sentences, axis=1)[:, 0]
+    words = np.maximum(np.diff(first), 1)
+    head = tokens.codes[tokens.start]
+    is_quote = _is_one_of(head, _QUOTES)
+    capital = (head >= ord("A")) & (head <= ord("Z"))
+    digit = (head >= ord("0")) & (head <= ord("9"))
+    comma = _is_one_of(head, ",;:")
+    double = _is_one_of(head, '"“”')
+
+    def count(mask: np.ndarray) -> np.ndarray:
+        sums = np.append(0, np.cumsum(mask))
+        return sums[first[1:]] - sums[first[:-1]]
+
+    pattern = _quote_pattern(tokens).astype(np.int64)
+    columns = [
+        np.log1p(characters) / 6,
+        np.log1p(words) / 5,
+        (tokens.first[1:] - tokens.first[:-1] == 0),
+        count(capital) / words,
+        count(digit) / words,
+        count(comma) / words,
+        np.minimum(count(is_quote), 8) / 4,
+        pattern & 1,
+        (pattern >> 1) & 1,
+        count(double) % 2,
+        *_repeats(tokens, words),
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _repeats(tokens: _Tokens, words: np.ndarray) -> list[np.ndarray]:
+    """Share of a sentence's words that were last seen 1, up to 4, up to 20 sentences ago, and of long words."""
+    long = np.flatnonzero(tokens.end - tokens.start >= _REPEATABLE_CHARS)
+    order = long[np.lexsort((tokens.sentence[long], tokens.hash[long]))]
+    hashes, sentence = tokens.hash[order], tokens.sentence[order]
+    same = np.zeros(len(order), bool)
+    same[1:] = hashes[1:] == hashes[:-1]
+    gap = np.zeros(len(order), np.int64)
+    gap[1:] = sentence[1:] - sentence[:-1]
+    size = len(words)
+    shares, nearest = [], 0
+    for farthest in _REPEAT_SENTENCES:
+        hit = same & (gap > nearest) & (gap <= farthest)
+        shares.append(np.bincount(sentence[hit], minlength=size) / words)
+        nearest = farthest
+    return [*shares, np.bincount(sentence, minlength=size) / words]
+
+
+def _quote_pattern(tokens: _Tokens) -> np.ndarray:
+    """Bits: begins with a quotation mark; ends with one (perhaps before a stop); then their number, up to 4."""
+    codes = np.append(tokens.codes[tokens.start], np.uint32(0))
+    quote = _is_one_of(codes, _QUOTES)
+    first, last = tokens.first[:-1], tokens.first[1:]
+    sums = np.append(0, np.cumsum(quote))
+    number = sums[last] - sums[first]
+    filled = last > first
+    begins = quote[np.where(filled, first, -1)]
+    ends = quote[np.where(filled, last - 1, -1)]
+    return (begins + 2 * ends + 4 * np.minimum(number, 4)).astype(np.uint64)
+
+
+def _shape(tokens: _Tokens, sentences: np.ndarray) -> np.ndarray:
+    """Kinds of the first three characters: capital, small letter, digit, or the character itself."""
+    padded = np.append(tokens.codes, np.zeros(3, np.uint32)).astype(np.uint64)
+    # The first sentence of a document may begin with white space.
+    filled = tokens.first[1:] > tokens.first[:-1]
+    begin = np.where(filled, np.append(tokens.start, 0)[tokens.first[:-1]], sentences[:, 0])
+    shape = np.zeros(len(sentences), np.uint64)
+    for i in range(3):
+        code = padded[begin + i]
+        for low, high in ("AZ", "az", "09"):
+            code = np.where((code >= ord(low)) & (code <= ord(high)), np.uint64(ord(low)), code)
+        shape = shape * np.uint64(0x200000) + code
+    return _mixed(shape)
+
+
+def _break_before(codes: np.ndarray, sentences: np.ndarray) -> np.ndarray:
+    """How many line ends, up to 2, stand at the end of the sentence before; 3 before the first sentence."""
+    is_end = np.append(0, np.cumsum(_is_one_of(codes, "\n\x85\u2028\u2029\f")))
+    word_ends = np.flatnonzero(_character_tables()[0][np.minimum(codes, _TABLE_END)] != _SPACE) + 1
+    before = np.searchsorted(word_ends, sentences[:, 0], side="right") - 1
+    begin = np.where(before >= 0, np.append(word_ends, 0)[before], 0)
+    number = np.minimum(is_end[sentences[:, 0]] - is_end[np.minimum(begin, sentences[:, 0])], 2)
+    return np.where(sentences[:, 0] == 0, 3, number).astype(np.uint64)
+
+
+def _shifted(values: np.ndarray) -> np.ndarray:
+    return np.append(np.zeros(1, values.dtype), values[:-1])
+
+
+def _is_one_of(codes: np.ndarray, characters: str) -> np.ndarray:
+    mask = np.zeros(len(codes), bool)
+    for character in characters:
+        mask |= codes == ord(character)
+    return mask
+
+
+def _mixed(value: np.ndarray) -> np.ndarray:
+    """Well-spread bits (SplitMix64 finaliser, Steele et al. 2014)."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def _combined(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return _mixed(left * np.uint64(_BASE) + right + np.uint64(1))
+
+
+def _bucket(hashes: np.ndarray, buckets: int) -> np.ndarray:
+    return ((hashes >> np.uint64(20)) % np.uint64(buckets - 1) + np.uint64(1)).astype(np.int32)
+
+
+@cache
+def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
+    def of(base: int) -> np.ndarray:
+        factors = np.full(size, base, np.uint64)
+        factors[0] = 1
+        return np.cumprod(factors)
+
+    return of(_BASE), of(_INVERSE)
+
+
+@cache
+def _character_tables() -> tuple[np.ndarray, np.ndarray]:
+    """By code point up to and with _TABLE_END: space, part of a word or a token of its own; and its lower case."""
+    classes = np.full(_TABLE_END + 1, _SINGLE, np.uint8)
+    lower = np.arange(_TABLE_END + 1, dtype=np.uint32)
+    for code in range(_TABLE_END):
+        character = chr(code)
+        if character.isspace():
+            classes[code] = _SPACE
+        elif unicodedata.category(character)[0] in "LNM" and not _is_ideograph(code):
+            classes[code] = _WORD
+        small = character.lower()
+        if len(small) == 1:
+            lower[code] = ord(small)
+    return classes, lower
+
+
+def _is_ideograph(code: int) -> bool:
+    """Scripts that put no space between words: kana, CJK, its compatibility forms."""
+    return 0x3040 <= code <= 0x30FF or 0x3400 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF
