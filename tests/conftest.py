@@ -13,7 +13,7 @@ from jaxtyping import install_import_hook
 # Machines that run tests are shared and slow at times; a test that hangs has pytest's own timeout.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
-_HOOK = install_import_hook("pipeline.models", "typeguard.typechecked")
+_HOOK = install_import_hook("pipeline.models", "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

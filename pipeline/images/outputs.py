@@ -50,7 +50,7 @@ def decode_mask(data: bytes) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, palette: Palette, opacity: float = 0.5) -> np.ndarray:
-    """The image (h, w, 3) with its mask (h, w) in the palette's colours over it, uint8; none on ids without a colour."""
+    """The image (h, w, 3) with its mask (h, w) in the palette's colours over it, uint8. Ids without one get none."""
     assert image.shape[:2] == mask.shape, (image.shape, mask.shape)
     colors = np.asarray(palette, np.float32).reshape(-1, 3)
     known = mask < len(colors)

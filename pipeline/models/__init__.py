@@ -5,10 +5,12 @@ place. A leading batch axis is everywhere.
 """
 
 from pipeline.models.autoencoder import ConvVAE, ConvVAEConfig
+from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig
 from pipeline.models.segmenter import UNet, UNetConfig
 
 #: By name: the settings and the class. What a package names, and nothing else, can be loaded.
 MODELS: dict[str, tuple[type, type]] = {
     "conv_vae": (ConvVAEConfig, ConvVAE),
     "unet": (UNetConfig, UNet),
+    "sentence_tagger": (SentenceTaggerConfig, SentenceTagger),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -123,7 +124,7 @@ def parse_record(line: bytes) -> dict[str, Any]:
     text, doc_id = record.get("text"), record.get("doc_id")
     if not isinstance(text, str):
         raise InputError("bad_record", "the record has no text that is a string")
-    if not isinstance(doc_id, str | None):
+    if not (doc_id is None or isinstance(doc_id, str)):
         raise InputError("bad_record", "doc_id is not a string")
     for name, value in (("text", text), ("doc_id", doc_id or "")):
         if not _is_unicode(value):
@@ -156,7 +157,7 @@ def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
 def blank_line_paragraphs(text: str) -> list[tuple[int, int]]:
     """The paragraphs of a text that marks them by blank lines, without the white space around them."""
     edges = [0, *(match.end() for match in _BLANK_LINE.finditer(text)), len(text)]
-    trimmed = [_trimmed(text, start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    trimmed = [_trimmed(text, start, end) for start, end in itertools.pairwise(edges)]
     return [(start, end) for start, end in trimmed if start < end]
 
 

@@ -1,0 +1,94 @@
+"""How well boundaries are found: Pk, WindowDiff, precision, recall, F1.
+
+A segmentation of n units (sentences) is given by its boundaries, bool (n - 1,): whether a segment ends after unit i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Boundaries found, found wrongly and missed. They add up."""
+
+    hits: int = 0
+    extra: int = 0
+    missed: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(hits=self.hits + other.hits, extra=self.extra + other.extra, missed=self.missed + other.missed)
+
+    @property
+    def precision(self) -> float:
+        """1 if nothing was found, hence nothing wrongly."""
+        return _ratio(self.hits, self.hits + self.extra)
+
+    @property
+    def recall(self) -> float:
+        """1 if there was nothing to find."""
+        return _ratio(self.hits, self.hits + self.missed)
+
+    @property
+    def f1(self) -> float:
+        return _ratio(2 * self.hits, 2 * self.hits + self.extra + self.missed)
+
+
+def boundaries_of(unit_starts: Sequence[int], segment_starts: Iterable[int]) -> np.ndarray:
+    """Boundaries, bool (n - 1,), of segments given by offsets, in units given by their ascending starts (n,).
+
+    A segment that begins inside a unit counts as beginning at the next one; after the start of the last unit, nowhere.
+    """
+    places = np.searchsorted(np.asarray(unit_starts), np.fromiter(segment_starts, np.int64))
+    flags = np.zeros(len(unit_starts) + 1, bool)
+    flags[places] = True
+    return flags[1 : len(unit_starts)]
+
+
+def count_boundaries(reference: Iterable[int], found: Iterable[int]) -> Counts:
+    """By offsets: starts of the true and of the found paragraphs. The first of each, the document's, does not count."""
+    truth, answer = set(sorted(reference)[1:]), set(sorted(found)[1:])
+    hits = len(truth & answer)
+    return Counts(hits=hits, extra=len(answer) - hits, missed=len(truth) - hits)
+
+
+def window_size(reference: np.ndarray) -> int:
+    """k: half the mean length of the reference's segments, rounded (to even at a tie), at least 2."""
+    return max(2, round((len(reference) + 1) / (int(reference.sum()) + 1) / 2))
+
+
+def pk(reference: np.ndarray, found: np.ndarray, k: int | None = None) -> float:
+    """Pk (Beeferman et al. 1999), in [0, 1], 0 is best: how often two units k apart are wrongly said to be (or not to
+    be) in one segment. 0 if there are not more than k units."""
+    truth, answer = _crossed(reference, found, k)
+    return float(((truth > 0) != (answer > 0)).mean()) if len(truth) else 0.0
+
+
+def window_diff(reference: np.ndarray, found: np.ndarray, k: int | None = None) -> float:
+    """WindowDiff (Pevzner and Hearst 2002), in [0, 1], 0 is best: how often the numbers of boundaries between two units
+    k apart differ. 0 if there are not more than k units."""
+    truth, answer = _crossed(reference, found, k)
+    return float((truth != answer).mean()) if len(truth) else 0.0
+
+
+def mean(values: Iterable[float]) -> float:
+    """Macro average over documents; not a number if there are none."""
+    listed = list(values)
+    return float(np.mean(listed)) if listed else float("nan")
+
+
+def _crossed(reference: np.ndarray, found: np.ndarray, k: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """How many boundaries lie between units i and i + k, for every i, in both segmentations."""
+    assert len(reference) == len(found), (len(reference), len(found))
+    size = window_size(reference) if k is None else k
+    assert size >= 1, size
+    sums = [np.append(0, np.cumsum(flags)) for flags in (reference, found)]
+    truth, answer = (total[size:] - total[:-size] for total in sums)
+    return truth, answer
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0

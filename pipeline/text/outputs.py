@@ -1,0 +1,69 @@
+"""Paragraphs from the scores of sentences, and pictures of a document with its boundaries for people."""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+#: Half-open code-point offsets; ``score`` is the probability that a paragraph begins at ``start``, 1 for the first.
+PARAGRAPH_TYPE = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("score", pa.float32())])
+
+
+def paragraphs_from_scores(
+    starts: np.ndarray, scores: np.ndarray, num_chars: int, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(start, end, score) of paragraphs that tile [0, num_chars).
+
+    ``starts`` (s,) are the starts of the sentences, the first of them 0; ``scores`` (s,) the probabilities that a
+    paragraph begins there. One begins where the score reaches the threshold, and at 0.
+    """
+    assert len(starts) == len(scores) > 0, (len(starts), len(scores))
+    assert starts[0] == 0, starts[0]
+    begins = scores >= np.float32(threshold)
+    begins[0] = True
+    start = starts[begins]
+    score = scores[begins].astype(np.float32)
+    score[0] = 1.0
+    return start, np.append(start[1:], num_chars), score
+
+
+def certainty(scores: np.ndarray) -> tuple[float, float] | None:
+    """(confidence, uncertainty) of the scores (s,) of a document's sentences; None if it has one sentence only.
+
+    The mean probability of the likelier answer, and the mean entropy of the answer in nats, over all sentences but the
+    first, at which a paragraph begins anyway.
+    """
+    inner = scores[1:].astype(np.float64)
+    if not len(inner):
+        return None
+    clipped = np.clip(inner, 1e-12, 1 - 1e-12)
+    entropy = -(clipped * np.log(clipped) + (1 - clipped) * np.log1p(-clipped))
+    return float(np.maximum(inner, 1 - inner).mean()), float(entropy.mean())
+
+
+def render_plain(text: str, paragraphs: Sequence[tuple[int, int, float]]) -> str:
+    """The document with a line before each paragraph that says where it begins and how sure that is."""
+    return "".join(f"[{start}, {score:.2f}]\n{text[start:end].rstrip()}\n\n" for start, end, score in paragraphs)
+
+
+def render_html(text: str, paragraphs: Sequence[tuple[int, int, float]], truth: Sequence[int] | None = None) -> str:
+    """The document as an HTML fragment, a ``<p>`` for each paragraph with its score before it.
+
+    With ``truth`` (true starts), paragraphs that should not begin are of class ``extra``, and true starts inside a
+    paragraph are marked as ``missed``.
+    """
+    found = {start for start, _, _ in paragraphs}
+    missed = sorted(set(truth or ()) - found)
+    lines = []
+    for start, end, score in paragraphs:
+        extra = truth is not None and start not in truth and start > 0
+        cuts = [start, *(place for place in missed if start < place < end), end]
+        pieces = [html.escape(text[a:b].strip()) for a, b in itertools.pairwise(cuts)]
+        body = ' <mark class="missed">¶</mark> '.join(pieces)
+        name = ' class="extra"' if extra else ""
+        lines.append(f"<p{name}><small>{score:.2f}</small> {body}</p>")
+    return "\n".join(lines)

@@ -1,0 +1,301 @@
+"""Text segmentation: documents in, paragraphs out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.config import check
+from pipeline.errors import InputError, RequestError
+from pipeline.task import Batch, Loss, Noise, Statistics, Task, each_row
+from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
+from pipeline.text.inputs import blank_line_paragraphs, decode_text, join_paragraphs, parse_record, split_sentences
+from pipeline.text.outputs import PARAGRAPH_TYPE, certainty, paragraphs_from_scores
+from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at
+
+_DOCUMENT_FIELDS = {"doc_id": pa.string(), "num_chars": pa.int64(), "text_sha256": pa.string(), "encoding": pa.string()}
+_STARTS_FIELD = {"starts": pa.large_list(pa.int64())}
+_SAMPLE_FIELDS = FEATURE_FIELDS | {"labels": pa.large_list(pa.int8()), "missed": pa.int64()}
+_NOT_SCORED = -1
+_DEFAULT_THRESHOLD = 0.5
+_BINS = 500  # of probabilities, in the statistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSegmentation(Task):
+    kind: ClassVar[str] = "text_segmenter"
+    metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
+    suffixes: ClassVar[tuple[str, ...]] = (".txt", ".text", ".md", ".jsonl", ".parquet")
+
+    buckets: int = 65536
+    """Rows of the table of hashed features; the model's setting of that name must be the same."""
+    window_sentences: int = 256
+    """Sentences that the model sees at once, with the context."""
+    context_sentences: int = 32
+    """Of these, sentences at either end that are seen and not scored, except at the ends of a document."""
+    window_batch: int = 16
+    """Windows in one call of the model when documents are segmented."""
+    max_sentence_chars: int = 2000
+    """Longer sentences are cut."""
+    max_chars: int = 100_000_000
+    """Longer documents are refused."""
+    threshold: float | None = None
+    """A paragraph begins where the probability reaches this; training fits it. Null: 0.5."""
+    hide_breaks_in_training: bool = True
+    """Train on paragraphs joined by one space, and never look at line breaks; else they are features."""
+    word_dropout: float = 0.1
+    """Part of all words and pairs of words that a training window loses, each in all its places."""
+
+    def __post_init__(self) -> None:
+        check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
+        check(self, "context_sentences", self.context_sentences >= 0, "not be negative")
+        rule = "be more than twice the context_sentences"
+        check(self, "window_sentences", self.window_sentences > 2 * self.context_sentences, rule)
+        check(self, "window_batch", self.window_batch >= 1, "be at least 1")
+        check(self, "max_sentence_chars", 16 <= self.max_sentence_chars <= 1 << 17, "be in [16, 131072]")
+        check(self, "max_chars", self.max_chars >= 1, "be at least 1")
+        check(self, "threshold", self.threshold is None or 0 < self.threshold <= 1, "be in (0, 1], or null")
+        check(self, "word_dropout", 0 <= self.word_dropout < 1, "be in [0, 1)")
+
+    @property
+    def schema(self) -> pa.Schema:
+        scores = {name: pa.float32() for name in ("confidence", "uncertainty", "novelty", "novelty_raw")}
+        fields = {"paragraphs": pa.list_(PARAGRAPH_TYPE), "num_paragraphs": pa.int64()}
+        return pa.schema(_DOCUMENT_FIELDS | fields | scores | {"embedding": pa.list_(pa.float32())})
+
+    def prepare(self, inputs: pa.Table) -> pa.Table:
+        """Columns: of the document, ``starts`` of its sentences, their features (see `SentenceFeatures`)."""
+        rows, errors = each_row("prepare", _rows(inputs), self._prepare_document)
+        return _table(_DOCUMENT_FIELDS | _STARTS_FIELD | FEATURE_FIELDS, rows).append_column("error", errors)
+
+    def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
+        """Adds ``scores``: for each sentence the probability that a paragraph begins there. Drops the features.
+
+        Documents are cut into windows that overlap by twice the context, so memory does not grow with their length.
+        """
+        self._check_model(model)
+        model = model.eval()
+        documents = [features_at(prepared, row) for row in range(prepared.num_rows)]
+        scores = [np.empty(len(document.counts), np.float32) for document in documents]
+        windows = [
+            (row, *window) for row, document in enumerate(documents) for window in self._windows(len(document.counts))
+        ]
+        for begin in range(0, len(windows), self.window_batch):
+            chosen = windows[begin : begin + self.window_batch]
+            batch = padded([cut(documents[row], start, end) for row, start, end, _, _ in chosen])
+            with torch.inference_mode():
+                logits = _logits(model, {name: tensor.to(device) for name, tensor in batch.items()})
+                probabilities = torch.sigmoid(logits.float()).cpu().numpy()
+            for found, (row, start, _, first, last) in zip(probabilities, chosen, strict=True):
+                scores[row][first:last] = found[first - start : last - start]
+        kept = prepared.select([*_DOCUMENT_FIELDS, *_STARTS_FIELD])
+        return kept.append_column("scores", pa.array(scores, pa.large_list(pa.float32())))
+
+    def encode(self, predicted: pa.Table) -> pa.Table:
+        threshold = _DEFAULT_THRESHOLD if self.threshold is None else self.threshold
+        paragraphs, counts, certainties = [], [], []
+        fields = list(PARAGRAPH_TYPE)
+        for row in range(predicted.num_rows):
+            starts, scores = values_at(predicted, "starts", row), values_at(predicted, "scores", row)
+            found = paragraphs_from_scores(starts, scores, predicted["num_chars"][row].as_py(), threshold)
+            paragraphs.append(pa.StructArray.from_arrays([pa.array(part) for part in found], fields=fields))
+            counts.append(len(found[0]))
+            certainties.append(certainty(scores) or (None, None))
+        offsets = np.append(0, np.cumsum(counts)).astype(np.int32)
+        values = pa.concat_arrays([pa.array([], PARAGRAPH_TYPE), *paragraphs])
+        columns: dict[str, Any] = {name: predicted[name] for name in _DOCUMENT_FIELDS}
+        columns["paragraphs"] = pa.ListArray.from_arrays(offsets, values)
+        columns["num_paragraphs"] = counts
+        columns["confidence"] = [pair[0] for pair in certainties]
+        columns["uncertainty"] = [pair[1] for pair in certainties]
+        missing = {name: pa.nulls(predicted.num_rows) for name in ("novelty", "novelty_raw", "embedding")}
+        columns |= missing
+        return pa.table([_as(columns[field.name], field.type) for field in self.schema], schema=self.schema)
+
+    def prepare_samples(self, inputs: pa.Table) -> pa.Table:
+        """A sample for each window of each document, with ``labels`` of its sentences: 1 where a paragraph begins, 0
+        elsewhere, -1 where it is not scored; ``missed`` paragraphs begin inside its scored sentences.
+
+        Documents without ``paragraphs`` are taken to mark them by blank lines.
+        """
+        nested, errors = each_row("prepare", _rows(inputs), self._prepare_labelled)
+        rows, row_errors = [], []
+        for samples, error in zip(nested, errors.to_pylist(), strict=True):
+            rows += samples or [None]
+            row_errors += [error] * len(samples or [None])
+        return _table(_SAMPLE_FIELDS, rows).append_column("error", pa.array(row_errors, errors.type))
+
+    def collate(self, samples: pa.Table) -> Batch:
+        """content (b, t), counts (b, s), frame (b, s, f), dense (b, s, v), lengths (b,); labels (b, s), missed (b,)."""
+        rows = range(samples.num_rows)
+        batch = padded([features_at(samples, row) for row in rows])
+        labels = np.full(batch["counts"].shape, _NOT_SCORED, np.int8)
+        for row in rows:
+            values = values_at(samples, "labels", row)
+            labels[row, : len(values)] = values
+        missed = samples["missed"].to_numpy().astype(np.int64)
+        return batch | {"labels": torch.from_numpy(labels), "missed": torch.from_numpy(missed)}
+
+    def augment(self, batch: Batch, noise: Noise) -> Batch:
+        """Whole words disappear from a window, so that the model does not learn books by their names."""
+        if not self.word_dropout:
+            return batch
+        content = batch["content"]
+        seeds = (noise.uniform(1, device=content.device).double() * 2**31).long()
+        # Whether an id goes is a hash of the id and the window's seed, modulo the prime 2**31 - 1.
+        mixed = (content.long() + 1) * 1_103_515_245 % 2_147_483_647
+        mixed = (mixed + seeds) % 2_147_483_647 * 48_271 % 2_147_483_647
+        mixed = (mixed ^ (mixed >> 13)) * 1_103_515_245 % 2_147_483_647
+        gone = mixed < int(self.word_dropout * 2_147_483_647)
+        return batch | {"content": torch.where(gone, torch.zeros_like(content), content)}
+
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
+        """Binary cross-entropy, summed over scored sentences."""
+        self._check_model(model)
+        logits = _logits(model, batch).float()
+        scored = batch["labels"] != _NOT_SCORED
+        truth = (batch["labels"] == 1).float()
+        total = F.binary_cross_entropy_with_logits(logits, truth, scored.float(), reduction="sum")
+        return Loss(total=total, units=scored.sum().float())
+
+    def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
+        """How many true (``positive``) and other (``negative``) sentences have a score in each of equal bins of [0, 1];
+        and how many true boundaries are at no sentence (``missed``)."""
+        scores = torch.sigmoid(_logits(model, batch).float())
+        bins = (scores * _BINS).long().clamp(max=_BINS - 1)
+
+        def count(mask: Tensor) -> Tensor:
+            return torch.bincount(bins[mask], minlength=_BINS).double()
+
+        labels = batch["labels"]
+        missed = batch["missed"].sum().double()
+        return {"positive": count(labels == 1), "negative": count(labels == 0), "missed": missed}
+
+    def summarize(self, statistics: Statistics) -> dict[str, float]:
+        """f1, precision and recall of boundaries, over all sentences, at the threshold (the best one if it is null)."""
+        hits, found, truth = _curve(statistics)
+        f1 = 2 * hits / (found + truth).clamp(min=1)
+        chosen = int(f1.argmax()) if self.threshold is None else min(int(self.threshold * _BINS), _BINS - 1)
+        return {
+            "f1": float(f1[chosen]),
+            "precision": float(hits[chosen] / found[chosen].clamp(min=1)),
+            "recall": float(hits[chosen] / truth.clamp(min=1)),
+            "threshold": self.threshold if self.threshold is not None else chosen / _BINS,
+        }
+
+    def calibrated(self, statistics: Statistics) -> TextSegmentation:
+        """With the threshold of the best f1."""
+        hits, found, truth = _curve(statistics)
+        best = int((2 * hits / (found + truth).clamp(min=1)).argmax())
+        return dataclasses.replace(self, threshold=max(best, 1) / _BINS)
+
+    def _prepare_document(self, row: dict[str, Any]) -> dict[str, Any]:
+        record = _read(row)
+        text = self._checked_length(record["text"])
+        sentences = split_sentences(text, self.max_sentence_chars)
+        features = sentence_features(text, sentences, self.buckets, see_breaks=not self.hide_breaks_in_training)
+        return {
+            "doc_id": record["doc_id"],
+            "num_chars": len(text),
+            "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "encoding": record["encoding"],
+            "starts": sentences[:, 0],
+            **feature_columns(features),
+        }
+
+    def _prepare_labelled(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        record = _read(row)
+        text = self._checked_length(record["text"])
+        paragraphs = record["paragraphs"] or blank_line_paragraphs(text)
+        if self.hide_breaks_in_training:
+            text, paragraphs = join_paragraphs(text, paragraphs)
+        sentences = split_sentences(text, self.max_sentence_chars)
+        features = sentence_features(text, sentences, self.buckets, see_breaks=not self.hide_breaks_in_training)
+        # The first paragraph begins with the document; to know that is no merit.
+        begins = np.array([_first_letter(text, start, end) for start, end in paragraphs[1:]], np.int64)
+        labels = np.isin(sentences[:, 0], begins).astype(np.int8)
+        labels[0] = _NOT_SCORED
+        holders = np.searchsorted(sentences[:, 0], begins, side="right") - 1
+        missed = np.bincount(holders[sentences[holders, 0] != begins], minlength=len(sentences))
+        return [self._sample(features, labels, missed, window) for window in self._windows(len(sentences))]
+
+    def _sample(
+        self, features: SentenceFeatures, labels: np.ndarray, missed: np.ndarray, window: tuple[int, int, int, int]
+    ) -> dict[str, Any]:
+        start, end, first, last = window
+        seen = np.full(end - start, _NOT_SCORED, np.int8)
+        seen[first - start : last - start] = labels[first:last]
+        columns = feature_columns(cut(features, start, end))
+        return columns | {"labels": seen, "missed": int(missed[first:last].sum())}
+
+    def _windows(self, count: int) -> Iterator[tuple[int, int, int, int]]:
+        """(start, end, first, last): the sentences that are seen, and those of them that are scored."""
+        core = self.window_sentences - 2 * self.context_sentences
+        first = 0
+        while first < count:
+            # Where there is nothing before or after, there is no need of context.
+            last = min(count, first + core + (self.context_sentences if first == 0 else 0))
+            last = count if count - last <= self.context_sentences else last
+            yield max(0, first - self.context_sentences), min(count, last + self.context_sentences), first, last
+            first = last
+
+    def _checked_length(self, text: str) -> str:
+        if len(text) > self.max_chars:
+            raise InputError("too_long", f"the document has {len(text)} characters, more than {self.max_chars}")
+        return text
+
+    def _check_model(self, model: nn.Module) -> None:
+        config: Any = model.config
+        if config.buckets != self.buckets or config.dense_features != DENSE_FEATURES:
+            raise RequestError(
+                f"the model is for {config.buckets} buckets and {config.dense_features} numbers a sentence, "
+                f"the task for {self.buckets} and {DENSE_FEATURES}"
+            )
+
+
+def _rows(inputs: pa.Table) -> Iterator[dict[str, Any]]:
+    """One row at a time, so that one document's bytes are in Python at a time."""
+    for row in range(inputs.num_rows):
+        yield {"data": inputs["data"][row].as_py(), "format": inputs["format"][row].as_py()}
+
+
+def _read(row: dict[str, Any]) -> dict[str, Any]:
+    if row["format"] == "json":
+        return parse_record(row["data"]) | {"encoding": "utf-8"}
+    assert row["format"] == "object", row["format"]
+    text, encoding = decode_text(row["data"])
+    return {"text": text, "encoding": encoding, "doc_id": None, "paragraphs": None}
+
+
+def _first_letter(text: str, start: int, end: int) -> int:
+    """Sentences begin with no white space, so a paragraph is taken to begin after its own."""
+    return end - len(text[start:end].lstrip())
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    return model(batch["content"], batch["counts"], batch["frame"], batch["dense"], batch["lengths"])
+
+
+def _curve(statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
+    """Hits and found boundaries, (_BINS,), where the threshold is the lower edge of each bin; and all true ones."""
+    positive, negative = (statistics[name].flip(0).cumsum(0).flip(0) for name in ("positive", "negative"))
+    return positive, positive + negative, positive[0] + statistics["missed"]
+
+
+def _table(fields: dict[str, pa.DataType], rows: Sequence[dict[str, Any] | None]) -> pa.Table:
+    """Rows as a table; None is a row of nulls."""
+    columns = {name: [None if row is None else row[name] for row in rows] for name in fields}
+    return pa.table({name: pa.array(columns[name], type_) for name, type_ in fields.items()}, pa.schema(fields))
+
+
+def _as(values: Any, type_: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    return values.cast(type_) if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, type_)

@@ -1,0 +1,286 @@
+"""Runs of the stream on a local cluster, with an untrained model: what a table holds after each."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from PIL import Image
+
+from pipeline import package
+from pipeline.distributed import stream
+from pipeline.distributed.run import ErrorBudgetSpent, Run, RunConfig, block_rows
+from pipeline.distributed.source import FetchConfig
+from pipeline.distributed.stream import StreamConfig, uncommitted
+from pipeline.distributed.table import open_delta
+from pipeline.errors import RequestError
+from pipeline.images.outputs import decode_mask
+from pipeline.images.task import ImageSegmentation
+from pipeline.models.segmenter import UNet, UNetConfig
+from tests.equality import assert_equal_tables, table_rows
+from tests.processes import descendants
+
+pytestmark = pytest.mark.ray
+TASK = ImageSegmentation(
+    classes=("a", "b", "c"), palette=((255, 0, 0), (0, 255, 0), (0, 0, 255)), height_px=24, width_px=32
+)
+
+
+def write_package(folder: Path, seed: int) -> str:
+    torch.manual_seed(seed)
+    model = UNet(UNetConfig(classes=3, widths=(8, 16), blocks=(1, 1)))
+    return package.save(str(folder), model_name="unet", model=model, task=TASK, card={}).uri
+
+
+def write_images(folder: Path, count: int, seed: int = 0, largest: int = 60) -> Path:
+    folder.mkdir(exist_ok=True)
+    random_numbers = np.random.default_rng(seed)
+    for number in range(count):
+        height, width = random_numbers.integers(1, largest, 2)
+        pixels = random_numbers.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:04d}.png")
+    return folder
+
+
+def run(source: Path, model: str, sink: Path, *, stream: dict[str, Any] | None = None, **settings: Any) -> Run:
+    described = package.load(model)
+    job = Run(
+        task=TASK,
+        package=described,
+        source=str(source),
+        sink=str(sink),
+        config=RunConfig(**settings),
+        stream=StreamConfig(**{"actors": 1, "batch_rows": 4, "block_rows": 8} | (stream or {})),
+        say=lambda _: None,
+    )
+    job.execute()
+    return job
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_package(tmp_path_factory.mktemp("package"), 0)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("source") / "images", 40)
+
+
+@pytest.fixture(scope="module")
+def reference(cluster: None, images: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of an uninterrupted run: one actor, one row in a batch."""
+    sink = tmp_path_factory.mktemp("reference")
+    done = run(images, model, sink, stream={"batch_rows": 1})
+    assert (done.summary["done"], done.summary["failed"]) == (40, 0)
+    return sink
+
+
+def test_every_image_has_a_mask_of_its_own_size(reference: Path, images: Path) -> None:
+    rows = table_rows(str(reference))
+    assert [row["uri"] for row in rows] == sorted(str(path) for path in images.iterdir())
+    for row in rows:
+        with Image.open(row["uri"]) as picture:
+            assert (row["width"], row["height"]) == picture.size
+        mask = decode_mask(row["mask"]["bytes"])
+        assert mask.shape == (row["height"], row["width"])
+        assert np.bincount(mask.ravel(), minlength=3).tolist() == row["class_pixels"]
+        assert row["error"] is None
+
+
+def test_results_ignore_scheduling(reference: Path, images: Path, model: str, tmp_path: Path) -> None:
+    run(images, model, tmp_path, stream={"batch_rows": 4, "actors": 2, "block_rows": 5})
+    assert_equal_tables(str(reference), str(tmp_path))
+
+
+def test_a_finished_run_again_fetches_nothing(reference: Path, images: Path, model: str, tmp_path: Path) -> None:
+    shutil.copytree(reference, tmp_path / "sink")
+    again = run(images, model, tmp_path / "sink")
+    assert {again.summary[name] for name in ("pending", "done", "failed", "fetched_bytes")} == {0}
+    assert again.summary["skipped"] == 40
+
+
+def test_limit_other_folders_and_changes_take_nothing_away(
+    cluster: None, model: str, tmp_path: Path, reference: Path
+) -> None:
+    sink = tmp_path / "sink"
+    first = write_images(tmp_path / "first", 12)
+    second = write_images(tmp_path / "second", 6, seed=1)
+    assert run(first, model, sink, limit=5).summary["done"] == 5
+    assert run(second, model, sink).summary["done"] == 6
+    assert run(first, model, sink, limit=4).summary["done"] == 4
+    assert len(table_rows(str(sink))) == 15
+    whole = run(first, model, sink)
+    assert (whole.summary["done"], whole.summary["skipped"], whole.summary["removed"]) == (3, 9, 0)
+    # One changes, one is new: two inputs of work, and one older row leaves.
+    Image.new("RGB", (7, 9)).save(first / "0003.png")
+    Image.new("RGB", (5, 5)).save(first / "new.png")
+    changed = run(first, model, sink)
+    assert (changed.summary["done"], changed.summary["removed"]) == (2, 1)
+    rows = table_rows(str(sink))
+    assert len(rows) == len({row["uri"] for row in rows}) == 19
+    assert next((r["width"], r["height"]) for r in rows if r["uri"].endswith("first/0003.png")) == (7, 9)
+    # Another model redoes what its run lists; the other folder keeps its rows of the first model.
+    other = write_package(tmp_path / "other", 1)
+    assert run(first, other, sink).summary["removed"] == 13
+    models = {(Path(row["uri"]).parent.name, row["model"]) for row in table_rows(str(sink))}
+    assert models == {("first", package.load(other).digest), ("second", package.load(model).digest)}
+
+
+def test_errors_are_rows_and_can_be_retried(cluster: None, model: str, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 3)
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("no picture")
+    os.symlink(tmp_path / "nowhere", folder / "link.png")
+    os.symlink(tmp_path, folder / "folder.png", target_is_directory=True)
+    (folder / "ignored.txt").write_text("no image by its name")
+    (folder / "folder.png").unlink()
+    sink = tmp_path / "sink"
+    first = run(folder, model, sink)
+    assert first.summary["errors"] == {"empty": 1, "not_an_image": 1, "not_found": 1}
+    failed = {Path(row["uri"]).name: row["error"] for row in table_rows(str(sink)) if row["error"]}
+    assert failed["empty.png"]["stage"] == "prepare"
+    assert failed["link.png"] == {"stage": "fetch", "code": "not_found", "message": "the object is not there"}
+    assert run(folder, model, sink).summary["pending"] == 0
+    Image.new("RGB", (3, 3)).save(tmp_path / "nowhere", "PNG")
+    retried = run(folder, model, sink, retry_errors=True)
+    assert (retried.summary["done"], retried.summary["failed"]) == (1, 2)
+    rows = table_rows(str(sink))
+    assert len(rows) == len({row["uri"] for row in rows}) == 6
+
+
+def test_too_many_errors_stop_the_run(cluster: None, model: str, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 2)
+    for number in range(10):
+        (folder / f"broken{number}.png").write_bytes(b"x")
+    with pytest.raises(ErrorBudgetSpent, match="inputs failed, more than"):
+        run(folder, model, tmp_path / "sink", error_floor=3, max_error_rate=0.2)
+    assert run(folder, model, tmp_path / "sink", error_floor=3, max_error_rate=1.0).summary["listed"] == 12
+
+
+def test_an_input_over_the_size_limit_fails_alone(cluster: None, model: str, images: Path, tmp_path: Path) -> None:
+    sizes = sorted(path.stat().st_size for path in images.iterdir())
+    fetch = FetchConfig(max_bytes=sizes[20])
+    done = run(images, model, tmp_path, stream={"fetch": fetch}, max_error_rate=1.0)
+    assert done.summary["errors"] == {"too_large": sum(size > sizes[20] for size in sizes)}
+
+
+def test_a_wrong_source_writes_nothing(cluster: None, model: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no such file or folder"):
+        run(tmp_path / "nothing", model, tmp_path / "sink")
+    assert not (tmp_path / "sink").exists()
+
+
+def test_gpu_actors_only_predict(cluster: None, model: str, images: Path, tmp_path: Path) -> None:
+    """The plan for GPUs has three operators that Ray does not fuse; the one for CPUs has one."""
+    from ray.data._internal.logical.optimizers import get_execution_plan
+
+    described = package.load(model)
+    schema = stream.table.table_schema(TASK.schema, TASK.features)
+    names = {}
+    for device in ("gpu", "cpu"):
+        work = stream.Work(
+            task=TASK,
+            package_uri=model,
+            package_digest=described.digest,
+            settings="s",
+            table_uri=str(tmp_path),
+            schema=schema,
+            run_id="1",
+            stream=StreamConfig(device=device, actors=1),
+        )
+        dataset = stream.plan(ray.data.range(4), work)
+        operator, names[device] = get_execution_plan(dataset._logical_plan)[0].dag, []
+        while operator.input_dependencies:
+            names[device].insert(0, operator.name)
+            operator = operator.input_dependencies[0]
+    assert names["cpu"][-1].endswith("MapBatches(_AllStages)")
+    assert [name.split("(")[-1].rstrip(")") for name in names["gpu"][-3:]] == ["_Preparing", "_Predicting", "_Writing"]
+
+
+def test_a_block_survives_the_way_between_operators() -> None:
+    import pyarrow as pa
+
+    entries = pa.table({"ordinal": [0, 1, 2, 3], "uri": list("abcd")})
+    block = stream._Block(entries)
+    none = {"stage": "s", "code": "empty", "message": "m"}
+    block.keep(pa.table({"x": [1, 2, 3, 4]}), pa.array([None, none, None, None], stream.ERROR_TYPE))
+    block.seconds["fetch"] = 1.5
+    again = stream._Block.from_table(block.to_table())
+    assert again.entries.to_pylist() == entries.to_pylist()
+    assert again.errors == [None, none, None, None]
+    assert again.columns.to_pylist() == [{"x": 1}, {"x": 3}, {"x": 4}]
+    assert (again.good.tolist(), again.seconds["fetch"]) == ([0, 2, 3], 1.5)
+
+
+def test_a_guilty_row_is_found_by_halving() -> None:
+    import pyarrow as pa
+
+    def work(rows: pa.Table) -> pa.Table:
+        if 5 in rows["x"].to_pylist():
+            raise ValueError("five")
+        return rows
+
+    done, errors = stream._divided(pa.table({"x": range(8)}), "predict", work)
+    assert pa.concat_tables(done)["x"].to_pylist() == [0, 1, 2, 3, 4, 6, 7]
+    assert [error and error["code"] for error in errors] == [None] * 5 + ["internal"] + [None] * 2
+    assert errors[5]["message"] == "predict failed with ValueError"
+
+
+def test_a_part_that_overlaps_is_refused() -> None:
+    committed = np.zeros(6, bool)
+    parts = [{"ordinals": o} for o in ([0, 1], [1, 2], [2, 3], [0, 1], [4, 4])]
+    assert uncommitted(parts, committed) == [parts[0], parts[2]]
+    assert committed.tolist() == [True] * 4 + [False] * 2
+
+
+def test_blocks_get_smaller_when_there_are_few_inputs() -> None:
+    config = StreamConfig(batch_rows=4, block_rows=64, actors=2)
+    assert [block_rows(pending, config) for pending in (1, 31, 80, 10_000)] == [4, 4, 10, 64]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_workers_lose_and_double_nothing(
+    cluster: None, model: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    """Actors are killed at random while images of very different sizes are on their way."""
+    source = tmp_path_factory.getbasetemp() / "sizes"
+    if not source.exists():
+        write_images(source, 160, largest=400)
+        run(source, model, tmp_path_factory.getbasetemp() / "sizes-reference")
+    dice, killed, over = random.Random(seed), [], threading.Event()
+
+    def kill() -> None:
+        while not over.wait(dice.uniform(0.3, 1.5)) and len(killed) < 4:
+            workers = [pid for pid, name in descendants(os.getpid()).items() if name.startswith("ray::MapWorker")]
+            if workers:
+                killed.append(dice.choice(workers))
+                os.kill(killed[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        done = run(source, model, tmp_path, stream={"actors": 2, "block_rows": 6}, commit_s=0.2)
+    finally:
+        over.set()
+        killer.join()
+    assert killed
+    assert done.summary["done"] == 160
+    assert_equal_tables(str(tmp_path_factory.getbasetemp() / "sizes-reference"), str(tmp_path))
+
+
+def test_the_committed_log_counts_what_the_table_holds(reference: Path) -> None:
+    delta = open_delta(str(reference))
+    assert delta.count() == 40
+    assert time.time() * 1000 >= max(entry["timestamp"] for entry in delta.history())

@@ -1,0 +1,53 @@
+"""Processes that tests start and kill: jobs as a user runs them, and the workers of a cluster of our own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+def start_job(name: str, *arguments: str) -> subprocess.Popen[str]:
+    """A job in a process group of its own."""
+    command = [sys.executable, "-m", f"jobs.{name}", *arguments]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+
+
+def run_job(name: str, *arguments: str, timeout_s: float = 300) -> tuple[int, dict[str, Any], str]:
+    """A job's exit code, its summary, and its standard error."""
+    process = start_job(name, *arguments)
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    lines = out.strip().splitlines()
+    return process.returncode, json.loads(lines[-1]) if lines else {}, err
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The command lines of all processes below one, by pid."""
+    parents, commands = {}, {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            commands[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    found: dict[int, str] = {}
+    frontier = {pid}
+    while frontier:
+        frontier = {child for child, parent in parents.items() if parent in frontier and child not in found}
+        found |= {child: commands[child] for child in frontier}
+    return found
