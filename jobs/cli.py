@@ -82,7 +82,7 @@ def parse(settings: type[S], argv: Sequence[str]) -> S:
         # jsonargparse prints some errors itself; an error here is one line, printed once.
         with contextlib.redirect_stderr(io.StringIO()):
             namespace = parser.parse_args(_normalised(settings, argv))
-            values = parser.instantiate_classes(namespace)
+            values = parser.instantiate(namespace)
     except RequestError:
         raise
     except (jsonargparse.ArgumentError, ValueError, TypeError, OSError) as reason:
@@ -101,6 +101,8 @@ def _normalised(settings: type, argv: Sequence[str]) -> list[str]:
             continue
         name, equals, value = argument[2:].partition("=")
         name = name.replace("-", "_")
+        if name == "print_config" and not equals:
+            equals, value = "=", "comments"
         result.append(f"--{name}{equals}{value}")
         following = argv[index + 1] if index + 1 < len(argv) else "--"
         if name in flags and not equals and following.startswith("--"):

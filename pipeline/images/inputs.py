@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -148,7 +149,7 @@ def _is_whole(data: bytes, name: str) -> bool:
     if name == "JPEG":
         return _jpeg_has_end(data)
     if name == "PNG":
-        return data.rfind(b"IEND\xaeB`\x82") >= 0
+        return _png_has_end(data)
     if name == "WEBP":
         return len(data) >= 8 + int.from_bytes(data[4:8], "little")
     return True
@@ -166,6 +167,24 @@ def _jpeg_has_end(data: bytes) -> bool:
     return False
 
 
+def _png_has_end(data: bytes) -> bool:
+    """Walk the chunks (ISO/IEC 15948, 5.3) to the last. Pillow skips the checksums of image data, and wrong pixels are
+    worse than none: a chunk that a reader must understand and that fails its checksum is an error."""
+    position = 8
+    while position + 12 <= len(data):
+        end = position + 8 + int.from_bytes(data[position : position + 4], "big")
+        name = data[position + 4 : position + 8]
+        if end + 4 > len(data):
+            return False
+        is_critical = name[:1].isupper()
+        if is_critical and zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise InputError("not_an_image", "the PNG file has a chunk that fails its checksum")
+        if name == b"IEND":
+            return True
+        position = end + 4
+    return False
+
+
 def _load(picture: Image.Image) -> None:
     try:
         picture.load()
@@ -179,6 +198,13 @@ def _load(picture: Image.Image) -> None:
 
 
 def _orientation(picture: Image.Image) -> int:
+    """Its EXIF orientation; decodes all but JPEG, which draft mode wants undecoded.
+
+    Pillow's PNG reader decodes when it is asked for EXIF, and the error of that must not be lost below; its TIFF reader
+    turns the image when it decodes, and then has no orientation left.
+    """
+    if picture.format != "JPEG":
+        _load(picture)
     try:
         return int(picture.getexif().get(_ORIENTATION, 1))
     except Exception:  # A broken EXIF block is as good as none; the pixels are sound.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import check
+from pipeline.errors import RequestError
 from pipeline.models.objectives import Likelihood, Posterior
 
 _GROUP_CHANNELS = 8
@@ -85,14 +86,17 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, channels: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
+        self.channels = channels
         self.stages = nn.ModuleList()
         for inputs, width, count in zip((channels, *widths[:-1]), widths, blocks, strict=True):
-            size = 5 if inputs == channels else 3
+            size = 3 if self.stages else 5
             residual = [ResidualBlock(width) for _ in range(count)]
             self.stages.append(nn.Sequential(ConvNormAct(inputs, width, size=size, stride=2), *residual))
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """Feature maps of an image in [0, 1], finest first: (b, widths[i], ceil(h / 2^(i+1)), ceil(w / 2^(i+1)))."""
+        if image.shape[1] != self.channels:
+            raise RequestError(f"the encoder's channels is {self.channels}, but images have {image.shape[1]}")
         # Zero is mid-gray then, which is also what padding looks like.
         x = ((image - 0.5) * 4.0).contiguous(memory_format=torch.channels_last)
         maps = []

@@ -23,12 +23,12 @@ def encoded(image: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes
     return stream.getvalue()
 
 
-def rotated(orientation: int) -> bytes:
-    """A JPEG that is `picture` once its EXIF orientation is applied."""
+def rotated(orientation: int, kind: str = "JPEG") -> bytes:
+    """A file that is `picture` once its EXIF orientation is applied."""
     undo = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoded(Image.fromarray(picture()).transpose(undo[orientation]), "JPEG", quality=95, exif=exif)
+    return encoded(Image.fromarray(picture()).transpose(undo[orientation]), kind, quality=95, exif=exif)
 
 
 def broken() -> dict[str, tuple[bytes, str]]:

@@ -72,7 +72,5 @@ def test_images_stay_in_range():
 
 
 def test_settings_are_checked():
-    with pytest.raises(
-        RequestError, match=r"AugmentConfig.scale must be positive, the smaller first, got \(2.0, 1.0\)"
-    ):
+    with pytest.raises(RequestError, match=r"scale must be positive, the smaller first, got \(2.0, 1.0\)"):
         AugmentConfig(scale=(2.0, 1.0))

@@ -31,18 +31,29 @@ def test_odd_files_are_read(name):
     np.testing.assert_allclose(image, np.broadcast_to(color, image.shape), atol=2)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_exif_orientation_is_applied(orientation):
-    image = decode_image(rotated(orientation), LIMIT)
+def test_exif_orientation_is_applied_once(orientation, kind):
+    image = decode_image(rotated(orientation, kind), LIMIT)
     np.testing.assert_allclose(image.astype(int), picture().astype(int), atol=12)
-    fitted = decode_fitted(rotated(orientation), LIMIT, 24, 32)
+    fitted = decode_fitted(rotated(orientation, kind), LIMIT, 24, 32)
     assert (fitted.height, fitted.width) == (24, 32)
     np.testing.assert_array_equal(fitted.pixels, image)
 
 
+def test_no_damage_to_png_data_passes_in_silence():
+    data = encoded(picture(), "PNG")
+    start = data.index(b"IDAT") + 4
+    for position in range(start, len(data) - 12):
+        damaged = bytearray(data)
+        damaged[position] ^= 0xFF
+        with pytest.raises(InputError):
+            decode_fitted(bytes(damaged), LIMIT, 24, 32)
+
+
 def test_too_many_pixels_is_said_before_decoding():
-    bomb = encoded(Image.new("1", (20_000, 20_000)), "PNG")
-    with pytest.raises(InputError, match="the image has 20000 x 20000 pixels, the limit is 1000000 in all") as caught:
+    bomb = encoded(Image.new("1", (5_000, 5_000)), "PNG")
+    with pytest.raises(InputError, match="the image has 5000 x 5000 pixels, the limit is 1000000 in all") as caught:
         decode_image(bomb, LIMIT)
     assert caught.value.code == "too_many_pixels"
     assert decode_image(encoded(picture(10, 10), "PNG"), 100).shape == (10, 10, 3), "the limit itself is allowed"

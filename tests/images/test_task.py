@@ -83,7 +83,7 @@ class TestEveryTask:
         model, table = model_for(task), photographs()
         whole = run(task, model, table).to_pylist()
         alone = [run(task, model, table.slice(index, 1)).to_pylist()[0] for index in range(len(SIZES))]
-        backwards = run(task, model, table.take(range(len(SIZES) - 1, -1, -1))).to_pylist()[::-1]
+        backwards = run(task, model, table.take(list(range(len(SIZES)))[::-1])).to_pylist()[::-1]
         for one, other in itertools.chain(zip(whole, alone, strict=True), zip(whole, backwards, strict=True)):
             for name in one:
                 if isinstance(one[name], float):
@@ -211,10 +211,10 @@ def test_padding_is_not_explained():
 
 
 def test_settings_are_checked():
+    clash = described_classes(CLASSES | {"ignore_index": 1})
     with pytest.raises(RequestError, match=r"ImageSegmentation.ignore_index must not be the id of a class, got 1"):
-        segmentation_with = described_classes(CLASSES | {"ignore_index": 1})
-        ImageSegmentation(**segmentation_with)
-    with pytest.raises(RequestError, match="ImageSegmentation.class_weights must have a value for each class"):
+        ImageSegmentation(**clash)
+    with pytest.raises(RequestError, match=r"ImageSegmentation.class_weights must have a value for each class"):
         segmentation(class_weights=(1.0,))
-    with pytest.raises(RequestError, match="classes.json must be an object with classes and palette"):
+    with pytest.raises(RequestError, match=r"classes.json must be an object with classes and palette"):
         described_classes({"classes": ["a", "b"]})

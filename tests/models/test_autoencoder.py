@@ -43,20 +43,21 @@ def test_an_image_does_not_see_the_rest_of_its_batch():
 
 
 def test_overfits_one_batch():
-    model = ConvVAE(ConvVAEConfig(**SMALL))
-    image = torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4), size=(16, 24), mode="bilinear")
+    model = ConvVAE(ConvVAEConfig(widths=(8, 16), blocks=(0, 1), decoder_blocks=(0, 0), latent_channels=4))
+    image = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4), size=(12, 16), mode="bilinear")
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     totals = []
-    for _ in range(120):
-        decoded, posterior = model(image, torch.randn(4, *model.latent_shape(16, 24)))
+    for _ in range(250):
+        decoded, posterior = model(image, torch.randn(2, *model.latent_shape(12, 16)))
         bound = elbo(image, decoded, posterior, likelihood="gaussian", log_sigma=model.log_sigma)
         optimizer.zero_grad()
         (bound.total().mean() / image[0].numel()).backward()
         optimizer.step()
         totals.append(bound.total().mean().item() / image[0].numel())
     assert totals[-1] < totals[0] - 0.5, "half a nat for each dimension at least"
-    assert (decoded - image).square().mean().sqrt() < 0.08
-    assert model.log_sigma.exp() < 0.1, "the learned sigma follows the error"
+    error = (decoded - image).square().mean().sqrt().item()
+    assert error < 0.08
+    assert model.log_sigma.exp().item() == pytest.approx(error, rel=0.3), "the learned sigma follows the error"
 
 
 def test_settings_are_checked():

@@ -65,5 +65,5 @@ def test_another_encoder_is_refused_by_its_setting():
 def test_wrong_channels_are_a_request_error():
     with pytest.raises(RequestError, match=r"channels is 3, but images have 4"):
         UNet(UNetConfig(classes=5, **STAGES))(torch.rand(1, 4, 16, 16))
-    with pytest.raises(RequestError, match="UNetConfig.classes must be at least 2, got 1"):
+    with pytest.raises(RequestError, match=r"UNetConfig.classes must be at least 2, got 1"):
         UNetConfig(classes=1)

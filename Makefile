@@ -1,0 +1,28 @@
+PYTHON ?= python3
+BIN := .venv/bin
+IMAGES ?=
+DOCUMENTS ?=
+
+.PHONY: install test lint demo clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+demo: install
+	$(BIN)/python -m jobs.demo --out demo $(if $(IMAGES),--images '$(IMAGES)') $(if $(DOCUMENTS),--documents '$(DOCUMENTS)')
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,64 @@
+"""What every benchmark does with its figures: print them, and write them with all that is needed to make them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("ray", "torch", "pyarrow", "pillow", "deltalake")
+
+
+def data_folder() -> Path | None:
+    """The folder of real data sets that PARQUETRY_DATA names, if it is there."""
+    default = Path(__file__).parent.parent.parent / "shared" / "data"
+    folder = Path(os.environ.get("PARQUETRY_DATA", default))
+    return folder if folder.is_dir() else None
+
+
+def record(
+    name: str, rows: Sequence[Mapping[str, Any]], headline: Mapping[str, Any], protocol: str, *, small: bool
+) -> None:
+    """Print rows and headline; write ``results/NAME.json`` (``NAME-small.json`` for a small run)."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_text(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(line[index]) for line in [columns, *cells]) for index in range(len(columns))]
+    for line in [columns, *cells]:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    for key, value in headline.items():
+        print(f"{key}: {_text(value)}")
+    arguments = [argument for argument in sys.argv[1:] if "/" not in argument]
+    content = {
+        "benchmark": name,
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *arguments]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{os.cpu_count()} CPUs, {_processor()}",
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "protocol": protocol,
+        "headline": headline,
+        "rows": rows,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}{'-small' if small else ''}.json"
+    file.write_text(json.dumps(content, indent=2) + "\n")
+    print(f"wrote {file}")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()

@@ -1,0 +1,85 @@
+"""Evaluate a package on labelled data: metrics, and a page to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.cli import main, say
+from pipeline import config, package, storage
+from pipeline.distributed import samples
+from pipeline.errors import RequestError
+from pipeline.images.task import ImageReconstruction, ImageSegmentation
+from pipeline.quality.evaluation import Evaluation, evaluate_autoencoder, evaluate_documents, evaluate_images
+from pipeline.quality.report import Page
+from pipeline.task import Task
+from pipeline.text.task import TextSegmentation
+
+KINDS: dict[str, tuple[type[Task], Callable[..., Evaluation]]] = {
+    ImageSegmentation.kind: (ImageSegmentation, evaluate_images),
+    ImageReconstruction.kind: (ImageReconstruction, evaluate_autoencoder),
+    TextSegmentation.kind: (TextSegmentation, evaluate_documents),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Evaluate a package on labelled data: metrics, and a page to look at."""
+
+    model: str
+    """Model package."""
+    data: str
+    """Labelled image folder, or documents with their paragraphs (which are joined by one space, to hide them)."""
+    split: str
+    """Name of the split: the file SPLIT.txt of an image folder, or the value of the records' field split."""
+    group: str | None = None
+    """Field of the records; its values get metrics of their own, too."""
+    out: str | None = None
+    """Where the page and the metrics go; null: below the package, evaluations/SPLIT."""
+
+
+def work(settings: Evaluate) -> dict[str, Any]:
+    described = package.load(settings.model)
+    if described.kind not in KINDS:
+        raise RequestError(f"model package at {settings.model} is of a kind that cannot be evaluated: {described.kind}")
+    task_class, evaluate = KINDS[described.kind]
+    task = config.from_dict(task_class, described.task)
+    rows = _rows(settings, task)
+    say(f"evaluating {described.kind} on {rows.num_rows} inputs")
+    extra = {"split": settings.split, "group": settings.group} if isinstance(task, TextSegmentation) else {}
+    found = evaluate(task, described.model(), rows, **extra)
+    out = settings.out or storage.join(settings.model, "evaluations", settings.split)
+    summary = {
+        "status": "done",
+        "model": described.digest,
+        "data": settings.data,
+        "split": settings.split,
+        "inputs": rows.num_rows,
+        "failed": dict(found.failed),
+        "metrics": found.metrics,
+        "details": found.details,
+    }
+    storage.write(storage.join(out, "metrics.json"), (json.dumps(summary, indent=2) + "\n").encode())
+    page = Page(f"{described.kind} on {settings.split}")
+    page.table("Metrics", [{"metric": name, "value": value} for name, value in found.metrics.items()])
+    page.table("Details", found.details)
+    page.table("Failed inputs", [{"code": code, "inputs": count} for code, count in found.failed.items()])
+    if found.pictures:
+        page.pictures("Pictures", list(found.pictures))
+    for heading, markup in found.markup:
+        page.markup(heading, markup)
+    return summary | {"report": page.write(storage.join(out, "report.html"))}
+
+
+def _rows(settings: Evaluate, task: Task) -> pa.Table:
+    if isinstance(task, TextSegmentation):
+        return samples.all_inputs(settings.data, task.suffixes)
+    return samples.split_files(settings.data, settings.split)
+
+
+if __name__ == "__main__":
+    main(Evaluate, work)

@@ -1,0 +1,143 @@
+"""Training on Ray: the number of workers changes nothing, and what is killed goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import config, package, storage
+from pipeline.distributed import samples, train
+from pipeline.errors import RequestError
+from pipeline.images.scenes import CLASSES, PALETTE, write_scenes
+from pipeline.images.task import ImageReconstruction, ImageSegmentation
+from pipeline.models.autoencoder import ConvVAEConfig
+from pipeline.models.segmenter import UNetConfig
+from tests.processes import descendants
+
+pytestmark = pytest.mark.ray
+SEGMENTER = ImageSegmentation(classes=CLASSES, palette=PALETTE, height_px=24, width_px=32)
+AUTOENCODER = ImageReconstruction(height_px=24, width_px=32)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(str(folder), {"train": 24, "val": 6}, height=30, width=40)
+    (folder / "images/train/0003.jpg").write_bytes(b"broken")
+    return str(folder)
+
+
+def plan(scenes: str, out: Path, task: Any, **settings: Any) -> train.Plan:
+    name, model = "unet", UNetConfig(classes=len(CLASSES), widths=(8, 16), blocks=(1, 1))
+    if task is AUTOENCODER:
+        name = "conv_vae"
+        model = ConvVAEConfig(widths=(8, 16), blocks=(1, 1), decoder_blocks=(1, 1), latent_channels=4)
+    values = {"epochs": 8, "batch_rows": 8, "evaluate_every_epochs": 4, "gpu": False} | settings
+    return train.Plan(
+        task=task,
+        model_name=name,
+        model_config=config.to_dict(model),
+        initialise=None,
+        train=samples.prepare(samples.split_files(scenes, "train"), task, str(out)),
+        validation=samples.prepare(samples.split_files(scenes, "val"), task, str(out)),
+        config=train.DistributedTrainConfig(**values),
+        out=str(out),
+        card={"data": scenes},
+    )
+
+
+def history(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("task", [SEGMENTER, AUTOENCODER], ids=["segmenter", "autoencoder"])
+def test_two_workers_train_as_one(cluster: None, scenes: str, tmp_path: Path, task: Any) -> None:
+    summaries = {}
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        summaries[workers] = train.fit(plan(scenes, out, task, workers=workers), lambda _: None)
+    one, two = history(tmp_path / "1"), history(tmp_path / "2")
+    assert len(one) == len(two) == 8 * 23 // 8 >= 20
+    for mine, theirs in zip(one, two, strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-3)
+    assert summaries[1]["failed_inputs"]["train"] == {"not_an_image": 1}
+    assert summaries[2]["metrics"] == pytest.approx(summaries[1]["metrics"], rel=2e-2, abs=2e-2)
+    assert (tmp_path / "2" / "tensorboard").is_dir()
+    found = package.load(str(tmp_path / "2"), task.kind)
+    assert found.digest == summaries[2]["digest"]
+    found.model()
+
+
+def test_a_killed_worker_costs_only_time(cluster: None, scenes: str, tmp_path: Path) -> None:
+    """SIGKILL to the training worker after its first checkpoint; the losses are those of an undisturbed run."""
+    whole = plan(scenes, tmp_path / "whole", SEGMENTER, epochs=30, evaluate_every_epochs=2)
+    train.fit(whole, lambda _: None)
+    out, killed = tmp_path / "killed", []
+    broken = plan(scenes, out, SEGMENTER, epochs=30, evaluate_every_epochs=2, checkpoint_s=0.0)
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.05) and not killed:
+            if storage.names(str(out / "checkpoints")):
+                workers = [p for p, name in descendants(os.getpid()).items() if "RayTrainWorker" in name]
+                for pid in workers[:1]:
+                    killed.append(pid)
+                    os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        summary = train.fit(broken, lambda _: None)
+    finally:
+        over.set()
+        killer.join()
+    assert killed
+    assert 0 < summary["resumed_from_step"] < summary["steps"]
+    assert history(out) == history(tmp_path / "whole")
+
+
+def test_the_same_training_again_is_found_done_and_another_is_refused(
+    cluster: None, scenes: str, tmp_path: Path
+) -> None:
+    first = train.fit(plan(scenes, tmp_path, SEGMENTER, epochs=1), lambda _: None)
+    started = time.monotonic()
+    again = train.fit(plan(scenes, tmp_path, SEGMENTER, epochs=1, workers=2), lambda _: None)
+    assert time.monotonic() - started < 5
+    assert again["digest"] == first["digest"]
+    with pytest.raises(RequestError, match="holds a training with other settings or data"):
+        train.fit(plan(scenes, tmp_path, SEGMENTER, epochs=2), lambda _: None)
+
+
+def test_prepared_samples_have_the_order_of_the_listing(cluster: None, scenes: str, tmp_path: Path) -> None:
+    inputs = samples.split_files(scenes, "train")
+    one = samples.prepare(inputs, SEGMENTER, str(tmp_path / "one"), block_rows=2).load()
+    other = samples.prepare(inputs, SEGMENTER, str(tmp_path / "other"), block_rows=100).load()
+    assert len(one) == len(other) == 23
+    assert one.take(range(23)).to_pylist() == other.take(range(23)).to_pylist()
+    batch = SEGMENTER.collate(one.take([0, 22]))
+    assert batch["image"].shape == (2, 3, 24, 32)
+    assert batch["label"].dtype == torch.uint8
+
+
+def test_held_out_inputs_are_fixed_and_apart(scenes: str) -> None:
+    inputs = samples.split_files(scenes, "train")
+    rest, held = samples.held_out(inputs, 0.25)
+    assert (rest.num_rows, held.num_rows) == (18, 6)
+    assert set(rest["uri"].to_pylist()) | set(held["uri"].to_pylist()) == set(inputs["uri"].to_pylist())
+    assert held.equals(samples.held_out(inputs, 0.25)[1])
+
+
+def test_wrong_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"split 'train' needs the file train.txt"):
+        samples.split_files(str(tmp_path), "train")
+    (tmp_path / "train.txt").write_text("a.jpg a.png\nonly-one\n")
+    with pytest.raises(RequestError, match=r"line 2: must be 'image label', got 'only-one'"):
+        samples.split_files(str(tmp_path), "train")

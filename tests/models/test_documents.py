@@ -1,0 +1,110 @@
+"""The sentence tagger: padding is invisible, the settings are checked, and it learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pipeline.errors import RequestError
+from pipeline.models import MODELS
+from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig, init_from_tagger
+
+SMALL = SentenceTaggerConfig(buckets=64, dense_features=2, width=8, hidden=8, dropout=0.0)
+
+
+def window(sentences: int, seed: int) -> dict[str, torch.Tensor]:
+    """One window of sentences that have 0 to 4 ids each."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.randint(0, 5, (1, sentences), generator=generator, dtype=torch.int32)
+    total = int(counts.sum())
+    return {
+        "content": torch.randint(1, 64, (1, total), generator=generator, dtype=torch.int32),
+        "counts": counts,
+        "frame": torch.randint(1, 64, (1, sentences, 3), generator=generator, dtype=torch.int32),
+        "dense": torch.rand(1, sentences, 2, generator=generator),
+        "lengths": torch.tensor([sentences]),
+    }
+
+
+def padded(windows: list[dict[str, torch.Tensor]], extra: int = 0) -> dict[str, torch.Tensor]:
+    tokens = max(w["content"].shape[1] for w in windows) + extra
+    sentences = max(w["counts"].shape[1] for w in windows) + extra
+
+    def fill(name: str, pad: tuple[int, ...]) -> torch.Tensor:
+        sizes = [w[name].shape[1] for w in windows]
+        most = tokens if name == "content" else sentences
+        rows = [F.pad(w[name], (*pad, 0, most - n)) for w, n in zip(windows, sizes, strict=True)]
+        return torch.cat(rows)
+
+    batch = {"content": fill("content", ()), "counts": fill("counts", ())}
+    batch |= {"frame": fill("frame", (0, 0)), "dense": fill("dense", (0, 0))}
+    return batch | {"lengths": torch.cat([w["lengths"] for w in windows])}
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_window_does_not_depend_on_its_batch(layers: int) -> None:
+    torch.manual_seed(0)
+    config = SentenceTaggerConfig(buckets=64, dense_features=2, width=8, hidden=8, layers=layers)
+    model = SentenceTagger(config).eval()
+    windows = [window(sentences, seed) for seed, sentences in enumerate([5, 1, 17, 9])]
+    alone = [model(**w)[0] for w in windows]
+    for extra in (0, 3):
+        together = model(**padded(windows, extra))
+        for row, expected in enumerate(alone):
+            torch.testing.assert_close(together[row, : len(expected)], expected, atol=1e-6, rtol=1e-5)
+            assert not together[row, len(expected) :].any()
+
+
+def test_both_directions_and_every_input_matter() -> None:
+    torch.manual_seed(0)
+    model = SentenceTagger(SMALL).eval()
+    base = window(6, 3)
+    base["counts"][:] = 2
+    base["content"] = torch.arange(1, 13, dtype=torch.int32)[None]
+    logits = model(**base)
+    for name, place in (("content", (0, 0)), ("content", (0, 11)), ("frame", (0, 5, 0)), ("dense", (0, 0, 1))):
+        changed = {key: value.clone() for key, value in base.items()}
+        changed[name][place] += 7
+        assert ((model(**changed) - logits).abs() > 1e-6).all(), name
+
+
+def test_the_mean_of_a_bag_is_what_it_says() -> None:
+    model = SentenceTagger(SMALL).eval()
+    content, counts = torch.tensor([[3, 5, 9, 0], [7, 0, 0, 0]]), torch.tensor([[2, 0, 1], [1, 0, 0]])
+    table = model.content.weight
+    bags = model._bags(content, counts)
+    torch.testing.assert_close(bags[0], torch.stack([(table[3] + table[5]) / 2, torch.zeros(8), table[9]]))
+    torch.testing.assert_close(bags[1], torch.stack([table[7], torch.zeros(8), torch.zeros(8)]))
+
+
+def test_it_learns_a_tiny_set() -> None:
+    torch.manual_seed(0)
+    model = SentenceTagger(SMALL)
+    batch = padded([window(sentences, seed) for seed, sentences in enumerate([12, 8])])
+    truth = torch.randint(0, 2, batch["counts"].shape, generator=torch.Generator().manual_seed(1)).float()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(model(**batch), truth).backward()
+        optimizer.step()
+    inside = torch.arange(12) < batch["lengths"][:, None]
+    assert ((model(**batch) > 0) == (truth > 0))[inside].all()
+
+
+def test_starting_from_another_tagger() -> None:
+    first, second = SentenceTagger(SMALL), SentenceTagger(SMALL)
+    assert init_from_tagger(first, second) == len(second.state_dict())
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name])
+    other = SentenceTagger(SentenceTaggerConfig(buckets=64, dense_features=2, width=8, hidden=16))
+    with pytest.raises(RequestError, match=r"SentenceTaggerConfig.hidden must be the other tagger's 16, got 8"):
+        init_from_tagger(first, other)
+
+
+def test_settings_are_checked() -> None:
+    assert MODELS["sentence_tagger"] == (SentenceTaggerConfig, SentenceTagger)
+    with pytest.raises(RequestError, match=r"SentenceTaggerConfig.dropout must be in \[0, 1\), got 1.0"):
+        SentenceTaggerConfig(dropout=1.0)
+    with pytest.raises(RequestError, match=r"SentenceTaggerConfig.layers must be at least 1, got 0"):
+        SentenceTaggerConfig(layers=0)

@@ -1,0 +1,66 @@
+"""Boundary metrics, against segeval and by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import segeval
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.text.metrics import Counts, boundaries_of, count_boundaries, mean, pk, window_diff, window_size
+
+PAIRS = st.integers(4, 60).flatmap(
+    lambda n: st.tuples(*(st.lists(st.booleans(), min_size=n - 1, max_size=n - 1).map(np.array) for _ in range(2)))
+)
+
+
+def masses(flags: np.ndarray) -> tuple[int, ...]:
+    edges = [0, *(np.flatnonzero(flags) + 1).tolist(), len(flags) + 1]
+    return tuple(int(size) for size in np.diff(edges))
+
+
+@given(PAIRS)
+def test_equal_to_segeval(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    reference, found = pair
+    k = window_size(reference)
+    assert k == segeval.compute_window_size(masses(reference))
+    if k >= len(reference) + 1:
+        assert pk(reference, found) == window_diff(reference, found) == 0
+        return
+    arguments = {"window_size": k, "boundary_format": segeval.BoundaryFormat.mass}
+    expected_pk = segeval.pk(masses(found), masses(reference), **arguments)
+    expected_wd = segeval.window_diff(masses(found), masses(reference), **arguments)
+    assert pk(reference, found) == pytest.approx(float(expected_pk), abs=1e-12)
+    assert window_diff(reference, found) == pytest.approx(float(expected_wd), abs=1e-12)
+
+
+def test_by_hand() -> None:
+    """Six units; segments of 2, 2, 2 against 2, 4; k is given as 2: places 0..3 see boundaries 1,1,1,1 and 1,1,0,0."""
+    reference, found = np.array([0, 1, 0, 1, 0], bool), np.array([0, 1, 0, 0, 0], bool)
+    assert pk(reference, found, k=2) == 0.5
+    assert window_diff(reference, found, k=2) == 0.5
+    assert pk(reference, reference) == window_diff(reference, reference) == 0
+
+
+def test_boundaries_from_offsets() -> None:
+    assert boundaries_of([0, 10, 20, 30], [0, 20]).tolist() == [False, True, False]
+    assert boundaries_of([0, 10, 20, 30], [0, 11]).tolist() == [False, True, False]
+    assert boundaries_of([0, 10, 20, 30], [0, 31]).tolist() == [False, False, False]
+    assert boundaries_of([0], [0]).tolist() == []
+
+
+def test_counts() -> None:
+    counts = count_boundaries([0, 10, 20, 30], [0, 10, 15])
+    assert counts == Counts(hits=1, extra=1, missed=2)
+    assert (counts.precision, counts.recall, counts.f1) == (1 / 2, 1 / 3, 2 / 5)
+    assert counts + counts == Counts(hits=2, extra=2, missed=4)
+    nothing = count_boundaries([0], [0])
+    assert nothing.precision == nothing.recall == nothing.f1 == 1
+
+
+def test_mean_of_none_is_no_number() -> None:
+    assert mean([1.0, 2.0]) == 1.5
+    assert math.isnan(mean([]))
