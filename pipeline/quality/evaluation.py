@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,12 +15,16 @@ from torch import nn
 
 from pipeline import storage
 from pipeline.distributed.source import FetchConfig, fetch
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RequestError
 from pipeline.images import inputs as image_inputs
 from pipeline.images import metrics as image_metrics
 from pipeline.images.outputs import overlay
 from pipeline.images.task import ImageReconstruction, ImageSegmentation
 from pipeline.task import INPUT_SCHEMA, Task
+from pipeline.text import inputs as text_inputs
+from pipeline.text import metrics as text_metrics
+from pipeline.text import outputs as text_outputs
+from pipeline.text.task import TextSegmentation
 
 _BATCH_ROWS = 16
 
@@ -83,6 +88,112 @@ def evaluate_autoencoder(task: ImageReconstruction, model: nn.Module, rows: pa.T
             result.pictures += reconstructions(task, model, names)
     result.metrics = {"bits_per_dimension": float(np.mean(bits)), "bits_standard_deviation": float(np.std(bits))}
     return result
+
+
+def evaluate_documents(
+    task: TextSegmentation, model: nn.Module, rows: pa.Table, *, split: str, group: str | None = None
+) -> Evaluation:
+    """Boundary precision, recall and F1 over all documents; Pk and WindowDiff as macro averages over documents.
+
+    The paragraphs of each record are joined by one space first. Only records whose ``split`` has the given value count
+    (``all``: every record). ``f1_all_boundaries`` is what one gets who says that every sentence begins a paragraph.
+    """
+    result = Evaluation(metrics={})
+    scores: dict[str, list[_Document]] = {}
+    for start in range(0, rows.num_rows, _BATCH_ROWS):
+        batch = rows.slice(start, _BATCH_ROWS)
+        data, errors = fetch(batch, FetchConfig())
+        result.failed.update(error["code"] for error in errors.to_pylist() if error is not None)
+        for content, form in zip(data, batch["format"].to_pylist(), strict=True):
+            if content is None:
+                continue
+            try:
+                document = _assess(task, model, content, form, split, group)
+            except InputError as reason:
+                result.failed[reason.code] += 1
+                continue
+            if document is None:
+                continue
+            scores.setdefault("all", []).append(document)
+            if document.group is not None:
+                scores.setdefault(document.group, []).append(document)
+            if len(result.markup) < 2:
+                page = text_outputs.render_html(document.text, document.paragraphs, document.truth)
+                result.markup.append((f"Document {document.name}", page))
+    if not scores:
+        raise RequestError(f"no document of split {split!r} with paragraphs")
+    result.details = [{"documents of": name, **_summary(documents)} for name, documents in scores.items()]
+    result.metrics = {key: value for key, value in result.details[0].items() if key != "documents of"}
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Document:
+    name: str
+    group: str | None
+    text: str
+    paragraphs: list[tuple[int, int, float]]
+    truth: list[int]
+    counts: text_metrics.Counts
+    trivial: text_metrics.Counts
+    pk: float
+    window_diff: float
+
+
+def _assess(
+    task: TextSegmentation, model: nn.Module, content: bytes, form: str, split: str, group: str | None
+) -> _Document | None:
+    """One document's figures; None for one of another split or without a paragraph boundary to find."""
+    if form == "json":
+        extra = json.loads(content) if content.lstrip().startswith(b"{") else {}
+        if split not in ("all", extra.get("split")):
+            return None
+        parsed = text_inputs.parse_record(content)
+    else:
+        extra, parsed = {}, {"text": text_inputs.decode_text(content)[0], "paragraphs": None, "doc_id": None}
+    spans = parsed["paragraphs"] or text_inputs.blank_line_paragraphs(parsed["text"])
+    text, spans = text_inputs.join_paragraphs(parsed["text"], spans)
+    truth = [end - len(text[start:end].lstrip()) for start, end in spans]
+    paragraphs = _paragraphs(task, model, text)
+    starts = [start for start, _, _ in paragraphs]
+    units = text_inputs.split_sentences(text, task.max_sentence_chars)[:, 0].tolist()
+    reference, found = (text_metrics.boundaries_of(units, places) for places in (truth, starts))
+    return _Document(
+        name=str(parsed["doc_id"]),
+        group=None if group is None else str(extra.get(group)),
+        text=text,
+        paragraphs=paragraphs,
+        truth=truth,
+        counts=text_metrics.count_boundaries(truth, starts),
+        trivial=text_metrics.count_boundaries(truth, units),
+        pk=text_metrics.pk(reference, found),
+        window_diff=text_metrics.window_diff(reference, found),
+    )
+
+
+def _paragraphs(task: TextSegmentation, model: nn.Module, text: str) -> list[tuple[int, int, float]]:
+    record = json.dumps({"text": text}).encode()
+    prepared = task.prepare(pa.table({"data": [record], "format": ["json"], "label": [None]}, schema=INPUT_SCHEMA))
+    error = prepared["error"][0].as_py()
+    if error is not None:
+        raise InputError(error["code"], error["message"])
+    with torch.inference_mode():
+        encoded = task.encode(task.predict(model, prepared.drop_columns(["error"]), torch.device("cpu")))
+    return [(span["start"], span["end"], span["score"]) for span in encoded["paragraphs"][0].as_py()]
+
+
+def _summary(documents: list[_Document]) -> dict[str, float]:
+    counts = sum((document.counts for document in documents), text_metrics.Counts())
+    trivial = sum((document.trivial for document in documents), text_metrics.Counts())
+    return {
+        "documents": float(len(documents)),
+        "f1": counts.f1,
+        "precision": counts.precision,
+        "recall": counts.recall,
+        "f1_all_boundaries": trivial.f1,
+        "pk": text_metrics.mean(document.pk for document in documents),
+        "window_diff": text_metrics.mean(document.window_diff for document in documents),
+    }
 
 
 def reconstructions(task: ImageReconstruction, model: nn.Module, uris: list[str]) -> list[tuple[str, np.ndarray]]:

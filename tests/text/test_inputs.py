@@ -151,6 +151,11 @@ def test_blank_lines_are_paragraphs() -> None:
     assert [text[start:end] for start, end in blank_line_paragraphs(text)] == ["One\nline.", "Two.", "Three."]
 
 
+GOLDEN_COUNTS = [17, 5]
+GOLDEN_CONTENT = [16795, 36019, 26482, 1190, 12312, 20950]
+GOLDEN_FRAME = [32316, 48927, 59263]
+
+
 def test_features_are_the_same_everywhere() -> None:
     """Values of 2026, to be changed only with a reason: packages that are trained rely on them."""
     text = '"Naïve?" said Mr. Fox. 文字。'
@@ -160,11 +165,6 @@ def test_features_are_the_same_everywhere() -> None:
     assert found.frame.shape == (len(GOLDEN_COUNTS), FRAME_FEATURES)
     assert found.frame[1, :3].tolist() == GOLDEN_FRAME
     assert found.dense.shape == (len(GOLDEN_COUNTS), DENSE_FEATURES)
-
-
-GOLDEN_COUNTS = [0]
-GOLDEN_CONTENT = [0]
-GOLDEN_FRAME = [0]
 
 
 @given(TEXTS.filter(bool), st.booleans())

@@ -1,0 +1,153 @@
+"""Segmentation as a user runs it: processes, exit codes, signals, kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.distributed.table import open_delta
+from tests.distributed.test_run import write_images, write_package
+from tests.equality import assert_equal_tables, table_rows
+from tests.processes import descendants, run_job, start_job
+
+pytestmark = pytest.mark.ray
+ONE_CPU = ("--cluster.cpus", "1", "--cluster.gpus", "0")
+SMALL = ("--stream.actors", "1", "--stream.block_rows", "5", "--stream.batch_rows", "2", "--commit_s", "0.1")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images, a package, and the table of an uninterrupted run on one CPU."""
+    folder = tmp_path_factory.mktemp("jobs")
+    write_images(folder / "images", 150, largest=90)
+    (folder / "images" / "0007.png").write_bytes(b"broken")
+    write_package(folder / "package", 0)
+    code, summary, err = run_job("segment_images", *arguments(folder, "whole"), *ONE_CPU)
+    assert code == 0, err
+    assert (summary["done"], summary["errors"]) == (149, {"not_an_image": 1})
+    return folder
+
+
+def arguments(place: Path, sink: str, source: str = "images") -> list[str]:
+    return ["--source", str(place / source), "--model", str(place / "package"), "--sink", str(place / sink)]
+
+
+def test_the_run_describes_itself(place: Path) -> None:
+    (folder,) = (place / "whole" / "runs").iterdir()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["status"], summary["exit_code"], summary["listed"]) == ("done", 0, 150)
+    page = (folder / "report.html").read_text()
+    assert "not_an_image" in page
+    assert page.count("data:image/png;base64,") >= 5
+    assert json.loads((folder / "config.json").read_text())["stream"]["batch_rows"] == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--source": "nowhere"}, "no such file or folder"),
+        ({"--model": "images"}, "no model package at"),
+        ({"--stream.batch_rows": "0"}, "StreamConfig.batch_rows must be at least 1, got 0"),
+        ({"--batch_rows": "3"}, "unrecognized arguments"),
+        ({"--max-error-rate": "2"}, "max_error_rate must be in [0, 1], got 2.0"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_writes_nothing(place: Path, changes: dict, message: str) -> None:
+    given = dict(zip(*[iter(arguments(place, "unwritten"))] * 2, strict=True))
+    for name, value in changes.items():
+        given[name] = str(place / value) if name in given else value
+    code, summary, err = run_job("segment_images", *(item for pair in given.items() for item in pair))
+    assert code == 2
+    assert message in summary["error"]
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+    assert not (place / "unwritten").exists()
+
+
+def test_a_package_of_another_kind_is_refused(place: Path) -> None:
+    code, summary, err = run_job("segment_documents", *arguments(place, "unwritten"))
+    assert (code, "must be of kind 'text_segmenter', got 'image_segmenter'" in summary["error"]) == (2, True)
+    assert "Traceback" not in err
+    assert not (place / "unwritten").exists()
+
+
+def test_gpu_operators_give_the_same_table(place: Path) -> None:
+    """Two pretended GPUs on one CPU: three operators instead of one."""
+    code, summary, err = run_job(
+        "segment_images", *arguments(place, "gpu"), "--cluster.cpus", "1", "--cluster.gpus", "2"
+    )
+    assert code == 0, err
+    assert summary["done"] == 149
+    assert_equal_tables(str(place / "whole"), str(place / "gpu"))
+
+
+def test_ctrl_c_commits_what_is_done_and_the_same_command_goes_on(place: Path) -> None:
+    process = start_job("segment_images", *arguments(place, "stopped"), *ONE_CPU, *SMALL)
+    wait_for_commits(place / "stopped", 2)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    summary = json.loads(out.strip().splitlines()[-1])
+    assert (process.returncode, summary["status"], summary["exit_code"]) == (130, "stopped", 130)
+    assert 0 < len(table_rows(str(place / "stopped"))) < 150
+    assert summary["done"] + summary["failed"] == len(table_rows(str(place / "stopped")))
+    code, again, _ = run_job("segment_images", *arguments(place, "stopped"), *ONE_CPU)
+    assert (code, again["skipped"]) == (0, summary["done"] + summary["failed"])
+    assert_equal_tables(str(place / "whole"), str(place / "stopped"))
+
+
+@pytest.mark.slow
+def test_a_driver_killed_at_ten_random_moments(place: Path) -> None:
+    """SIGKILL, again and again; each run takes up what is missing, and the table is that of an uninterrupted run."""
+    dice = random.Random(0)
+    killed = held = 0
+    for _ in range(10):
+        process = start_job("segment_images", *arguments(place, "killed"), *ONE_CPU, *SMALL)
+        before = commits(place / "killed")
+        deadline = time.monotonic() + 120
+        while process.poll() is None and commits(place / "killed") == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(dice.uniform(0, 0.3))
+        children = descendants(process.pid)
+        killed += process.poll() is None
+        process.kill()
+        process.communicate(timeout=60)
+        wait_until_gone(children)
+        rows = table_rows(str(place / "killed"))
+        assert len(rows) == len({row["uri"] for row in rows}) >= held
+        held = len(rows)
+        if held == 150:
+            break
+    assert killed >= 3
+    code, summary, err = run_job("segment_images", *arguments(place, "killed"), *ONE_CPU)
+    assert code == 0, err
+    assert (summary["skipped"], summary["done"] + summary["failed"]) == (held, 150 - held)
+    assert_equal_tables(str(place / "whole"), str(place / "killed"))
+    visible = set(open_delta(str(place / "killed")).file_uris())
+    written = {str(path) for path in (place / "killed" / "table").rglob("*.parquet")}
+    assert visible <= written
+
+
+def commits(sink: Path) -> int:
+    return len(list((sink / "table" / "_delta_log").glob("*.json")))
+
+
+def wait_for_commits(sink: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while commits(sink) < count + 1:  # the first makes the table
+        assert time.monotonic() < deadline, "no commits"
+        time.sleep(0.02)
+
+
+def wait_until_gone(processes: dict[int, str]) -> None:
+    """The cluster of a killed driver goes away by itself."""
+    deadline = time.monotonic() + 60
+    while any(os.path.exists(f"/proc/{pid}") for pid in processes) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = [name for pid, name in processes.items() if os.path.exists(f"/proc/{pid}")]
+    assert left == []

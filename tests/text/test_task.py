@@ -1,0 +1,234 @@
+"""Text segmentation as a task: from bytes to rows of a table, and from labelled documents to a threshold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import from_dict, to_dict
+from pipeline.errors import RequestError
+from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig
+from pipeline.task import INPUT_SCHEMA, Noise
+from pipeline.text.task import TextSegmentation
+from pipeline.training import Samples, TrainConfig, Trainer
+
+BUCKETS = 512
+TASK = TextSegmentation(buckets=BUCKETS, window_sentences=12, context_sentences=2, window_batch=3)
+CPU = torch.device("cpu")
+
+
+def model(seed: int = 0) -> SentenceTagger:
+    torch.manual_seed(seed)
+    return SentenceTagger(SentenceTaggerConfig(buckets=BUCKETS, width=8, hidden=8, dropout=0.0)).eval()
+
+
+def inputs(*documents: bytes, wrapping: str = "object") -> pa.Table:
+    rows = [{"data": data, "format": wrapping, "label": None} for data in documents]
+    return pa.Table.from_pylist(rows, INPUT_SCHEMA)
+
+
+def story(paragraphs: int, seed: int = 0) -> list[str]:
+    """Paragraphs that all begin with "So" and have sentences that never do."""
+    random = np.random.default_rng(seed)
+    names = ["Fox", "Hen", "Cat", "Owl", "Bee"]
+
+    def sentence(first: str) -> str:
+        return f"{first} the {random.choice(names)} saw the {random.choice(names)}."
+
+    return [
+        " ".join([sentence("So"), *(sentence("Then") for _ in range(random.integers(0, 5)))]) for _ in range(paragraphs)
+    ]
+
+
+def record(paragraphs: list[str], glue: str = "\n\n") -> bytes:
+    text, spans = glue.join(paragraphs), []
+    for paragraph in paragraphs:
+        start = spans[-1][1] + len(glue) if spans else 0
+        spans.append([start, start + len(paragraph)])
+    return json.dumps({"text": text, "paragraphs": spans, "doc_id": "tale"}).encode()
+
+
+def segment(task: TextSegmentation, network: SentenceTagger, table: pa.Table) -> pa.Table:
+    prepared = task.prepare(table)
+    assert prepared["error"].null_count == prepared.num_rows
+    return task.encode(task.predict(network, prepared.drop(["error"]), CPU))
+
+
+def test_a_row_has_what_the_schema_says() -> None:
+    text = "One.\n\nTwo? Three! Four."
+    found = segment(TASK, model(), inputs(text.encode("utf-16"), b"Lonely."))
+    assert found.schema == TASK.schema
+    assert found.schema.names == [
+        *("doc_id", "num_chars", "text_sha256", "encoding", "paragraphs", "num_paragraphs"),
+        *("confidence", "uncertainty", "novelty", "novelty_raw", "embedding"),
+    ]
+    first, second = found.to_pylist()
+    assert first["num_chars"] == len(text)
+    assert first["encoding"] == "utf-16"
+    assert first["text_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert first["num_paragraphs"] == len(first["paragraphs"])
+    assert 0.5 <= first["confidence"] <= 1
+    assert second["paragraphs"] == [{"start": 0, "end": 7, "score": 1.0}]
+    assert second["confidence"] is second["uncertainty"] is second["novelty"] is second["embedding"] is None
+
+
+def test_no_rows() -> None:
+    assert segment(TASK, model(), inputs()).schema == TASK.schema
+    assert TASK.prepare_samples(inputs()).num_rows == 0
+
+
+def test_failed_rows_stay_where_they_are() -> None:
+    good, bad = record(story(2)), b'{"text": 1}'
+    prepared = TASK.prepare(inputs(bad, good, b"{", wrapping="json"))
+    codes = [error and error["code"] for error in prepared["error"].to_pylist()]
+    assert codes == ["bad_record", None, "bad_record"]
+    assert prepared["doc_id"].to_pylist() == [None, "tale", None]
+    samples = TASK.prepare_samples(inputs(bad, good, wrapping="json"))
+    assert [error is None for error in samples["error"].to_pylist()] == [False, True]
+
+
+def test_a_document_can_be_too_long() -> None:
+    task = TextSegmentation(max_chars=5)
+    prepared = task.prepare(inputs(b"123456", b"12345"))
+    message = "the document has 6 characters, more than 5"
+    assert prepared["error"].to_pylist() == [{"stage": "prepare", "code": "too_long", "message": message}, None]
+
+
+@given(st.lists(st.text('aB .!?\n。"', min_size=1).filter(str.strip), min_size=1, max_size=5))
+@settings(max_examples=30)
+def test_paragraphs_tile_every_document(texts: list[str]) -> None:
+    found = segment(TASK, model(), inputs(*(text.encode() for text in texts)))
+    for text, row in zip(texts, found.to_pylist(), strict=True):
+        edges = [(p["start"], p["end"]) for p in row["paragraphs"]]
+        assert edges[0][0] == 0
+        assert edges[-1][1] == len(text)
+        assert all(before[1] == after[0] for before, after in zip(edges[:-1], edges[1:], strict=True))
+        assert all(start < end for start, end in edges)
+
+
+def test_scores_do_not_depend_on_the_batch() -> None:
+    documents = [" ".join(story(count, count)).encode() for count in (1, 9, 30, 2, 14)]
+    network = model()
+    alone = [TASK.predict(network, TASK.prepare(inputs(data)).drop(["error"]), CPU) for data in documents]
+    prepared = TASK.prepare(inputs(*documents)).drop(["error"])
+    for window_batch in (1, 4, 64):
+        task = TextSegmentation(buckets=BUCKETS, window_sentences=12, context_sentences=2, window_batch=window_batch)
+        together = task.predict(network, prepared, CPU)
+        for row, expected in enumerate(alone):
+            scores = expected["scores"][0].as_py()
+            assert together["scores"][row].as_py() == pytest.approx(scores, abs=1e-5)
+            assert together["starts"][row] == expected["starts"][0]
+
+
+@given(st.integers(1, 400), st.integers(0, 20), st.integers(1, 60))
+def test_windows_score_each_sentence_once(count: int, context: int, core: int) -> None:
+    task = TextSegmentation(window_sentences=2 * context + core, context_sentences=context)
+    scored = []
+    for start, end, first, last in task._windows(count):
+        assert 0 <= start <= first < last <= end <= count
+        assert end - start <= task.window_sentences
+        assert first - start == min(context, first)
+        assert end - last == min(context, count - last)
+        scored += range(first, last)
+    assert scored == list(range(count))
+
+
+def test_labels_of_samples() -> None:
+    paragraphs = story(8)
+    samples = TASK.prepare_samples(inputs(record(paragraphs), wrapping="json"))
+    batch = TASK.collate(samples.drop(["error"]))
+    truth = []
+    for paragraph in paragraphs:
+        truth += [1] + [0] * (paragraph.count(".") - 1)
+    labels = batch["labels"]
+    scored = [row[row >= 0].tolist() for row in labels]
+    # The first sentence is not scored.
+    assert sum(scored, []) == truth[1:]
+    assert batch["missed"].tolist() == [0] * samples.num_rows
+    inside = torch.arange(labels.shape[1]) < batch["lengths"][:, None]
+    assert (labels[~inside] == -1).all()
+    assert (batch["counts"][~inside] == 0).all()
+
+
+def test_a_paragraph_inside_a_sentence_is_missed() -> None:
+    batch = TASK.collate(TASK.prepare_samples(inputs(record(["One, two,", "three. Four."]), wrapping="json")))
+    assert batch["missed"].tolist() == [1]
+    assert batch["labels"].tolist() == [[-1, 0]]
+    statistics = TASK.score(model(), batch, Noise(0, 0, [0]))
+    assert TASK.summarize(statistics)["recall"] == 0
+
+
+def test_blank_lines_are_the_truth_of_plain_text_and_are_hidden() -> None:
+    paragraphs = story(4)
+    plain = TASK.prepare_samples(inputs("\n\n".join(paragraphs).encode()))
+    assert plain.equals(TASK.prepare_samples(inputs(record(paragraphs), wrapping="json")))
+    assert plain.equals(TASK.prepare_samples(inputs(record(paragraphs, " "), wrapping="json")))
+    seen = TextSegmentation(buckets=BUCKETS, window_sentences=12, context_sentences=2, hide_breaks_in_training=False)
+    assert not seen.prepare_samples(inputs("\n\n".join(paragraphs).encode())).equals(plain)
+
+
+def test_dropped_words_belong_to_the_window() -> None:
+    task = TextSegmentation(buckets=BUCKETS, window_sentences=12, context_sentences=2, word_dropout=0.3)
+    batch = task.collate(task.prepare_samples(inputs(record(story(30)), wrapping="json")).drop(["error"]))
+    rows = len(batch["lengths"])
+    changed = task.augment(batch, Noise(1, 5, range(rows)))["content"]
+    kept = changed[batch["content"] > 0] > 0
+    assert 0.55 < kept.float().mean() < 0.85
+    part = {name: tensor[2:4, ...] for name, tensor in batch.items()}
+    assert torch.equal(task.augment(part, Noise(1, 5, [2, 3]))["content"], changed[2:4])
+    assert not torch.equal(task.augment(batch, Noise(1, 6, range(rows)))["content"], changed)
+    # A word goes in all its places or in none.
+    for ids, now in zip(batch["content"], changed, strict=True):
+        gone = set(ids[(ids > 0) & (now == 0)].tolist())
+        assert not gone & set(now.tolist())
+
+
+def test_f1_by_hand() -> None:
+    """Scores 0.9 and 0.3 of true boundaries, 0.5 of a wrong one, and one true boundary at no sentence."""
+    statistics = {name: torch.zeros(500, dtype=torch.float64) for name in ("positive", "negative")}
+    statistics["positive"][[450, 150]] = 1
+    statistics["negative"][250] = 1
+    statistics["missed"] = torch.tensor(1.0, dtype=torch.float64)
+    metrics = TASK.summarize(statistics)
+    assert metrics["f1"] == pytest.approx(2 * 2 / (3 + 3))
+    fitted = TASK.calibrated(statistics)
+    assert fitted.threshold is not None
+    assert 0.001 < fitted.threshold <= 0.3
+    strict = TextSegmentation(threshold=0.8).summarize(statistics)
+    assert strict == pytest.approx({"f1": 2 * 1 / (1 + 3), "precision": 1.0, "recall": 1 / 3, "threshold": 0.8})
+
+
+def test_it_learns_what_paragraphs_begin_with() -> None:
+    table = inputs(*(record(story(12, seed)) for seed in range(6)), wrapping="json")
+    samples = Samples([TASK.prepare_samples(table).drop(["error"])])
+    config = TrainConfig(epochs=30, batch_rows=8, learning_rate=0.01, ema_decay=0.9, evaluate_every_epochs=10)
+    trainer = Trainer(TASK, model(), config, samples, samples)
+    for _ in trainer.run():
+        pass
+    assert trainer.best_metrics["f1"] > 0.99
+    fitted = TASK.calibrated(trainer.best_statistics)
+    network = trainer.best_model()
+    assert isinstance(network, SentenceTagger)
+    paragraphs = story(9, seed=100)
+    (row,) = segment(fitted, network, inputs(" ".join(paragraphs).encode())).to_pylist()
+    starts = np.cumsum([0, *(len(paragraph) + 1 for paragraph in paragraphs)])[:-1]
+    assert [p["start"] for p in row["paragraphs"]] == starts.tolist()
+
+
+def test_settings() -> None:
+    assert from_dict(TextSegmentation, to_dict(TASK)) == TASK
+    with pytest.raises(RequestError, match=r"window_sentences must be more than twice the context_sentences, got 4"):
+        TextSegmentation(window_sentences=4, context_sentences=2)
+    with pytest.raises(RequestError, match=r"TextSegmentation.threshold must be in \(0, 1\], or null, got 0.0"):
+        TextSegmentation(threshold=0.0)
+    with pytest.raises(
+        RequestError, match=r"the model is for 512 buckets and 14 numbers a sentence, the task for 65536"
+    ):
+        TextSegmentation().predict(model(), TASK.prepare(inputs(b"Hello.")).drop(["error"]), CPU)
