@@ -26,8 +26,8 @@ from pipeline.text.inputs import join_paragraphs
 from pipeline.text.prose import reference_documents, write_jsonl
 from pipeline.text.task import TextSegmentation
 
-_BOX = {"height_px": 90, "width_px": 120}
-_ENCODER = {"widths": (16, 32, 64), "blocks": (1, 1, 1)}
+_BOX: dict[str, Any] = {"height_px": 90, "width_px": 120}
+_ENCODER: dict[str, Any] = {"widths": (16, 32, 64), "blocks": (1, 1, 1)}
 
 
 @dataclass(frozen=True, kw_only=True)

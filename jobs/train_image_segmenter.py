@@ -78,7 +78,7 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
 
 
 def _model(settings: TrainImageSegmenter, classes: int) -> UNetConfig:
-    chosen = {"widths": settings.widths, "blocks": settings.blocks}
+    chosen: dict[str, Any] = {"widths": settings.widths, "blocks": settings.blocks}
     if settings.init is not None:
         encoder = package.load(settings.init, ImageReconstruction.kind).model_config
         chosen = {name: value or tuple(encoder[name]) for name, value in chosen.items()}

@@ -80,7 +80,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             raise RequestError(f"{where} must be one of {', '.join(map(repr, args))}, got {value!r}")
         return value
     if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast("type[Any]", hint), value)
+        return from_dict(typing.cast("type[Any]", hint), typing.cast("Mapping[str, Any]", value))
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise RequestError(f"{where} must be a list, got {value!r}")

@@ -10,7 +10,7 @@ Column batches are ``pyarrow.Table``. An *input* has the columns of `INPUT_SCHEM
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -50,7 +50,7 @@ class Noise:
     sample, so that the same numbers come out on any device and for any split of the batch over workers.
     """
 
-    def __init__(self, seed: int, step: int, samples: Sequence[int]) -> None:
+    def __init__(self, seed: int, step: int, samples: Iterable[int]) -> None:
         self._generators = [torch.Generator().manual_seed(_mix(seed, step, int(sample))) for sample in samples]
 
     def normal(self, *shape: int, device: torch.device | str = "cpu") -> Tensor:

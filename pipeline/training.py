@@ -92,7 +92,7 @@ class Samples:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def take(self, indices: Sequence[int]) -> pa.Table:
+    def take(self, indices: Sequence[int] | np.ndarray) -> pa.Table:
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         rows = [
             self._shards[shard].slice(int(index - self._starts[shard]), 1)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -142,7 +142,7 @@ def _run(blocks: list[pa.Table], work: _Sampling) -> list[dict[str, Any]]:
     dataset = ray.data.from_arrow(blocks).map_batches(work, batch_size=None, batch_format="pyarrow", num_cpus=0.5)
     seen: dict[int, dict[str, Any]] = {}
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for receipt in batch.to_pylist():
+        for receipt in cast("pa.Table", batch).to_pylist():
             seen.setdefault(receipt["first"], receipt)
     missing = {block["ordinal"][0].as_py() for block in blocks} - set(seen)
     if missing:

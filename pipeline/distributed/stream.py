@@ -96,7 +96,7 @@ def receipts(blocks: list[pa.Table], work: Work) -> Iterator[dict[str, Any]]:
     for batch in plan(ray.data.from_arrow(blocks), work).iter_batches(
         batch_size=None, batch_format="pyarrow", prefetch_batches=0
     ):
-        yield from cast("list[dict[str, Any]]", batch.to_pylist())
+        yield from cast("pa.Table", batch).to_pylist()
 
 
 def plan(blocks: ray.data.Dataset, work: Work) -> ray.data.Dataset:
@@ -135,7 +135,7 @@ class _Block:
         self.errors: list[dict[str, str] | None] = [None] * entries.num_rows
         self.good = np.arange(entries.num_rows)
         self.columns = pa.table({})
-        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
     def keep(self, columns: pa.Table, errors: pa.Array | pa.ChunkedArray) -> None:
         """New columns for the rows that were good until now; those with an error leave."""

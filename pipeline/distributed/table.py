@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -121,10 +120,10 @@ class Table:
         """The inputs (`VERSION_KEY`) with a row of this model and these settings; failed ones too unless retried."""
         found = []
         for _, rows in self._scan(model):
-            mine = pc.equal(rows["settings"], settings)
+            mine = _equal(rows["settings"], settings)
             if retry_errors:
-                mine = pc.and_(mine, pc.is_null(rows["error"]))
-            found.append(keys(rows.filter(mine), VERSION_KEY))
+                mine &= rows["error"].is_null().to_numpy()
+            found.append(keys(rows.filter(pa.array(mine)), VERSION_KEY))
         return KeySet(found)
 
     def supersede(self, listed: KeySet, current: KeySet, *, model: str, settings: str, run_id: str) -> int:
@@ -154,7 +153,7 @@ class Table:
         candidates: list[tuple[np.ndarray, np.ndarray, str, np.ndarray]] = []
         for part, rows in self._scan():
             mine = np.full(rows.num_rows, part.model == model)
-            mine &= pc.equal(rows["settings"], settings).to_numpy(zero_copy_only=False)
+            mine &= _equal(rows["settings"], settings)
             version = keys(rows, VERSION_KEY)
             mine &= current.contains(version)
             keep[part.path] = ~listed.contains(keys(rows, INPUT_KEY)) | mine
@@ -197,9 +196,12 @@ def write_part(table_uri: str, rows: pa.Table, run_id: str, model: str) -> Part:
     """Write one part file under a name that no other attempt has."""
     path = f"model={model}/{run_id}-{uuid.uuid4().hex}.parquet"
     buffer = pa.BufferOutputStream()
-    compression = dict.fromkeys(_leaves(rows.schema), "zstd")
-    compression["mask.bytes"] = "none"  # PNG is compressed already
-    pq.write_table(rows, buffer, compression=compression, use_dictionary=["uri", "model", "settings", "run_id"])
+    # By column, because the bytes of a PNG are compressed already.
+    options: dict[str, Any] = {
+        "compression": {name: "none" if name == "mask.bytes" else "zstd" for name in _leaves(rows.schema)},
+        "use_dictionary": ["uri", "model", "settings", "run_id"],
+    }
+    pq.write_table(rows, buffer, **options)
     data = buffer.getvalue().to_pybytes()
     storage.write(storage.join(table_uri, path), data)
     return Part(path=path, size=len(data), rows=rows.num_rows, model=model)
@@ -216,8 +218,7 @@ def open_delta(sink: str) -> DeltaTable:
 
 def current_rows(rows: pa.Table) -> pa.Table:
     """Of several rows of one input, the newest run's. What a reader needs after ``--superseded keep``."""
-    order = pc.sort_indices(rows, [("run_id", "descending")])
-    newest_first = rows.take(order)
+    newest_first = rows.sort_by([("run_id", "descending")])
     identity = keys(newest_first, INPUT_KEY)
     _, first = np.unique(identity, axis=0, return_index=True)
     return newest_first.take(np.sort(first))
@@ -230,6 +231,10 @@ def _open(uri: str, options: dict[str, str]) -> DeltaTable | None:
         return None
     except DeltaError as reason:
         raise RequestError(f"the table at {uri} cannot be opened") from reason
+
+
+def _equal(column: pa.ChunkedArray, value: str) -> np.ndarray:
+    return column.to_numpy() == value
 
 
 def _leaves(schema: pa.Schema) -> list[str]:

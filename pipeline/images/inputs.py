@@ -111,7 +111,8 @@ def fit_label(label: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
     """The label (h, w) uint8 scaled as `fit` scales its image, nearest pixel, padded with `NO_CLASS`."""
     valid = _inside(label.shape[0], label.shape[1], height_px, width_px)
     boxed = np.full((height_px, width_px), NO_CLASS, np.uint8)
-    boxed[: valid[0], : valid[1]] = Image.fromarray(label).resize(valid[::-1], Image.Resampling.NEAREST)
+    scaled = Image.fromarray(label).resize((valid[1], valid[0]), Image.Resampling.NEAREST)
+    boxed[: valid[0], : valid[1]] = np.asarray(scaled)
     return boxed
 
 
@@ -123,7 +124,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     """
     if not data:
         raise InputError("empty", "the file has no bytes")
-    name = next((name for name in FORMATS if Image.OPEN[name][1](data[:16]) is True), None)
+    accepts: dict[str, Callable[[bytes], Any]] = {name: Image.OPEN[name][1] for name in FORMATS}  # type: ignore[misc]
+    name = next((name for name in FORMATS if accepts[name](data[:16]) is True), None)
     if name is None:
         raise InputError("not_an_image", f"the file is none of {', '.join(FORMATS)}")
     if not _is_whole(data, name):
@@ -258,7 +260,7 @@ def _boxed(
 ) -> tuple[np.ndarray, tuple[int, int]]:
     valid = _inside(upright[0], upright[1], height_px, width_px)
     if picture.size != valid[::-1]:
-        picture = picture.resize(valid[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
+        picture = picture.resize((valid[1], valid[0]), Image.Resampling.BILINEAR, reducing_gap=2.0)
     boxed = np.full((height_px, width_px, 3), PADDING, np.uint8)
-    boxed[: valid[0], : valid[1]] = picture
+    boxed[: valid[0], : valid[1]] = np.asarray(picture)
     return boxed, valid

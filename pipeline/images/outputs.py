@@ -35,7 +35,7 @@ def encode_mask(mask: np.ndarray, palette: Palette) -> bytes:
     # Filters work on bytes, modulo 256.
     np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
     deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
-    data = deflate.compress(rows) + deflate.flush()
+    data = deflate.compress(rows.data) + deflate.flush()
     header = struct.pack(">IIBBBBB", width, height, 8 if indexed else 16, _INDEXED if indexed else _GRAY, 0, 0, 0)
     chunks = [_chunk(b"IHDR", header)]
     if indexed:

@@ -46,7 +46,7 @@ def scene(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_scenes(folder: str, counts: dict[str, int], *, seed: int = 0, height: int = 120, width: int = 160) -> None:
-    """A labelled image folder: ``counts`` scenes for each split, as JPEG; sizes vary by a fifth around the given one."""
+    """A labelled image folder: ``counts`` JPEG scenes for each split; sizes vary by a fifth."""
     number = 0
     for split, count in counts.items():
         lines = []

@@ -265,7 +265,7 @@ class ImageReconstruction(Task):
         }
         return {name: float(value) for name, value in found.items()}
 
-    def _bound(self, model: nn.Module, image: Tensor, valid: Tensor, noise: Noise | None) -> Bound:
+    def _bound(self, model: Any, image: Tensor, valid: Tensor, noise: Noise | None) -> Bound:
         posterior = model.encode(image)
         latent = posterior.mean
         if noise is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,7 +28,7 @@ _SMALLEST_LOG_SIGMA = math.log(0.5 / 255)
 _LOG_SIGMA_SPEED = 10.0
 
 
-def check_stages(config: ConvVAEConfig, *names: str) -> None:
+def check_stages(config: Any, *names: str) -> None:
     """What every configuration with an encoder must keep."""
     check(config, "channels", config.channels >= 1, "be at least 1")
     check(config, "widths", len(config.widths) >= 2, "have at least 2 resolutions")

@@ -47,7 +47,7 @@ class SentenceTagger(nn.Module):
         self.content = nn.EmbeddingBag(config.buckets, config.width, mode="mean", padding_idx=0)
         self.frame = nn.EmbeddingBag(config.buckets, config.width, mode="mean", padding_idx=0)
         for table in (self.content, self.frame):
-            nn.init.normal_(table.weight, std=0.5)
+            nn.init.normal_(table.weight, std=0.02)
             with torch.no_grad():
                 table.weight[0] = 0
         inputs = 2 * config.width + config.dense_features

@@ -196,7 +196,7 @@ def _summary(documents: list[_Document]) -> dict[str, float]:
     }
 
 
-def reconstructions(task: ImageReconstruction, model: nn.Module, uris: list[str]) -> list[tuple[str, np.ndarray]]:
+def reconstructions(task: ImageReconstruction, model: Any, uris: list[str]) -> list[tuple[str, np.ndarray]]:
     """Pairs of pictures: what the model sees, and what it makes of it."""
     found = []
     for uri in uris:
