@@ -81,7 +81,11 @@ def _model(settings: TrainImageSegmenter, classes: int) -> UNetConfig:
     chosen: dict[str, Any] = {"widths": settings.widths, "blocks": settings.blocks}
     if settings.init is not None:
         encoder = package.load(settings.init, ImageReconstruction.kind).model_config
-        chosen = {name: value or tuple(encoder[name]) for name, value in chosen.items()}
+        for name, value in chosen.items():
+            theirs = tuple(encoder[name])
+            if value not in (None, theirs):
+                raise RequestError(f"UNetConfig.{name} must be the autoencoder's {theirs}, got {value}")
+            chosen[name] = theirs
     return UNetConfig(classes=classes, **{name: value for name, value in chosen.items() if value is not None})
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -36,6 +39,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
         return
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     own = address == "local"
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
             address=address,
@@ -47,10 +51,18 @@ def session(config: ClusterConfig) -> Iterator[None]:
         )
     except ConnectionError as reason:
         raise RequestError(f"no Ray cluster at {address!r}") from reason
+    _restore(handlers)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    """Ray replaces the handler of SIGTERM, in Python and below it; a job's own must stay."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def cluster_size(resource: str) -> float:

@@ -122,12 +122,30 @@ def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     listener = threading.Thread(target=_listen, args=(progress, stop, say), name="progress", daemon=True)
     listener.start()
     try:
-        trainer.fit()
+        _fit_apart(trainer)
     finally:
         stop.set()
         listener.join(5)
         progress.shutdown()
     return json.loads(storage.read(storage.join(plan.out, "training.json")))["summary"]
+
+
+def _fit_apart(trainer: ray.train.torch.TorchTrainer) -> None:
+    """Run ``trainer.fit`` in a thread: in the main one it replaces the job's handler of SIGINT."""
+    outcome: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            trainer.fit()
+        except BaseException as reason:
+            outcome.append(reason)
+
+    thread = threading.Thread(target=work, name="fit", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.5)
+    if outcome:
+        raise outcome[0]
 
 
 def _claim(plan: Plan) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.config import check
 from pipeline.errors import RequestError
+
+_TABLE_SPEED = float(os.environ.get("SPEED", "0.1"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class SentenceTagger(nn.Module):
         self.content = nn.EmbeddingBag(config.buckets, config.width, mode="mean", padding_idx=0)
         self.frame = nn.EmbeddingBag(config.buckets, config.width, mode="mean", padding_idx=0)
         for table in (self.content, self.frame):
-            nn.init.normal_(table.weight, std=0.02)
+            nn.init.normal_(table.weight, std=0.02 / _TABLE_SPEED)
             with torch.no_grad():
                 table.weight[0] = 0
         inputs = 2 * config.width + config.dense_features
@@ -89,11 +92,11 @@ class SentenceTagger(nn.Module):
         # Bags of a window start in its own row; its last bag also takes the padding, which the mean leaves out.
         offsets = counts.cumsum(1) - counts + tokens * torch.arange(batch, device=counts.device)[:, None]
         bags = self.content(content.reshape(-1), offsets.reshape(-1).to(content.dtype))
-        return bags.view(*counts.shape, -1)
+        return bags.view(*counts.shape, -1) * (_TABLE_SPEED * 7)
 
     def _frames(self, frame: Tensor) -> Tensor:
         bags = self.frame(frame.reshape(-1, frame.shape[-1]))
-        return bags.view(*frame.shape[:2], -1) * frame.shape[-1] ** 0.5
+        return bags.view(*frame.shape[:2], -1) * (_TABLE_SPEED * frame.shape[-1] ** 0.5)
 
 
 class _Bidirectional(nn.Module):

@@ -125,6 +125,7 @@ def _content(tokens: _Tokens, buckets: int, skip: int) -> tuple[np.ndarray, np.n
     paired = short.copy()
     paired[:-1] &= sentence[1:] == sentence[:-1]
     paired[-1:] = False
+    if __import__('os').environ.get('NOPAIR'): paired[:] = False
     ids = _bucket(np.stack([hashes, pairs], axis=1), buckets)
     keep = np.stack([short, paired], axis=1)
     counts = np.bincount(sentence - skip, keep.sum(axis=1), minlength=len(tokens.first) - 1 - skip)

@@ -27,6 +27,7 @@ _STARTS_FIELD = {"starts": pa.large_list(pa.int64())}
 _SAMPLE_FIELDS = FEATURE_FIELDS | {"labels": pa.large_list(pa.int8()), "missed": pa.int64()}
 _NOT_SCORED = -1
 _DEFAULT_THRESHOLD = 0.5
+_PRIME = 2**31 - 1
 _BINS = 500  # of probabilities, in the statistics
 
 
@@ -149,14 +150,11 @@ class TextSegmentation(Task):
         """Whole words disappear from a window, so that the model does not learn books by their names."""
         if not self.word_dropout:
             return batch
-        content = batch["content"]
-        seeds = (noise.uniform(1, device=content.device).double() * 2**31).long()
-        # Whether an id goes is a hash of the id and the window's seed, modulo the prime 2**31 - 1.
-        mixed = (content.long() + 1) * 1_103_515_245 % 2_147_483_647
-        mixed = (mixed + seeds) % 2_147_483_647 * 48_271 % 2_147_483_647
-        mixed = (mixed ^ (mixed >> 13)) * 1_103_515_245 % 2_147_483_647
-        gone = mixed < int(self.word_dropout * 2_147_483_647)
-        return batch | {"content": torch.where(gone, torch.zeros_like(content), content)}
+        seeds = (noise.uniform(1, device=batch["content"].device).double() * _PRIME).long()
+        content = _dropped(batch["content"], seeds, self.word_dropout)
+        places = torch.arange(batch["frame"][0].numel(), device=seeds.device).view(batch["frame"].shape[1:])
+        frame = _dropped(batch["frame"], (seeds[..., None] + 1_000_003 * places) % _PRIME, self.word_dropout)
+        return batch | {"content": content, "frame": frame}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
         """Binary cross-entropy, summed over scored sentences."""
@@ -279,6 +277,14 @@ def _read(row: dict[str, Any]) -> dict[str, Any]:
 def _first_letter(text: str, start: int, end: int) -> int:
     """Sentences begin with no white space, so a paragraph is taken to begin after its own."""
     return end - len(text[start:end].lstrip())
+
+
+def _dropped(ids: Tensor, seeds: Tensor, rate: float) -> Tensor:
+    """Zero instead of those ids whose hash with their seed is among the lowest: arithmetic modulo a prime."""
+    mixed = (ids.long() + 1) * 1_103_515_245 % _PRIME
+    mixed = (mixed + seeds) % _PRIME * 48_271 % _PRIME
+    mixed = (mixed ^ (mixed >> 13)) * 1_103_515_245 % _PRIME
+    return torch.where(mixed < int(rate * _PRIME), torch.zeros_like(ids), ids)
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:

@@ -228,7 +228,5 @@ def test_settings() -> None:
         TextSegmentation(window_sentences=4, context_sentences=2)
     with pytest.raises(RequestError, match=r"TextSegmentation.threshold must be in \(0, 1\], or null, got 0.0"):
         TextSegmentation(threshold=0.0)
-    with pytest.raises(
-        RequestError, match=r"the model is for 512 buckets and 14 numbers a sentence, the task"
-    ):
+    with pytest.raises(RequestError, match=r"the model is for 512 buckets and 14 numbers a sentence, the task"):
         TextSegmentation().predict(model(), TASK.prepare(inputs(b"Hello.")).drop(["error"]), CPU)

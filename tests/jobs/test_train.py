@@ -1,0 +1,111 @@
+"""Training as a user runs it: an autoencoder, a segmenter from it, signals, wrong requests, one CPU."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import package, storage
+from pipeline.images.scenes import write_scenes
+from tests.distributed.test_run import write_package
+from tests.processes import run_job, start_job
+
+pytestmark = pytest.mark.ray
+ONE_CPU = ("--cluster.cpus", "1", "--cluster.gpus", "0")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes, an autoencoder trained on them, and a segmenter that started from it."""
+    folder = tmp_path_factory.mktemp("train")
+    write_scenes(str(folder / "scenes"), {"train": 16, "val": 4, "test": 6}, height=32, width=48)
+    code, _, err = run_job("train_autoencoder", *autoencoder(folder), *ONE_CPU)
+    assert code == 0, err
+    code, summary, err = run_job("train_image_segmenter", *segmenter(folder, "segmenter"), *ONE_CPU)
+    assert code == 0, err
+    assert summary["metrics"]["miou"] > 0.1
+    return folder
+
+
+def autoencoder(folder: Path) -> list[str]:
+    model = ["--model.widths", "[8,16]", "--model.blocks", "[1,1]", "--model.decoder_blocks", "[1,1]"]
+    box = ["--task.height_px", "32", "--task.width_px", "48"]
+    places = ["--images", str(folder / "scenes"), "--out", str(folder / "autoencoder")]
+    return [*places, *model, *box, "--train.epochs", "2", "--train.batch_rows", "4"]
+
+
+def segmenter(folder: Path, out: str, epochs: int = 3) -> list[str]:
+    box = ["--height_px", "32", "--width_px", "48", "--init", str(folder / "autoencoder")]
+    places = ["--images", str(folder / "scenes"), "--out", str(folder / out)]
+    return [*places, *box, "--train.epochs", str(epochs), "--train.batch_rows", "4", "--train.checkpoint_s", "0"]
+
+
+def test_a_package_tells_where_it_comes_from(place: Path) -> None:
+    card = (place / "segmenter" / "card.md").read_text()
+    for text in ("image_segmenter: unet", "--init", "validation miou", "torch: 2.", str(place / "scenes")):
+        assert text in card
+    assert package.load(str(place / "segmenter")).model_config["widths"] == [8, 16]
+    assert not list(place.rglob("*.pkl"))
+    assert not list((place / "segmenter").glob("*.pt"))
+
+
+def test_evaluate_writes_metrics_and_a_page(place: Path) -> None:
+    code, summary, err = run_job(
+        "evaluate", "--model", str(place / "segmenter"), "--data", str(place / "scenes"), "--split", "test"
+    )
+    assert code == 0, err
+    assert summary["inputs"] == 6
+    assert set(summary["metrics"]) == {"miou", "global_accuracy"}
+    assert Path(summary["report"]).read_text().count("data:image/png") == 18
+
+
+def test_a_stopped_training_goes_on_with_the_same_command(place: Path) -> None:
+    process = start_job("train_image_segmenter", *segmenter(place, "stopped", epochs=300), *ONE_CPU)
+    deadline = time.monotonic() + 120
+    while not storage.names(str(place / "stopped" / "checkpoints")):
+        assert time.monotonic() < deadline, "no checkpoint"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, json.loads(out.strip().splitlines()[-1])["status"]) == (143, "stopped"), err
+    assert not (place / "stopped" / "config.json").exists()
+    again = start_job("train_image_segmenter", *segmenter(place, "stopped", epochs=300), *ONE_CPU)
+    for line in again.stderr:
+        if "resuming after step" in line:
+            break
+    else:
+        pytest.fail("it did not resume")
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=60)
+    assert again.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--images": "nowhere"}, "no such folder"),
+        ({"--init": "segmenter"}, "must be of kind 'autoencoder', got 'image_segmenter'"),
+        ({"--train.workers": "9"}, "DistributedTrainConfig.workers must be at least 1 and at most batch_rows, got 9"),
+        ({"--widths": "[8,24]"}, "UNetConfig.widths must be the autoencoder's (8, 16), got (8, 24)"),
+        ({"--height_px": "0"}, "ImageSegmentation.height_px must be at least 1, got 0"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_writes_nothing(place: Path, changes: dict, message: str) -> None:
+    given = dict(zip(*[iter(segmenter(place, "unwritten"))] * 2, strict=True))
+    for name, value in changes.items():
+        given[name] = str(place / value) if name in ("--images", "--init") else value
+    code, summary, err = run_job("train_image_segmenter", *(item for pair in given.items() for item in pair))
+    assert (code, message in summary["error"]) == (2, True), summary
+    assert len(err.strip().splitlines()) == 1
+    assert not (place / "unwritten").exists()
+
+
+def test_a_foreign_package_is_not_overwritten(place: Path) -> None:
+    write_package(place / "foreign", 0)
+    code, summary, _ = run_job("train_image_segmenter", *segmenter(place, "foreign"))
+    assert (code, "was not trained there" in summary["error"]) == (2, True)
