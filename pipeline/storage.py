@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat as stat_module
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -138,8 +139,11 @@ def fetch(uri: str, etag: str | None, max_bytes: int, start: int | None = None, 
     fs, path = filesystem(uri)
     try:
         if isinstance(fs, LocalFileSystem):
-            with open(path, "rb") as file:
+            # Not blocking: opening a named pipe would wait for a writer that never comes.
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 status = os.fstat(file.fileno())
+                if not stat_module.S_ISREG(status.st_mode):
+                    raise InputError("unreadable", "the path is not a file")
                 if etag is not None and _local_etag(status) != etag:
                     raise InputError("changed", "the file changed after it was listed")
                 first, last = start or 0, status.st_size if end is None else end
@@ -188,22 +192,27 @@ def _bound(size: int, max_bytes: int) -> None:
         raise InputError("too_large", f"{size} bytes, more than the limit of {max_bytes}")
 
 
-def _walk_local(folder: str) -> Iterator[Object]:
+def _walk_local(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Object]:
+    """What lies below a folder. ``above``: the folders on the way, so that a link to one of them is not followed."""
     try:
+        status = os.stat(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except PermissionError:
+    except OSError:
         # A folder that cannot be opened is one input, so that what it hides is not silently missing.
         yield Object(folder, 0, "")
         return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
     for entry in entries:
-        if entry.is_dir():
-            yield from _walk_local(entry.path)
+        try:
+            status = entry.stat()
+        except OSError:  # a broken link: listed, so that it gets its row
+            yield Object(entry.path, 0, "")
+            continue
+        if stat_module.S_ISDIR(status.st_mode):
+            yield from _walk_local(entry.path, above | {here})
         else:
-            try:
-                status = entry.stat()
-            except OSError:  # a broken link: listed, so that it gets its row
-                yield Object(entry.path, 0, "")
-                continue
             yield Object(entry.path, status.st_size, _local_etag(status))
 
 

@@ -41,6 +41,7 @@ def test_walk_is_ordered_and_complete(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
     os.symlink(tmp_path / "nowhere", tmp_path / "broken.txt")
+    os.symlink(tmp_path, tmp_path / "b" / "up", target_is_directory=True)
     found = list(storage.walk(str(tmp_path)))
     assert {item.uri for item in found} == {str(tmp_path / name) for name in [*names, "broken.txt"]}
     assert [item.uri for item in found] == [item.uri for item in storage.walk(str(tmp_path))]

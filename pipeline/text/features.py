@@ -39,7 +39,7 @@ class SentenceFeatures:
     """Of a document of s sentences. Ids are in [1, buckets); 0 is kept for padding."""
 
     content: np.ndarray
-    """Ids of words and pairs of words, int32 (n,), sentence after sentence."""
+    """Ids of words and of single marks, int32 (n,), sentence after sentence."""
     counts: np.ndarray
     """How many of ``content`` each sentence has, int32 (s,)."""
     frame: np.ndarray
@@ -115,21 +115,16 @@ def _hash_words(codes: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.nda
 
 
 def _content(tokens: _Tokens, buckets: int, skip: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of each token and of each pair, and their number, of the sentences after the first ``skip``."""
+    """Ids of the tokens, and their number, of the sentences after the first ``skip``.
+
+    Pairs of neighbours were tried as well: twice the time, and on unseen books no gain.
+    """
     begin = tokens.first[skip]
     hashes, sentence = tokens.hash[begin:], tokens.sentence[begin:]
-    pairs = np.zeros(len(hashes), np.uint64)
-    pairs[:-1] = _combined(hashes[:-1], hashes[1:])
     place = np.arange(begin, begin + len(hashes)) - tokens.first[sentence]
-    short = place < _CONTENT_TOKENS
-    paired = short.copy()
-    paired[:-1] &= sentence[1:] == sentence[:-1]
-    paired[-1:] = False
-    if __import__('os').environ.get('NOPAIR'): paired[:] = False
-    ids = _bucket(np.stack([hashes, pairs], axis=1), buckets)
-    keep = np.stack([short, paired], axis=1)
-    counts = np.bincount(sentence - skip, keep.sum(axis=1), minlength=len(tokens.first) - 1 - skip)
-    return ids[keep], counts.astype(np.int32)
+    keep = place < _CONTENT_TOKENS
+    counts = np.bincount(sentence[keep] - skip, minlength=len(tokens.first) - 1 - skip)
+    return _bucket(hashes[keep], buckets), counts.astype(np.int32)
 
 
 def _frame(tokens: _Tokens, sentences: np.ndarray, buckets: int, see_breaks: bool) -> np.ndarray:

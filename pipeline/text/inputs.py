@@ -37,56 +37,10 @@ _BLANK_LINE = re.compile(rf"{_LINE_END}[^\S\n\r\x85\u2028\u2029]*{_LINE_END}\s*|
 _LAST_WORD = re.compile(r"[^\W_]+(?:\.[^\W_]+)*\Z")
 _LONGEST_ABBREVIATION = 12
 # Titles and the like, which stand before a name or a number and nearly never end a sentence.
-_ABBREVIATIONS = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "messrs",
-        "mme",
-        "mlle",
-        "dr",
-        "prof",
-        "rev",
-        "hon",
-        "st",
-        "ste",
-        "gen",
-        "col",
-        "maj",
-        "capt",
-        "lieut",
-        "lt",
-        "sgt",
-        "corp",
-        "adm",
-        "gov",
-        "sen",
-        "rep",
-        "pres",
-        "supt",
-        "bros",
-        "vs",
-        "viz",
-        "cf",
-        "e.g",
-        "i.e",
-        "no",
-        "nos",
-        "vol",
-        "vols",
-        "pp",
-        "fig",
-        "figs",
-        "ch",
-        "sec",
-        "sect",
-        "art",
-        "approx",
-        "ca",
-        "mt",
-        "ft",
-    ]
+_ABBREVIATION = re.compile(
+    "mr|mrs|ms|messrs|mme|mlle|dr|prof|rev|hon|st|ste|gen|col|maj|capt|lieut|lt|sgt|corp|adm|gov|sen|rep|pres|supt|bros|"
+    "vs|viz|cf|e[.]g|i[.]e|no|nos|vol|vols|p|pp|fig|figs|ch|sec|sect|art|approx|ca|mt|ft",
+    re.IGNORECASE,
 )
 
 
@@ -187,7 +141,7 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
         return True
     # Initials are one capital letter; "I" is more often the pronoun.
     is_initial = len(word[0]) == 1 and word[0].isupper() and word[0] != "I" and "A" <= word[0] <= "Z"
-    return not is_initial and word[0].lower() not in _ABBREVIATIONS
+    return not is_initial and _ABBREVIATION.fullmatch(word[0]) is None
 
 
 def _cut_long(text: str, edges: list[int], max_chars: int) -> list[int]:

@@ -53,8 +53,8 @@ class TextSegmentation(Task):
     """A paragraph begins where the probability reaches this; training fits it. Null: 0.5."""
     hide_breaks_in_training: bool = True
     """Train on paragraphs joined by one space, and never look at line breaks; else they are features."""
-    word_dropout: float = 0.1
-    """Part of all words and pairs of words that a training window loses, each in all its places."""
+    feature_dropout: float = 0.3
+    """Part of the hashed features that a training window loses; a word goes in all its places."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
@@ -65,7 +65,7 @@ class TextSegmentation(Task):
         check(self, "max_sentence_chars", 16 <= self.max_sentence_chars <= 1 << 17, "be in [16, 131072]")
         check(self, "max_chars", self.max_chars >= 1, "be at least 1")
         check(self, "threshold", self.threshold is None or 0 < self.threshold <= 1, "be in (0, 1], or null")
-        check(self, "word_dropout", 0 <= self.word_dropout < 1, "be in [0, 1)")
+        check(self, "feature_dropout", 0 <= self.feature_dropout < 1, "be in [0, 1)")
 
     @property
     def schema(self) -> pa.Schema:
@@ -148,12 +148,12 @@ class TextSegmentation(Task):
 
     def augment(self, batch: Batch, noise: Noise) -> Batch:
         """Whole words disappear from a window, so that the model does not learn books by their names."""
-        if not self.word_dropout:
+        if not self.feature_dropout:
             return batch
         seeds = (noise.uniform(1, device=batch["content"].device).double() * _PRIME).long()
-        content = _dropped(batch["content"], seeds, self.word_dropout)
+        content = _dropped(batch["content"], seeds, self.feature_dropout)
         places = torch.arange(batch["frame"][0].numel(), device=seeds.device).view(batch["frame"].shape[1:])
-        frame = _dropped(batch["frame"], (seeds[..., None] + 1_000_003 * places) % _PRIME, self.word_dropout)
+        frame = _dropped(batch["frame"], (seeds[..., None] + 1_000_003 * places) % _PRIME, self.feature_dropout)
         return batch | {"content": content, "frame": frame}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:

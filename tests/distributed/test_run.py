@@ -28,6 +28,7 @@ from pipeline.images.outputs import decode_mask
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.segmenter import UNet, UNetConfig
 from tests.equality import assert_equal_tables, table_rows
+from tests.images import broken
 from tests.processes import descendants
 
 pytestmark = pytest.mark.ray
@@ -157,6 +158,36 @@ def test_errors_are_rows_and_can_be_retried(cluster: None, model: str, tmp_path:
     assert (retried.summary["done"], retried.summary["failed"]) == (1, 2)
     rows = table_rows(str(sink))
     assert len(rows) == len({row["uri"] for row in rows}) == 6
+
+
+def test_the_folder_of_broken_and_odd_files(cluster: None, model: str, tmp_path: Path) -> None:
+    """One row for each: the right error, or a mask of the right size, upright."""
+    folder = tmp_path / "found"
+    folder.mkdir()
+    expected: dict[str, str | tuple[int, int]] = {}
+    for name, (data, code) in broken.broken().items():
+        (folder / f"{name}.jpg").write_bytes(data)
+        expected[f"{name}.jpg"] = code
+    for name, (data, _) in broken.odd().items():
+        (folder / f"{name}.png").write_bytes(data)
+        expected[f"{name}.png"] = (9, 7) if name.startswith("16-bit") else (7, 9)
+    for orientation in (3, 6, 8):
+        (folder / f"rotated {orientation}.jpg").write_bytes(broken.rotated(orientation))
+        expected[f"rotated {orientation}.jpg"] = (24, 32)
+    os.mkfifo(folder / "pipe.jpg")
+    os.symlink(folder, folder / "itself", target_is_directory=True)
+    os.symlink("loop.jpg", folder / "loop.jpg")
+    expected |= {"pipe.jpg": "unreadable", "loop.jpg": "unreadable"}
+    run(folder, model, tmp_path / "sink", max_error_rate=1.0)
+    rows = table_rows(str(tmp_path / "sink"))
+    found = {
+        Path(row["uri"]).name: row["error"]["code"] if row["error"] else (row["height"], row["width"]) for row in rows
+    }
+    assert found == expected
+    assert len(rows) == len(expected)
+    for row in rows:
+        if row["error"] is None:
+            assert decode_mask(row["mask"]["bytes"]).shape == (row["height"], row["width"])
 
 
 def test_too_many_errors_stop_the_run(cluster: None, model: str, tmp_path: Path) -> None:

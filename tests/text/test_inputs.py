@@ -151,8 +151,8 @@ def test_blank_lines_are_paragraphs() -> None:
     assert [text[start:end] for start, end in blank_line_paragraphs(text)] == ["One\nline.", "Two.", "Three."]
 
 
-GOLDEN_COUNTS = [17, 5]
-GOLDEN_CONTENT = [16795, 36019, 26482, 1190, 12312, 20950]
+GOLDEN_COUNTS = [9, 3]
+GOLDEN_CONTENT = [16795, 26482, 12312, 16795, 64371, 33316]
 GOLDEN_FRAME = [32316, 48927, 59263]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,15 @@ from pipeline.training import Samples, TrainConfig, Trainer
 BUCKETS = 512
 TASK = TextSegmentation(buckets=BUCKETS, window_sentences=12, context_sentences=2, window_batch=3)
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other take most of the time of a small model on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def model(seed: int = 0) -> SentenceTagger:
@@ -175,7 +185,7 @@ def test_blank_lines_are_the_truth_of_plain_text_and_are_hidden() -> None:
 
 
 def test_dropped_words_belong_to_the_window() -> None:
-    task = TextSegmentation(buckets=BUCKETS, window_sentences=12, context_sentences=2, word_dropout=0.3)
+    task = TextSegmentation(buckets=BUCKETS, window_sentences=12, context_sentences=2, feature_dropout=0.3)
     batch = task.collate(task.prepare_samples(inputs(record(story(30)), wrapping="json")).drop(["error"]))
     rows = len(batch["lengths"])
     changed = task.augment(batch, Noise(1, 5, range(rows)))["content"]
