@@ -63,11 +63,8 @@ class SentenceTagger(nn.Module):
             _Bidirectional(config.hidden if layer == 0 else 2 * config.hidden, config.hidden)
             for layer in range(config.layers)
         )
-        self.dropout = nn.Dropout(config.dropout)
         joined = 3 * config.hidden
-        self.head = nn.Sequential(
-            nn.Linear(joined, config.hidden), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(config.hidden, 1)
-        )
+        self.head = nn.Sequential(nn.Linear(joined, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1))
 
     def forward(
         self,
@@ -76,18 +73,21 @@ class SentenceTagger(nn.Module):
         frame: Int[Tensor, "b s f"],
         dense: Float[Tensor, "b s v"],
         lengths: Int[Tensor, " b"],
+        seeds: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b s"]:
         """Logits that a paragraph begins at each sentence; 0 at padding.
 
         ``content`` holds the ids of a window's sentences one after the other, ``counts`` how many each sentence has,
         ``lengths`` how many sentences the window has, at least one. Ids, counts and numbers of padding are 0.
+        ``seeds`` turn dropout on: what a window loses is a function of its seed, whatever worker has it.
         """
+        rate = self.config.dropout
         vectors = torch.cat([self._bags(content, counts), self._frames(frame), dense], dim=-1)
         sentence = self.sentence(vectors)
         context = sentence
-        for layer in self.context:
-            context = layer(self.dropout(context), lengths)
-        logits = self.head(self.dropout(torch.cat([sentence, context], dim=-1)))[..., 0]
+        for number, layer in enumerate(self.context):
+            context = layer(_dropped(context, seeds, rate, number), lengths)
+        logits = self.head(_dropped(torch.cat([sentence, context], dim=-1), seeds, rate, -1))[..., 0]
         inside = torch.arange(counts.shape[1], device=lengths.device) < lengths[:, None]
         return torch.where(inside, logits, torch.zeros_like(logits))
 
@@ -101,6 +101,18 @@ class SentenceTagger(nn.Module):
     def _frames(self, frame: Tensor) -> Tensor:
         bags = self.frame(frame.reshape(-1, frame.shape[-1]))
         return bags.view(*frame.shape[:2], -1) * (_TABLE_SPEED * frame.shape[-1] ** 0.5)
+
+
+def _dropped(x: Float[Tensor, "b s v"], seeds: Tensor | None, rate: float, place: int) -> Float[Tensor, "b s v"]:
+    """Dropout (Srivastava et al. 2014) whose choice is a hash (SplitMix64's finaliser) of seed, place and element."""
+    if seeds is None or rate == 0:
+        return x
+    elements = torch.arange(x[0].numel(), device=x.device).view(x.shape[1:])
+    mixed = (seeds.long() + place)[:, None, None] * -7046029254386353131 + elements * -4417276706812531889
+    mixed = (mixed ^ (mixed >> 30)) * -4658895280553007687
+    mixed = (mixed ^ (mixed >> 27)) * -7723592293110705685
+    kept = ((mixed >> 31) & 0xFFFFFF) >= int(rate * (1 << 24))
+    return x * kept / (1 - rate)
 
 
 class _Bidirectional(nn.Module):

@@ -159,7 +159,8 @@ class TextSegmentation(Task):
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
         """Binary cross-entropy, summed over scored sentences."""
         self._check_model(model)
-        logits = _logits(model, batch).float()
+        seeds = (noise.uniform(1, device=batch["counts"].device)[:, 0].double() * _PRIME).long()
+        logits = _logits(model, batch, seeds).float()
         scored = batch["labels"] != _NOT_SCORED
         truth = (batch["labels"] == 1).float()
         total = F.binary_cross_entropy_with_logits(logits, truth, scored.float(), reduction="sum")
@@ -287,8 +288,8 @@ def _dropped(ids: Tensor, seeds: Tensor, rate: float) -> Tensor:
     return torch.where(mixed < int(rate * _PRIME), torch.zeros_like(ids), ids)
 
 
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    return model(batch["content"], batch["counts"], batch["frame"], batch["dense"], batch["lengths"])
+def _logits(model: nn.Module, batch: Batch, seeds: Tensor | None = None) -> Tensor:
+    return model(batch["content"], batch["counts"], batch["frame"], batch["dense"], batch["lengths"], seeds)
 
 
 def _curve(statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
