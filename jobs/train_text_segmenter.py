@@ -6,13 +6,12 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.models.documents import SentenceTaggerConfig, init_from_tagger
-from pipeline.text.task import TextSegmentation
-
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit, initial
 from pipeline.distributed import samples, train
 from pipeline.distributed.session import session
+from pipeline.models.documents import SentenceTaggerConfig, init_from_tagger
+from pipeline.text.task import TextSegmentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,9 @@ class TrainTextSegmenter(TrainSettings):
     task: TextSegmentation = field(default_factory=TextSegmentation)
     model: SentenceTaggerConfig = field(default_factory=SentenceTaggerConfig)
     train: train.DistributedTrainConfig = field(
-        default_factory=lambda: train.DistributedTrainConfig(epochs=8, batch_rows=16)
+        default_factory=lambda: train.DistributedTrainConfig(
+            epochs=6, batch_rows=16, learning_rate=2e-3, ema_decay=0.99
+        )
     )
 
 

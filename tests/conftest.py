@@ -8,11 +8,14 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 # Machines that run tests are shared and slow at times; a test that hangs has pytest's own timeout.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
+# Threads that wait for each other take most of the time of a small model.
+torch.set_num_threads(1)
 _HOOK = install_import_hook("pipeline.models", "beartype.beartype")
 
 
