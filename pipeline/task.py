@@ -121,10 +121,6 @@ class Task(ABC):
     def summarize(self, statistics: Statistics) -> dict[str, float]:
         """Metrics from added statistics; has the key that `metric` names."""
 
-    def calibrated(self, statistics: Statistics) -> Task:
-        """The task with settings fitted on validation statistics (a decision threshold, say)."""
-        return self
-
 
 def error_value(stage: str, error: InputError) -> dict[str, str]:
     """A row's ``error`` struct."""

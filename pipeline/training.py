@@ -137,7 +137,6 @@ class Trainer:
         self.steps = max(1, config.epochs * len(train) // self.batch_rows)
         self.step = 0
         self.best: dict[str, Tensor] = {}
-        self.best_statistics: Statistics = {}
         self.best_metrics: dict[str, float] = {}
         self.evaluations_since_best = 0
         if config.compile:
@@ -173,7 +172,7 @@ class Trainer:
                     progress |= {"metrics": metrics, "best": best}
                 yield Progress(**progress)
 
-    def evaluate(self) -> tuple[dict[str, float], Statistics]:
+    def evaluate(self) -> dict[str, float]:
         """Metrics of the averaged weights on the validation samples."""
         rows = _share(np.arange(len(self.validation)), self.workers)
         total: Statistics = {}
@@ -186,7 +185,7 @@ class Trainer:
                     total[name] = total.get(name, torch.zeros_like(value)) + value
         if self.workers.size > 1:
             total = self._sum_statistics(total)
-        return self.task.summarize(total), total
+        return self.task.summarize(total)
 
     def best_model(self) -> nn.Module:
         """The averaged weights at the best evaluation, on the CPU."""
@@ -199,7 +198,6 @@ class Trainer:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        tensors |= {f"best_statistics.{k}": v for k, v in self.best_statistics.items()}
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
@@ -219,7 +217,6 @@ class Trainer:
         self.model.load_state_dict(part("model."))
         self.average.load_state_dict(part("average."))
         self.best = part("best.")
-        self.best_statistics = part("best_statistics.")
         for name, parameter in self.model.named_parameters():
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 value = tensors.get(f"optimizer.{key}.{name}")
@@ -271,12 +268,12 @@ class Trainer:
                     average[name].copy_(value)
 
     def _evaluate_and_keep(self) -> tuple[dict[str, float], bool]:
-        metrics, statistics = self.evaluate()
+        metrics = self.evaluate()
         name, way = self.task.metric
         sign = 1 if way == "max" else -1
         best = not self.best_metrics or sign * metrics[name] > sign * self.best_metrics[name]
         if best:
-            self.best_metrics, self.best_statistics = metrics, statistics
+            self.best_metrics = metrics
             self.best = {key: value.detach().cpu().clone() for key, value in self.average.state_dict().items()}
         self.evaluations_since_best = 0 if best else self.evaluations_since_best + 1
         return metrics, best

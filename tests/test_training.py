@@ -25,7 +25,7 @@ def trainer(config: TrainConfig = CONFIG, workers: Workers | None = None, count:
 def test_it_learns() -> None:
     config = TrainConfig(epochs=60, batch_rows=8, learning_rate=0.03)
     learner = trainer(config)
-    before = learner.evaluate()[0]["error"]
+    before = learner.evaluate()["error"]
     steps = list(learner.run())
     assert [step.step for step in steps] == list(range(1, 60 * 50 // 8 + 1))
     assert learner.best_metrics["error"] < 0.1 * before

@@ -256,11 +256,10 @@ class _Keeper:
 
     def finish(self) -> None:
         plan, trainer = self._plan, self._trainer
-        task = plan.task.calibrated(trainer.best_statistics)
         metrics = {f"validation {name}": round(value, 6) for name, value in trainer.best_metrics.items()}
         card = {**plan.card, "metrics": metrics}
         model = trainer.best_model()
-        written = package.save(plan.out, model_name=plan.model_name, model=model, task=task, card=card)
+        written = package.save(plan.out, model_name=plan.model_name, model=model, task=plan.task, card=card)
         summary = {
             "status": "done",
             "package": written.uri,

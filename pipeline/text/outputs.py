@@ -31,6 +31,24 @@ def paragraphs_from_scores(
     return start, np.append(start[1:], num_chars), score
 
 
+def best_threshold(scores: np.ndarray) -> float:
+    """The threshold at which a document's F1 is expected to be best, if its scores (s,) are probabilities.
+
+    Of the k likeliest boundaries, with probabilities p, F1 is about 2 sum(p) / (k + sum of all p); the best k is taken
+    (Lipton et al. 2014, Optimal Thresholding of Classifiers to Maximize F1 Measure). None at all is best where it is
+    likelier than that F1 that there is none. A document of another kind than the training ones has lower scores all
+    over; a fixed threshold would find nothing there.
+    """
+    likely = np.sort(scores[1:].astype(np.float64))[::-1]
+    if not len(likely):
+        return 1.0
+    expected = 2 * np.cumsum(likely) / (np.arange(1, len(likely) + 1) + likely.sum())
+    best = int(expected.argmax())
+    if np.prod(1 - likely) > expected[best]:
+        return float(np.nextafter(np.float32(likely[0]), np.float32(2)))
+    return float(likely[best])
+
+
 def certainty(scores: np.ndarray) -> tuple[float, float] | None:
     """(confidence, uncertainty) of the scores (s,) of a document's sentences; None if it has one sentence only.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,14 +18,13 @@ from pipeline.errors import InputError, RequestError
 from pipeline.task import Batch, Loss, Noise, Statistics, Task, each_row
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
 from pipeline.text.inputs import blank_line_paragraphs, decode_text, join_paragraphs, parse_record, split_sentences
-from pipeline.text.outputs import PARAGRAPH_TYPE, certainty, paragraphs_from_scores
+from pipeline.text.outputs import PARAGRAPH_TYPE, best_threshold, certainty, paragraphs_from_scores
 from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at
 
 _DOCUMENT_FIELDS = {"doc_id": pa.string(), "num_chars": pa.int64(), "text_sha256": pa.string(), "encoding": pa.string()}
 _STARTS_FIELD = {"starts": pa.large_list(pa.int64())}
 _SAMPLE_FIELDS = FEATURE_FIELDS | {"labels": pa.large_list(pa.int8()), "missed": pa.int64()}
 _NOT_SCORED = -1
-_DEFAULT_THRESHOLD = 0.5
 _PRIME = 2**31 - 1
 _BINS = 500  # of probabilities, in the statistics
 
@@ -50,7 +48,7 @@ class TextSegmentation(Task):
     max_chars: int = 100_000_000
     """Longer documents are refused."""
     threshold: float | None = None
-    """A paragraph begins where the probability reaches this; training fits it. Null: 0.5."""
+    """A paragraph begins where the probability reaches this. Null: where each document's F1 is expected to be best."""
     hide_breaks_in_training: bool = True
     """Train on paragraphs joined by one space, and never look at line breaks; else they are features."""
     feature_dropout: float = 0.3
@@ -102,11 +100,11 @@ class TextSegmentation(Task):
         return kept.append_column("scores", pa.array(scores, pa.large_list(pa.float32())))
 
     def encode(self, predicted: pa.Table) -> pa.Table:
-        threshold = _DEFAULT_THRESHOLD if self.threshold is None else self.threshold
         paragraphs, counts, certainties = [], [], []
         fields = list(PARAGRAPH_TYPE)
         for row in range(predicted.num_rows):
             starts, scores = values_at(predicted, "starts", row), values_at(predicted, "scores", row)
+            threshold = best_threshold(scores) if self.threshold is None else self.threshold
             found = paragraphs_from_scores(starts, scores, predicted["num_chars"][row].as_py(), threshold)
             paragraphs.append(pa.StructArray.from_arrays([pa.array(part) for part in found], fields=fields))
             counts.append(len(found[0]))
@@ -190,12 +188,6 @@ class TextSegmentation(Task):
             "recall": float(hits[chosen] / truth.clamp(min=1)),
             "threshold": self.threshold if self.threshold is not None else chosen / _BINS,
         }
-
-    def calibrated(self, statistics: Statistics) -> TextSegmentation:
-        """With the threshold of the best f1."""
-        hits, found, truth = _curve(statistics)
-        best = int((2 * hits / (found + truth).clamp(min=1)).argmax())
-        return dataclasses.replace(self, threshold=max(best, 1) / _BINS)
 
     def _prepare_document(self, row: dict[str, Any]) -> dict[str, Any]:
         record = _read(row)
