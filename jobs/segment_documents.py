@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.text.task import TextSegmentation
-
 from jobs.cli import main
 from jobs.wiring import SegmentSettings, segment
+from pipeline.text.task import TextSegmentation
 
 
 @dataclass(frozen=True, kw_only=True)

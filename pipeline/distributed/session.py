@@ -52,6 +52,8 @@ def session(config: ClusterConfig) -> Iterator[None]:
     except ConnectionError as reason:
         raise RequestError(f"no Ray cluster at {address!r}") from reason
     _restore(handlers)
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # a job says itself how far it is
     try:
         yield
     finally:

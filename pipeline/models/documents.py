@@ -27,7 +27,7 @@ class SentenceTaggerConfig:
     """Numbers of a sentence that are not hashed."""
     width: int = 64
     """Size of a feature's embedding."""
-    hidden: int = 128
+    hidden: int = 256
     """Units of the recurrent network, in each direction."""
     layers: int = 1
     """Recurrent layers."""

@@ -51,7 +51,7 @@ class TextSegmentation(Task):
     """A paragraph begins where the probability reaches this. Null: where each document's F1 is expected to be best."""
     hide_breaks_in_training: bool = True
     """Train on paragraphs joined by one space, and never look at line breaks; else they are features."""
-    feature_dropout: float = 0.3
+    feature_dropout: float = 0.5
     """Part of the hashed features that a training window loses; a word goes in all its places."""
 
     def __post_init__(self) -> None:
