@@ -1,0 +1,26 @@
+"""Benchmarks run, in their small version, and write what they promise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.processes import ROOT
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_bulk_images_says_where_the_time_goes() -> None:
+    command = [sys.executable, "-m", "benchmarks.bulk_images", "--small"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((ROOT / "benchmarks" / "results" / "bulk_images-small.json").read_text())
+    arms = {row["arm"]: row for row in found["rows"]}
+    assert set(arms) == {"bound", "ours", "ray docs", "dataloader"}
+    assert all(row["images/s"] > 0 for row in arms.values())
+    assert {"start-up s", "fetch s", "prepare s", "predict s", "encode s", "write s"} <= set(arms["ours"])
+    assert found["headline"]["ratio_to_bound_empty_model"] > 0
+    assert set(found) >= {"command", "date", "machine", "versions", "protocol"}
