@@ -34,7 +34,8 @@ def record(
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     for key, value in headline.items():
         print(f"{key}: {_text(value)}")
-    arguments = [argument for argument in sys.argv[1:] if "/" not in argument]
+    given = zip([None, *sys.argv[1:]], sys.argv[1:], strict=False)
+    arguments = [argument for before, argument in given if "--work" not in (before, argument)]  # a place, not a setting
     content = {
         "benchmark": name,
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *arguments]),

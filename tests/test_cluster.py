@@ -19,7 +19,9 @@ def cluster() -> dict[str, Any]:
 
 
 def test_ray_accepts_it(cluster: dict[str, Any]) -> None:
-    validate_config(prepare_config(cluster))
+    prepared = prepare_config(cluster)
+    validate_config(prepared)
+    assert prepared["max_workers"] == cluster["max_workers"]
 
 
 def test_ray_would_refuse_a_wrong_one(cluster: dict[str, Any]) -> None:
