@@ -88,7 +88,7 @@ def measure(
             for repeat in range(repeats):
                 for name, arm in arms.items():
                     with PeakMemory() as peak:
-                        result = arm(work / f"sink-{name.replace(' ', '-')}-{repeat}")
+                        result = arm(work / "-".join([*model_name.split(), *name.split(), str(repeat)]))
                     found[name].append(result | {"peak MiB": peak.mebibytes})
                     print(f"{model_name}, {name}: {result['images/s']:.0f} images/s", flush=True)
             for name, results in found.items():
