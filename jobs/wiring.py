@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -61,6 +62,11 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
             status, code, error = "stalled", FAILED, str(reason)
         except Stopped as reason:
             status, code, error = "stopped", reason.exit_code, str(reason)
+        except RequestError:
+            raise
+        except Exception as reason:  # whatever it is, the run's summary must carry the exit code
+            traceback.print_exc()
+            status, code, error = "failed", FAILED, f"{type(reason).__name__}: {' '.join(str(reason).split())}"
         if error is not None:
             run.summary["error"] = error
         run.finish(status, code)

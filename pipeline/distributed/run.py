@@ -208,7 +208,7 @@ class Run:
         failed, done = self.summary["failed"], self.summary["done"]
         if failed > self._config.error_floor and failed > self._config.max_error_rate * (failed + done):
             raise ErrorBudgetSpent(
-                f"{failed} of {failed + done} inputs failed, more than run.max_error_rate "
+                f"{failed} of {failed + done} inputs failed, more than max_error_rate "
                 f"{self._config.max_error_rate} allows: {dict(self._errors.most_common(3))}"
             )
 

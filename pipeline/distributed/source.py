@@ -127,6 +127,8 @@ def _fetch_group(
     if first["member"] is None:
         yield group[0], _fetch_object(first["uri"], first["etag"], config.max_bytes)
         return
+    if storage.stat(first["uri"]).etag != first["etag"]:  # offsets of the old file would cut the new one anywhere
+        raise InputError("changed", "the file changed after it was listed")
     if _is_parquet(first["uri"]):
         yield from _fetch_parquet_rows(listed, group)
         return
@@ -255,6 +257,7 @@ def _container_error(uri: str, reason: BaseException) -> InputError:
 def _manifest_uris(uri: str) -> list[str] | None:
     """The ``uri`` column when the object is a manifest, else None."""
     name = uri.lower()
+    manifest = name.endswith(".csv")  # other files may be documents; these are known by their column
     fs, path = storage.filesystem(uri)
     try:
         if _is_parquet(name):
@@ -274,13 +277,14 @@ def _manifest_uris(uri: str) -> list[str] | None:
                 first = json.loads(file.readline() or b"null")
                 if not isinstance(first, dict) or "uri" not in first or "text" in first:
                     return None
+                manifest = True
                 column = [first["uri"], *(json.loads(line).get("uri") for line in file if line.strip())]
         else:
             return None
     except (pa.ArrowException, OSError, ValueError, AttributeError) as reason:
         if isinstance(reason, RequestError):
             raise
-        if name.endswith(".csv"):
+        if manifest:
             raise RequestError(f"manifest {uri!r} cannot be read") from reason
         return None  # a broken container of documents: it gets its row
     if any(not isinstance(item, str) or not item for item in column):

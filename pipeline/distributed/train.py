@@ -208,8 +208,6 @@ def _worker(loop_config: dict[str, Any]) -> None:
     if plan.initialise is not None:
         plan.initialise(model)
     device = ray.train.torch.get_device()
-    if device.type == "cpu":
-        device = torch.device("cpu")
     workers = _Group()
     trainer = Trainer(plan.task, model, plan.config, plan.train.load(), plan.validation.load(), device, workers)
     history = _History(plan.out)

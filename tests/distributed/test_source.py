@@ -108,6 +108,28 @@ def test_one_bad_input_fails_alone(tmp_path: Path) -> None:
     assert codes == [None, None, "not_found", "changed", None, "too_large"]
 
 
+@pytest.mark.parametrize("name", ["x.jsonl", "x.parquet"])
+def test_records_of_a_file_that_changed_are_not_cut_from_the_new_one(tmp_path: Path, name: str) -> None:
+    def write(texts: list[str]) -> None:
+        if name.endswith("parquet"):
+            pq.write_table(pa.table({"text": texts}), tmp_path / name)
+        else:
+            (tmp_path / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+    write(["one", "two"])
+    rows = listed(tmp_path)
+    write(["another", "one", "two"])
+    data, errors = fetch(rows, FetchConfig())
+    assert data == [None, None]
+    assert [error["code"] for error in errors.to_pylist()] == ["changed", "changed"]
+
+
+def test_a_broken_line_of_a_manifest_is_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"uri": "a.jpg"}\n{broken\n')
+    with pytest.raises(RequestError, match="cannot be read"):
+        listed(tmp_path / "list.jsonl", (".jpg",))
+
+
 def test_listing_comes_in_bounded_chunks(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"text": "x"}\n' * (CHUNK_ROWS + 5))
     assert [part.num_rows for part in entries(str(tmp_path), TEXT)] == [CHUNK_ROWS, 5]
