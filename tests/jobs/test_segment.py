@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_a_package_of_another_kind_is_refused(place: Path) -> None:
     assert (code, "must be of kind 'text_segmenter', got 'image_segmenter'" in summary["error"]) == (2, True)
     assert "Traceback" not in err
     assert not (place / "unwritten").exists()
+
+
+def test_an_unexpected_failure_leaves_a_summary_with_its_exit_code(place: Path) -> None:
+    """A committed part that cannot be read: the run must not go on as if it were not there."""
+    shutil.copytree(place / "whole", place / "damaged")
+    next((place / "damaged" / "table").rglob("*.parquet")).write_bytes(b"damaged")
+    before = {path.name for path in (place / "damaged" / "runs").iterdir()}
+    code, summary, _ = run_job("segment_images", *arguments(place, "damaged"), *ONE_CPU)
+    assert (code, summary["status"]) == (1, "failed")
+    (run_id,) = {path.name for path in (place / "damaged" / "runs").iterdir()} - before
+    stored = json.loads((place / "damaged" / "runs" / run_id / "summary.json").read_text())
+    assert (stored["exit_code"], stored["status"]) == (1, "failed")
 
 
 def test_gpu_operators_give_the_same_table(place: Path) -> None:
