@@ -12,6 +12,8 @@ import pyarrow as pa
 #: Half-open code-point offsets; ``score`` is the probability that a paragraph begins at ``start``, 1 for the first.
 PARAGRAPH_TYPE = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("score", pa.float32())])
 
+_EXACT_SENTENCES = 32
+
 
 def paragraphs_from_scores(
     starts: np.ndarray, scores: np.ndarray, num_chars: int, threshold: float
@@ -36,17 +38,37 @@ def best_threshold(scores: np.ndarray) -> float:
 
     Of the k likeliest boundaries, with probabilities p, F1 is about 2 sum(p) / (k + sum of all p); the best k is taken
     (Lipton et al. 2014, Optimal Thresholding of Classifiers to Maximize F1 Measure). None at all is best where it is
-    likelier than that F1 that there is none. A document of another kind than the training ones has lower scores all
+    likelier than that F1 that there is none. Short documents are computed exactly, since there the ratio misleads.
+
+    A document of another kind than the training ones has lower scores all
     over; a fixed threshold would find nothing there.
     """
     likely = np.sort(scores[1:].astype(np.float64))[::-1]
     if not len(likely):
         return 1.0
-    expected = 2 * np.cumsum(likely) / (np.arange(1, len(likely) + 1) + likely.sum())
+    if len(likely) <= _EXACT_SENTENCES:
+        expected = _expected_f1(likely)
+    else:
+        expected = 2 * np.cumsum(likely) / (np.arange(1, len(likely) + 1) + likely.sum())
     best = int(expected.argmax())
     if np.prod(1 - likely) > expected[best]:
         return float(np.nextafter(np.float32(likely[0]), np.float32(2)))
     return float(likely[best])
+
+
+def _expected_f1(likely: np.ndarray) -> np.ndarray:
+    """The exact expected F1 of the k likeliest boundaries, k = 1 to n, for independent probabilities (n,)."""
+    size = len(likely)
+    hits = [np.ones(1)]  # distribution of the true ones among the first k
+    rest = [np.ones(1)]  # and among the last ones
+    for index in range(size):
+        hits.append(np.convolve(hits[-1], [1 - likely[index], likely[index]]))
+        rest.append(np.convolve(rest[-1], [1 - likely[-1 - index], likely[-1 - index]]))
+    expected = np.empty(size)
+    for k in range(1, size + 1):
+        hit, missed = np.arange(k + 1)[:, None], np.arange(size - k + 1)[None]
+        expected[k - 1] = hits[k] @ (2 * hit / (k + hit + missed)) @ rest[size - k]
+    return expected
 
 
 def certainty(scores: np.ndarray) -> tuple[float, float] | None:
