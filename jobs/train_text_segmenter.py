@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +37,7 @@ def work(settings: TrainTextSegmenter) -> dict[str, Any]:
     start = initial(settings.init, TextSegmentation.kind, init_from_tagger)
     inputs = samples.all_inputs(settings.documents, TextSegmentation.suffixes)
     learned, validation = samples.held_out(inputs, settings.validation_fraction)
-    keep = None if settings.split is None else functools.partial(samples.record_split, settings.split)
+    keep = None if settings.split is None else samples.RecordSplit(settings.split)
 
     def prepared() -> tuple[samples.Prepared, samples.Prepared]:
         return (

@@ -126,13 +126,21 @@ def prepare(
     return Prepared(uri=folder, shards=tuple(shards), rows=content["rows"], failed=content["failed"])
 
 
-def record_split(name: str, data: bytes) -> bool:
-    """Whether a JSON record's ``split`` is ``name``; broken records pass, so that they are counted as failed."""
-    try:
-        record = json.loads(data)
-    except ValueError:
-        return True
-    return not isinstance(record, dict) or record.get("split") == name
+@dataclass(frozen=True)
+class RecordSplit:
+    """Keeps the JSON records whose ``split`` has a name; broken records too, so that they are counted as failed.
+
+    A dataclass, because what is kept is part of a training's identity, and a function's text is not the same twice.
+    """
+
+    name: str
+
+    def __call__(self, data: bytes) -> bool:
+        try:
+            record = json.loads(data)
+        except ValueError:
+            return True
+        return not isinstance(record, dict) or record.get("split") == self.name
 
 
 def _run(blocks: list[pa.Table], work: _Sampling) -> list[dict[str, Any]]:

@@ -134,6 +134,12 @@ def test_held_out_inputs_are_fixed_and_apart(scenes: str) -> None:
     assert held.equals(samples.held_out(inputs, 0.25)[1])
 
 
+def test_a_filter_of_records_is_the_same_in_every_process() -> None:
+    assert repr(samples.RecordSplit("train")) == "RecordSplit(name='train')"
+    found = [samples.RecordSplit("train")(data) for data in (b'{"split": "train"}', b'{"split": "x"}', b"{}", b"{")]
+    assert found == [True, False, False, True]
+
+
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"split 'train' needs the file train.txt"):
         samples.split_files(str(tmp_path), "train")
