@@ -25,4 +25,4 @@ demo: install
 	$(BIN)/python -m jobs.demo --out demo $(if $(IMAGES),--images '$(IMAGES)') $(if $(DOCUMENTS),--documents '$(DOCUMENTS)')
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .swift-venv demo

@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
 
+from pipeline import storage
 from pipeline.errors import RequestError
 
 S = TypeVar("S")
@@ -50,6 +51,7 @@ def main(settings: type[S], work: Callable[[S], dict[str, Any]], argv: Sequence[
     _stop_on_signals()
     try:
         parsed = parse(settings, sys.argv[1:] if argv is None else argv)
+        storage.configure(getattr(parsed, "storage", storage.StorageConfig()))
         summary = work(parsed)
         code = int(summary.get("exit_code", DONE))
     except RequestError as reason:
@@ -92,10 +94,15 @@ def parse(settings: type[S], argv: Sequence[str]) -> S:
 
 
 def _normalised(settings: type, argv: Sequence[str]) -> list[str]:
-    """Hyphens to underscores in option names; ``--flag`` alone to ``--flag true``."""
+    """Hyphens to underscores in option names; ``--flag`` alone to ``--flag true``; ``--list a --list b`` to a list."""
     result: list[str] = []
-    flags = set(_flags(settings, ""))
+    flags = set(_options(settings, "", lambda kind: kind is bool))
+    lists = dict.fromkeys(_options(settings, "", lambda kind: list[str] in typing.get_args(kind)))
+    given: dict[str, list[str]] = {name: [] for name in lists}
+    taken = -1
     for index, argument in enumerate(argv):
+        if index == taken:
+            continue
         if not argument.startswith("--"):
             result.append(argument)
             continue
@@ -103,21 +110,27 @@ def _normalised(settings: type, argv: Sequence[str]) -> list[str]:
         name = name.replace("-", "_")
         if name == "print_config" and not equals:
             equals, value = "=", "comments"
+        if name in given and (equals or index + 1 < len(argv)):
+            given[name].append(value if equals else argv[index + 1])
+            taken = -1 if equals else index + 1
+            continue
         result.append(f"--{name}{equals}{value}")
         following = argv[index + 1] if index + 1 < len(argv) else "--"
         if name in flags and not equals and following.startswith("--"):
             result.append("true")
-    return result
+    several = {name: values[0] if len(values) == 1 else json.dumps(values) for name, values in given.items() if values}
+    return [*result, *(f"--{name}={value}" for name, value in several.items())]
 
 
-def _flags(settings: type, prefix: str) -> list[str]:
+def _options(settings: type, prefix: str, wanted: Callable[[Any], bool]) -> list[str]:
+    """The dotted names of the settings of a type."""
     found = []
     hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
-        if hints[field.name] is bool:
+        if wanted(hints[field.name]):
             found.append(prefix + field.name)
         elif dataclasses.is_dataclass(hints[field.name]):
-            found += _flags(hints[field.name], f"{prefix}{field.name}.")
+            found += _options(hints[field.name], f"{prefix}{field.name}.", wanted)
     return found
 
 

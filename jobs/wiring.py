@@ -14,12 +14,14 @@ from torch import nn
 from jobs.cli import DONE, ERROR_BUDGET, FAILED, Stopped, say
 from pipeline import config, package, storage
 from pipeline.distributed import train
+from pipeline.distributed.lease import LeaseLost
 from pipeline.distributed.run import ErrorBudgetSpent, Run, RunConfig, StreamStalled
 from pipeline.distributed.samples import Prepared
 from pipeline.distributed.session import ClusterConfig, session
 from pipeline.distributed.stream import StreamConfig
 from pipeline.errors import RequestError
 from pipeline.quality.report import run_report
+from pipeline.storage import StorageConfig
 from pipeline.task import Task
 
 T = TypeVar("T")
@@ -27,14 +29,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentSettings(RunConfig):
-    source: str
-    """What to read: a folder, a file, or a manifest (Parquet, CSV or JSONL with a uri column); any fsspec URI."""
+    source: list[str] | str
+    """What to read: a folder, a glob, a file, an archive (tar, JSONL, Parquet) or a manifest (Parquet, CSV or JSONL
+    with a uri column); local, s3:// or any fsspec URI. May be given several times."""
     model: str
     """Model package to segment with."""
     sink: str
     """Where the table is or will be: SINK/table and SINK/runs."""
+    dry_run: bool = False
+    """Only say what would be done and how long it would take; write nothing that stays."""
     stream: StreamConfig = field(default_factory=StreamConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        config.check(self, "source", bool(self.source), "name at least one source")
 
 
 def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -46,7 +56,7 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
     run = Run(
         task=task,
         package=described,
-        source=settings.source,
+        sources=[settings.source] if isinstance(settings.source, str) else settings.source,
         sink=settings.sink,
         config=pick(RunConfig, settings),
         stream=settings.stream,
@@ -54,12 +64,19 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
     )
     status, code, error = "done", DONE, None
     with session(settings.cluster):
+        if settings.dry_run:
+            run.forecast()
+            low, high = run.summary["predicted_range"]
+            say(f"about {run.summary['predicted_seconds']:.0f} s, between {low:.0f} and {high:.0f} s")
+            return run.summary | {"status": "dry run"}
         try:
             run.execute()
         except ErrorBudgetSpent as reason:
             status, code, error = "error budget spent", ERROR_BUDGET, str(reason)
         except StreamStalled as reason:
             status, code, error = "stalled", FAILED, str(reason)
+        except LeaseLost as reason:
+            status, code, error = "lease lost", FAILED, str(reason)
         except Stopped as reason:
             status, code, error = "stopped", reason.exit_code, str(reason)
         except RequestError:
@@ -81,6 +98,7 @@ class TrainSettings:
     """Where the model package goes, with checkpoints, prepared samples and logs beside it."""
     validation_fraction: float = 0.1
     """Share of the training inputs that is held out to choose by, where the data name no validation split."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ ERROR_CODES = {
     "not_text": "the bytes are not text",
     "bad_encoding": "the bytes are not valid in the expected encoding",
     "too_long": "more characters than the limit for one document",
+    "crashed": "the worker process died of this input",
     "out_of_memory": "the input does not fit into memory even alone",
     "internal": "the pipeline failed on this input",
 }

@@ -11,6 +11,8 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+pytest_plugins = ["tests.s3.fixtures"]
+
 # Machines that run tests are shared and slow at times; a test that hangs has pytest's own timeout.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
@@ -30,7 +32,7 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
+def cluster(s3_before_ray: None) -> Iterator[None]:
     """One local Ray cluster with two CPUs for all tests that need one."""
     from pipeline.distributed.session import ClusterConfig, session
 

@@ -20,8 +20,8 @@ def test_names_are_canonical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_unknown_scheme_is_a_wrong_request() -> None:
-    with pytest.raises(RequestError, match="no filesystem for 'nope://x'"):
-        storage.filesystem("nope://x")
+    with pytest.raises(RequestError, match="no store for nope://"):
+        storage.read("nope://x")
 
 
 def test_write_replaces_and_leaves_no_temporary(tmp_path: Path) -> None:
@@ -42,10 +42,16 @@ def test_walk_is_ordered_and_complete(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(name.encode())
     os.symlink(tmp_path / "nowhere", tmp_path / "broken.txt")
     os.symlink(tmp_path, tmp_path / "b" / "up", target_is_directory=True)
-    found = list(storage.walk(str(tmp_path)))
-    assert {item.uri for item in found} == {str(tmp_path / name) for name in [*names, "broken.txt"]}
-    assert [item.uri for item in found] == [item.uri for item in storage.walk(str(tmp_path))]
-    assert {item.etag for item in found if item.uri.endswith("broken.txt")} == {""}
+    found = walked(tmp_path)
+    assert {item["uri"] for item in found} == {str(tmp_path / name) for name in [*names, "broken.txt"]}
+    assert found == walked(tmp_path)
+    assert {item["etag"] for item in found if item["uri"].endswith("broken.txt")} == {""}
+    assert [item["uri"] for item in walked(tmp_path, "b/")] == []
+    assert [item["uri"] for item in walked(tmp_path, "b.")] == [str(tmp_path / "b.txt")]
+
+
+def walked(folder: Path, begins: str = "") -> list[dict]:
+    return [row for page in storage.walk(str(folder), begins) for row in page.to_pylist()]
 
 
 def test_the_tag_changes_with_the_content(tmp_path: Path) -> None:

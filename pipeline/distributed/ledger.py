@@ -34,6 +34,11 @@ class KeySet:
         order = np.lexsort((every[:, 1], every[:, 0]))
         self._keys = every[order]
 
+    @property
+    def keys(self) -> np.ndarray:
+        """All keys, sorted, (n, 2)."""
+        return self._keys
+
     def __len__(self) -> int:
         return len(self._keys)
 
@@ -52,6 +57,33 @@ class KeySet:
             active &= ~found
             position = position + 1
         return found
+
+
+class GrowingKeySet:
+    """A set of keys that grows: sorted arrays of growing sizes, of which two of like size are merged into one."""
+
+    def __init__(self) -> None:
+        self._levels: list[KeySet] = []
+
+    def new(self, found: np.ndarray) -> np.ndarray:
+        """Which of the keys (n, 2) are not in the set, and not earlier among them: booleans (n,)."""
+        new = np.zeros(len(found), bool)
+        _, first = np.unique(found, axis=0, return_index=True)
+        new[first] = True
+        for level in self._levels:
+            new &= ~level.contains(found)
+        return new
+
+    def add(self, keys: np.ndarray) -> None:
+        """Take in keys (n, 2) that are `new`."""
+        self._levels.append(KeySet([keys]))
+        while len(self._levels) > 1 and len(self._levels[-2]) <= 2 * len(self._levels[-1]):
+            small, large = self._levels.pop(), self._levels.pop()
+            self._levels.append(KeySet([large.keys, small.keys]))
+
+    def key_set(self) -> KeySet:
+        """All of them, as a set that stays as it is."""
+        return KeySet([level.keys for level in self._levels])
 
 
 def _sized(value: str) -> tuple[int, bytes]:

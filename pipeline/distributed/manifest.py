@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, KeySet, keys
+from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, GrowingKeySet, KeySet, keys
 from pipeline.distributed.source import ENTRIES
 
 COLUMNS = pa.schema([("ordinal", pa.int64()), *ENTRIES, ("pending", pa.bool_())])
@@ -22,13 +22,16 @@ class Manifest:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.listed = self.pending = 0
+        self.listed = self.pending = self.repeated = 0
         self.shards = 0
-        self._inputs: list[np.ndarray] = []
+        self._inputs = GrowingKeySet()
         self._versions: list[np.ndarray] = []
 
     def write(self, entries: Iterable[pa.Table], done: KeySet, limit: int | None) -> None:
-        """Number the entries, mark what is done, store shards. Stops once ``limit`` inputs are pending."""
+        """Number the entries, mark what is done, store shards. Stops once ``limit`` inputs are pending.
+
+        An input that comes again, from a source inside another or a line of a manifest, is left out and counted.
+        """
         held: list[pa.Table] = []
         for chunk in entries:
             rows = self._numbered(chunk, done, None if limit is None else limit - self.pending)
@@ -43,27 +46,36 @@ class Manifest:
 
     def key_sets(self) -> tuple[KeySet, KeySet]:
         """The listed inputs, and their listed versions."""
-        return KeySet(self._inputs), KeySet(self._versions)
+        return self._inputs.key_set(), KeySet(self._versions)
 
     def blocks(self, committed: np.ndarray, block_rows: int, block_bytes: int) -> Iterator[list[pa.Table]]:
         """For each shard with work left: its blocks, bounded by rows and by listed bytes.
 
         ``committed``: one flag for each ordinal.
         """
-        for shard in range(self.shards):
-            rows = self._load(shard)
+        for rows in self.rows():
             left = ~committed[rows["ordinal"].to_numpy()] & rows["pending"].to_numpy(zero_copy_only=False)
             rows = rows.filter(pa.array(left)).drop_columns(["pending"])
             if rows.num_rows:
                 yield split(rows, block_rows, block_bytes)
 
+    def rows(self) -> Iterator[pa.Table]:
+        """All inputs, `COLUMNS`, shard by shard."""
+        for shard in range(self.shards):
+            yield pq.read_table(pa.BufferReader(storage.read(self._shard_uri(shard))))
+
     def _numbered(self, chunk: pa.Table, done: KeySet, room: int | None) -> pa.Table:
+        inputs = keys(chunk, INPUT_KEY)
+        new = self._inputs.new(inputs)
+        if not new.all():
+            self.repeated += int((~new).sum())
+            chunk, inputs = chunk.filter(pa.array(new)), inputs[new]
         versions = keys(chunk, VERSION_KEY)
         pending = ~done.contains(versions)
         if room is not None and pending.sum() > room:
             end = int(np.flatnonzero(pending)[room]) if room < pending.sum() else len(pending)
             chunk, versions, pending = chunk.slice(0, end), versions[:end], pending[:end]
-        self._inputs.append(keys(chunk, INPUT_KEY))
+        self._inputs.add(inputs[: chunk.num_rows])
         self._versions.append(versions)
         ordinals = np.arange(self.listed, self.listed + chunk.num_rows)
         self.listed += chunk.num_rows
@@ -75,9 +87,6 @@ class Manifest:
         pq.write_table(pa.concat_tables(held).cast(COLUMNS), buffer, compression="zstd")
         storage.write(self._shard_uri(self.shards), buffer.getvalue().to_pybytes())
         self.shards += 1
-
-    def _load(self, shard: int) -> pa.Table:
-        return pq.read_table(pa.BufferReader(storage.read(self._shard_uri(shard))))
 
     def _shard_uri(self, shard: int) -> str:
         return storage.join(self.uri, f"{shard:05d}.parquet")

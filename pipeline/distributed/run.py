@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import queue
 import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import ray
 
 from pipeline import storage
 from pipeline.config import check, to_dict
+from pipeline.distributed import lease
+from pipeline.distributed.forecast import forecast
+from pipeline.distributed.ledger import KeySet
 from pipeline.distributed.manifest import Manifest
 from pipeline.distributed.source import entries
 from pipeline.distributed.stream import STAGES, StreamConfig, Work, receipts, settings_digest, uncommitted
 from pipeline.distributed.table import Part, Table, table_schema
+from pipeline.distributed.watch import make_board
+from pipeline.errors import RequestError
 from pipeline.package import Package
 from pipeline.task import Task
 
@@ -48,6 +55,8 @@ class RunConfig:
     """So many errors never stop a run."""
     superseded: Literal["remove", "keep"] = "remove"
     """What happens at the end to older rows of the inputs that this run listed."""
+    lease_s: float = 30.0
+    """A run on another machine that has not renewed its lease on the sink for so many seconds is replaced."""
     commit_s: float = 5.0
     """Seconds between commits."""
     stall_timeout_s: float = 900.0
@@ -57,6 +66,7 @@ class RunConfig:
         check(self, "limit", self.limit is None or self.limit >= 1, "be at least 1, or null")
         check(self, "max_error_rate", 0 <= self.max_error_rate <= 1, "be in [0, 1]")
         check(self, "error_floor", self.error_floor >= 0, "not be negative")
+        check(self, "lease_s", self.lease_s > 0, "be positive")
         check(self, "commit_s", self.commit_s >= 0, "not be negative")
         check(self, "stall_timeout_s", self.stall_timeout_s > 0, "be positive")
 
@@ -69,7 +79,7 @@ class Run:
         *,
         task: Task,
         package: Package,
-        source: str,
+        sources: Sequence[str],
         sink: str,
         config: RunConfig,
         stream: StreamConfig,
@@ -77,13 +87,10 @@ class Run:
     ) -> None:
         """Check the request: `RequestError` before anything is written."""
         self._config, self._say = config, say
-        self._source = source
+        self._sources, self._sink = list(sources), sink
         schema = table_schema(task.schema, task.features)
         self.table = Table(sink, schema)
-        self.run_id = _run_id(self.table.last_run_id())
-        self.folder = storage.join(sink, "runs", self.run_id)
-        self._manifest = Manifest(storage.join(self.folder, "manifest"))
-        self._entries = _peeked(entries(source, task.suffixes))
+        self._entries = _peeked(entries(self._sources, task.suffixes))
         self._work = Work(
             task=task,
             package_uri=package.uri,
@@ -91,7 +98,7 @@ class Run:
             settings=settings_digest(task, stream),
             table_uri=self.table.uri,
             schema=schema,
-            run_id=self.run_id,
+            run_id="",
             stream=stream,
         )
         self._errors: Counter[str] = Counter()
@@ -99,31 +106,66 @@ class Run:
         self._committed = np.zeros(0, bool)
         self._pending_commit: list[Part] = []
         self.summary: dict[str, Any] = {
-            "run_id": self.run_id,
-            "source": storage.canonical(source),
+            "run_id": "",
+            "source": [storage.canonical(source) for source in self._sources],
             "table": self.table.uri,
             "model": package.digest,
             "settings": self._work.settings,
             "listed": 0,
+            "repeated": 0,
             "skipped": 0,
             "pending": 0,
             "done": 0,
             "failed": 0,
             "errors": {},
             "removed": 0,
+            "orphans": 0,
             "fetched_bytes": 0,
         }
+        self._name()
+
+    def _name(self) -> None:
+        """Take a run's name that sorts after all that the table has seen."""
+        self.run_id = _run_id(self.table.last_run_id())
+        self.folder = storage.join(self._sink, "runs", self.run_id)
+        self._manifest = Manifest(storage.join(self.folder, "manifest"))
+        self._work = dataclasses.replace(self._work, run_id=self.run_id)
+        self.summary["run_id"] = self.run_id
 
     def execute(self) -> None:
-        """The whole run. Whatever interrupts it, parts that have arrived are committed first."""
+        """The whole run. Whatever interrupts it, parts that have arrived are committed first.
+
+        `RequestError` where another run holds the sink; then nothing is written. `lease.LeaseLost` where another has
+        taken it over.
+        """
         started = time.monotonic()
+        self._lease = lease.acquire(self._sink, self.run_id, self._config.lease_s)
         try:
-            self._execute()
+            try:
+                self._execute()
+            finally:
+                self._commit()
+        except RequestError:  # no summary is written then, which is where the lease ends otherwise
+            self._lease.release()
+            raise
         finally:
-            self._commit()
             self.summary["seconds"] = round(time.monotonic() - started, 3)
             busy = {stage: round(self._seconds[stage], 3) for stage in STAGES}
             self.summary["stage_seconds"] = busy
+
+    def forecast(self) -> None:
+        """Put what `execute` would do, and how long it would take, into the summary; nothing stays in the sink."""
+        found = forecast(
+            self._entries,
+            self.table,
+            self._work,
+            self._sink,
+            retry_errors=self._config.retry_errors,
+            limit=self._config.limit,
+            say=self._say,
+        )
+        kept = ("source", "table", "model", "settings")
+        self.summary = {name: self.summary[name] for name in kept} | found
 
     def finish(self, status: str, exit_code: int) -> None:
         """Store the run's settings and summary below ``SINK/runs/RUN_ID``."""
@@ -133,21 +175,39 @@ class Run:
             "stream": to_dict(self._work.stream),
             "task": to_dict(self._work.task),
             "package": self._work.package_uri,
-            "source": self._source,
+            "digest": self._work.package_digest,
+            "settings": self._work.settings,
+            "source": self._sources,
         }
         for name, content in (("config.json", described), ("summary.json", self.summary)):
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             storage.write(storage.join(self.folder, name), text.encode("utf-8", "backslashreplace"))
+        self._lease.release()
 
     def _execute(self) -> None:
         self.table.create()
-        self._say(f"listing {self._source}")
-        done = self.table.done(self._work.package_digest, self._work.settings, retry_errors=self._config.retry_errors)
+        self.table.fence(self._lease.number, self.run_id)
+        if self.table.last_run_id() > self.run_id:
+            self._name()
+        self.summary["orphans"] = self.table.remove_orphans(self._unfinished())
+        self._say(f"listing {', '.join(self._sources)}")
+        sound, failed = self.table.done(self._work.package_digest, self._work.settings)
+        done = sound if self._config.retry_errors else KeySet([sound.keys, failed.keys])
         self._manifest.write(self._entries, done, self._config.limit)
         listed, pending = self._manifest.listed, self._manifest.pending
         self.summary |= {"listed": listed, "pending": pending, "skipped": listed - pending}
+        self.summary["repeated"] = self._manifest.repeated
         self._say(f"{listed} inputs listed, {listed - pending} in the table already, {pending} to do")
         self._committed = np.zeros(listed, bool)
+        board = make_board()
+        self._work = dataclasses.replace(self._work, board=board)
+        try:
+            self._run_passes(pending)
+        finally:
+            ray.kill(board)
+        self._finish_table()
+
+    def _run_passes(self, pending: int) -> None:
         stream = self._work.stream
         for attempt in range(_PASSES):
             if self._committed.sum() == pending:
@@ -158,6 +218,9 @@ class Run:
             for blocks in self._manifest.blocks(self._committed, rows, stream.block_bytes):
                 self._stream(blocks)
         self._commit()
+
+    def _finish_table(self) -> None:
+        pending = self.summary["pending"]
         if self._committed.sum() != pending:
             missing = pending - int(self._committed.sum())
             raise StreamStalled(f"{missing} inputs have no row after {_PASSES} passes; the same command takes them up")
@@ -170,6 +233,21 @@ class Run:
                 settings=self._work.settings,
                 run_id=self.run_id,
             )
+        # Attempts that were repeated leave parts behind that nobody sees.
+        self.summary["orphans"] += self.table.remove_orphans([self.run_id])
+
+    def _unfinished(self) -> list[str]:
+        """Earlier runs that did not clean up after themselves: they ended otherwise than with 0, or not at all."""
+        runs = storage.join(self._sink, "runs")
+        found = []
+        for name in storage.names(runs):
+            try:
+                ended = json.loads(storage.read(storage.join(runs, name, "summary.json")))["exit_code"] == 0
+            except (OSError, ValueError, KeyError):
+                ended = False
+            if not ended and name != self.run_id:
+                found.append(name)
+        return found
 
     def _stream(self, blocks: list[pa.Table]) -> None:
         last_commit = last_word = time.monotonic()
@@ -183,6 +261,7 @@ class Run:
             if now - last_word >= 5:
                 self._say(self._progress())
                 last_word = now
+            self._lease.check()
             self._check_budget()
         self._say(self._progress())
 

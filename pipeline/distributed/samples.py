@@ -23,7 +23,7 @@ import pyarrow as pa
 import ray
 
 from pipeline import config, storage
-from pipeline.distributed.ledger import VERSION_KEY, keys
+from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, GrowingKeySet, keys
 from pipeline.distributed.manifest import split
 from pipeline.distributed.source import ENTRIES, FetchConfig, entries, fetch
 from pipeline.errors import InputError, RequestError
@@ -73,10 +73,13 @@ def split_files(folder: str, name: str) -> pa.Table:
 
 def all_inputs(uri: str, suffixes: tuple[str, ...]) -> pa.Table:
     """Every input of a source, unlabelled or with labels inside its records."""
-    found = list(entries(uri, suffixes))
+    found = list(entries([uri], suffixes))
     if not found:
         raise RequestError(f"data {uri!r}: no input with one of the suffixes {', '.join(suffixes)}")
     table = pa.concat_tables(found)
+    # Object stores list in no fixed order, and a training is a function of its samples' order.
+    table = table.take(np.argsort(table["uri"].to_numpy(), kind="stable"))
+    table = table.filter(pa.array(GrowingKeySet().new(keys(table, INPUT_KEY))))
     return _numbered(table.append_column("label_uri", pa.nulls(table.num_rows, pa.string())))
 
 

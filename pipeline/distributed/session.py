@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 
+from pipeline import storage
 from pipeline.config import check
 from pipeline.errors import RequestError
 
@@ -45,6 +46,8 @@ def session(config: ClusterConfig) -> Iterator[None]:
             address=address,
             num_cpus=config.cpus if own else None,
             num_gpus=config.gpus if own else None,
+            # Processes of an own cluster inherit the environment.
+            runtime_env=None if own or not storage.configured() else {"env_vars": storage.configured()},
             include_dashboard=False if own else None,
             logging_level=logging.WARNING,
             log_to_driver=False,

@@ -1,28 +1,35 @@
-"""Source: what is to be read. A folder, a file or a manifest becomes entries; entries become bytes.
+"""Source: what is to be read. Folders, globs, files, manifests and archives become entries; entries become bytes.
 
-An *entry* is one input: ``(uri, member)`` with the tag and size that were listed. ``member`` is null for a whole
-object, else the number (from 1) of the line in a JSONL file or of the row in a Parquet file. Entries travel as Arrow
-tables with the columns of `ENTRIES`.
+An *entry* is one input: ``(uri, member)`` with the tag, size and time that were listed. ``member`` is null for a whole
+object, else the path of a file in a tar archive, or the number (from 1) of the line in a JSONL file or of the row in a
+Parquet file. Entries travel as Arrow tables with the columns of `ENTRIES`.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
+import re
+import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import zstandard
 
 from pipeline import storage
 from pipeline.config import check
+from pipeline.distributed.parallel import ordered
 from pipeline.errors import InputError, RequestError
+from pipeline.storage import LISTING
 from pipeline.task import ERROR_TYPE, error_value
 
 ENTRIES = pa.schema(
@@ -31,6 +38,7 @@ ENTRIES = pa.schema(
         ("member", pa.string()),
         ("etag", pa.string()),
         ("size", pa.int64()),
+        ("mtime", LISTING.field("mtime").type),
         ("format", pa.string()),
         ("start", pa.int64()),
         ("end", pa.int64()),
@@ -39,46 +47,50 @@ ENTRIES = pa.schema(
 )
 COMPRESSIONS = (".gz", ".zst")
 CHUNK_ROWS = 8192
+#: Columns of a Parquet file that hold whole inputs, as binary values or as structs with ``bytes``.
+BYTES_COLUMNS = ("bytes", "image", "data", "content")
+
+_LINES, _PARQUET, _TAR = "lines", "parquet", "tar"
+_RECORD_COLUMNS = ("text", "doc_id", "paragraphs")
+_GLOB = re.compile(r"[*?\[]")
+_BROKEN = (OSError, EOFError, zstandard.ZstdError, pa.ArrowException, tarfile.TarError)
+_STAT_THREADS = 32
+_LIST_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchConfig:
     max_bytes: int = 256 << 20
     """Largest input, in bytes, after decompression; a larger one fails as too_large."""
-    threads: int = 8
+    threads: int = 16
     """Downloads at the same time in one worker."""
+    deadline_s: float = 60.0
+    """Seconds until an input that does not arrive fails as timeout, whatever attempts were made."""
 
     def __post_init__(self) -> None:
         check(self, "max_bytes", self.max_bytes >= 1, "be at least 1")
         check(self, "threads", self.threads >= 1, "be at least 1")
+        check(self, "deadline_s", self.deadline_s > 0, "be positive")
 
 
-def entries(uri: str, suffixes: Sequence[str]) -> Iterator[pa.Table]:
-    """All inputs of a source, in a fixed order, as tables of `ENTRIES` with at most `CHUNK_ROWS` rows.
+def entries(sources: Sequence[str], suffixes: Sequence[str]) -> Iterator[pa.Table]:
+    """All inputs of all sources, as tables of `ENTRIES` of about `CHUNK_ROWS` rows. One may come twice.
 
-    ``uri``: a folder (every object below it whose name ends in one of ``suffixes``), a single object, or a manifest: a
-    Parquet, CSV or JSONL file with a ``uri`` column. `RequestError` when there is nothing there.
+    A source is a folder (every object below it whose name ends in one of ``suffixes``), a glob (``*`` and ``?`` stay
+    within a folder, ``**`` does not), a single object, or a manifest: a Parquet, CSV or JSONL file with a ``uri``
+    column, and perhaps ``etag`` and ``size``, which are then believed. Local folders come in the order of their names.
+    `RequestError` when there is nothing there.
     """
-    try:
-        folder = storage.is_folder(uri)
-        if not folder and not storage.exists(uri):
-            raise RequestError(f"source {uri!r}: no such file or folder")
-    except PermissionError as reason:
-        raise RequestError(f"source {uri!r}: not allowed to read it") from reason
-    if folder:
-        rows = _expand(_matching(storage.walk(uri), suffixes))
-    elif (listed := _manifest_uris(uri)) is not None:
-        rows = _expand(_stat_all(listed))
-    else:
-        rows = _expand([storage.stat(uri)])
-    chunk: list[dict[str, Any]] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == CHUNK_ROWS:
-            yield pa.Table.from_pylist(chunk, schema=ENTRIES)
-            chunk = []
-    if chunk:
-        yield pa.Table.from_pylist(chunk, schema=ENTRIES)
+    assert not isinstance(sources, str)
+    held: list[pa.Table] = []
+    for source in sources:
+        for page in _expanded(_pages(source, suffixes), suffixes):
+            held.append(page)
+            if sum(part.num_rows for part in held) >= CHUNK_ROWS:
+                yield pa.concat_tables(held)
+                held = []
+    if held:
+        yield pa.concat_tables(held)
 
 
 def fetch(rows: pa.Table, config: FetchConfig) -> tuple[list[bytes | None], pa.Array]:
@@ -86,8 +98,7 @@ def fetch(rows: pa.Table, config: FetchConfig) -> tuple[list[bytes | None], pa.A
     listed = cast("list[dict[str, Any]]", rows.select(ENTRIES.names).to_pylist())
     groups: list[list[int]] = []
     for index, row in enumerate(listed):
-        same_container = index and row["member"] is not None and row["uri"] == listed[index - 1]["uri"]
-        if same_container and listed[index - 1]["member"] is not None:
+        if index and _read_together(listed[index - 1], row):
             groups[-1].append(index)
         else:
             groups.append([index])
@@ -102,7 +113,7 @@ def fetch(rows: pa.Table, config: FetchConfig) -> tuple[list[bytes | None], pa.A
                 else:
                     data[index] = item
         except Exception as reason:
-            failure = reason if isinstance(reason, InputError) else storage.input_error(reason)
+            failure = _container_error(listed[group[0]]["uri"], reason)
             for index in group:
                 if data[index] is None and errors[index] is None:
                     errors[index] = error_value("fetch", failure)
@@ -111,9 +122,289 @@ def fetch(rows: pa.Table, config: FetchConfig) -> tuple[list[bytes | None], pa.A
         for group in groups:
             work(group)
     else:
-        with ThreadPoolExecutor(config.threads, "fetch") as pool:
+        with ThreadPoolExecutor(min(config.threads, len(groups)), "fetch") as pool:
             list(pool.map(work, groups))
     return data, pa.array(errors, ERROR_TYPE)
+
+
+def _pages(source: str, suffixes: Sequence[str]) -> Iterator[pa.Table]:
+    """Pages of `storage.LISTING` of one source."""
+    try:
+        if _GLOB.search(source) and not storage.exists(source):
+            yield from _matching_glob(storage.canonical(source))
+        elif storage.is_folder(source):
+            for page in storage.walk(source):
+                yield _with_suffix(page, suffixes)
+        elif not storage.exists(source):
+            raise RequestError(f"source {source!r}: no such file or folder")
+        elif (listed := _manifest(source)) is not None:
+            yield from listed
+        else:
+            yield _listing([storage.stat(source)])
+    except PermissionError as reason:
+        raise RequestError(f"source {source!r}: not allowed to read it") from reason
+    except OSError as reason:
+        raise RequestError(f"source {source!r}: the store failed to list it ({type(reason).__name__})") from reason
+
+
+def _matching_glob(pattern: str) -> Iterator[pa.Table]:
+    scheme, separator, path = pattern.partition("://")
+    path = path if separator else pattern
+    literal = path[: cast("re.Match[str]", _GLOB.search(path)).start()]
+    folder, _, begins = literal.rpartition("/")
+    if separator and not folder:
+        raise RequestError(f"source {pattern!r}: a glob must name its bucket")
+    root = f"{scheme}://{folder}" if separator else folder or "/"
+    expression = re.compile(_glob_expression(path))
+    if not storage.is_folder(root):
+        raise RequestError(f"source {pattern!r}: no such folder as {root!r}")
+    found = False
+    strip = len(scheme) + 3 if separator else 0
+    for page in storage.walk(root, begins):
+        keep = [bool(expression.fullmatch(uri[strip:])) for uri in page["uri"].to_pylist()]
+        if any(keep):
+            found = True
+            yield page.filter(pa.array(keep))
+    if not found:
+        raise RequestError(f"source {pattern!r}: nothing matches")
+
+
+def _glob_expression(pattern: str) -> str:
+    """A regular expression for a glob: ``**/`` any folders, ``**`` anything, ``*`` and ``?`` no slash, ``[...]``."""
+    pieces, position = [], 0
+    for match in re.finditer(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]", pattern):
+        pieces.append(re.escape(pattern[position : match.start()]))
+        token = match[0]
+        fixed = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+        pieces.append(fixed.get(token) or "[" + token[1:-1].replace("\\", "\\\\").replace("!", "^", 1) + "]")
+        position = match.end()
+    return "(?s)" + "".join(pieces) + re.escape(pattern[position:])
+
+
+def _with_suffix(page: pa.Table, suffixes: Sequence[str]) -> pa.Table:
+    """Objects whose name ends in a suffix, perhaps before a compression's; and those that could not be looked at."""
+    endings = "|".join(re.escape(suffix) for suffix in suffixes)
+    pattern = rf"(?:{endings})(?:{'|'.join(re.escape(item) for item in COMPRESSIONS)})?\z"
+    options = pc.MatchSubstringOptions(pattern, ignore_case=True)
+    matches = pc.call_function("match_substring_regex", [page["uri"]], options)
+    return page.filter(pc.call_function("or", [matches, pc.call_function("equal", [page["etag"], pa.scalar("")])]))
+
+
+def _expanded(pages: Iterable[pa.Table], suffixes: Sequence[str]) -> Iterator[pa.Table]:
+    """One row for each object, or for each record or file in it where the object is a container."""
+
+    def containers() -> Iterator[pa.Table | dict[str, Any]]:
+        for page in pages:
+            kinds = np.array([_container(uri) is not None for uri in page["uri"].to_pylist()], bool)
+            kinds &= page["etag"].to_numpy() != ""  # without one, fetching says what is wrong
+            if not kinds.any():
+                yield page
+                continue
+            for start, end in _stretches(kinds):
+                if kinds[start]:
+                    yield from page.slice(start, end - start).to_pylist()
+                else:
+                    yield page.slice(start, end - start)
+
+    def expand(item: pa.Table | dict[str, Any]) -> Iterator[pa.Table]:
+        return iter([_objects(item)]) if isinstance(item, pa.Table) else _members(item, suffixes)
+
+    def begin(item: pa.Table | dict[str, Any]) -> tuple[pa.Table | None, Iterator[pa.Table]]:
+        results = expand(item)
+        return next(results, None), results  # only the first page is made ahead, so that memory stays bounded
+
+    for first, rest in ordered(begin, containers(), _LIST_THREADS):
+        if first is not None:
+            yield first
+            yield from rest
+
+
+def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
+    """[start, end) of runs of equal flags."""
+    edges = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1).tolist(), len(flags)]
+    return list(itertools.pairwise(edges))
+
+
+def _objects(page: pa.Table) -> pa.Table:
+    count = page.num_rows
+    columns: dict[str, Any] = {name: page[name] for name in LISTING.names}
+    columns["format"] = pa.array(["object"] * count)
+    return pa.table([columns.get(field.name, pa.nulls(count, field.type)) for field in ENTRIES], schema=ENTRIES)
+
+
+def _members(row: dict[str, Any], suffixes: Sequence[str]) -> Iterator[pa.Table]:
+    """The entries of a container; one failed entry where it cannot be read to its end."""
+    kind = _container(row["uri"])
+    listing = {_LINES: _lines, _PARQUET: _parquet_rows}.get(str(kind))
+    try:
+        yield from listing(row) if listing else _tar_files(row, suffixes)
+    except _BROKEN as reason:
+        failure = error_value("list", _container_error(row["uri"], reason))
+        yield _table([row | {"format": "object", "error": failure}])
+
+
+def _lines(row: dict[str, Any]) -> Iterator[pa.Table]:
+    held: list[dict[str, Any]] = []
+    with _open(row["uri"]) as file:
+        start = 0
+        for number, line in enumerate(file, 1):
+            end = start + len(line)
+            if line.strip():
+                extra = {"member": str(number), "size": len(line), "format": "json", "start": start, "end": end}
+                held.append(row | extra)
+            start = end
+            if len(held) == CHUNK_ROWS:
+                yield _table(held)
+                held = []
+    if held:
+        yield _table(held)
+
+
+def _parquet_rows(row: dict[str, Any]) -> Iterator[pa.Table]:
+    with storage.open_file(row["uri"]) as file:
+        parquet = pq.ParquetFile(file)
+        column = _parquet_column(parquet.schema_arrow)
+        if column is None:
+            allowed = ", ".join(("text", *BYTES_COLUMNS))
+            failure = InputError("bad_archive", f"the Parquet file has none of the columns {allowed}")
+            yield _table([row | {"format": "object", "error": error_value("list", failure)}])
+            return
+        count = parquet.metadata.num_rows
+    shared = row | {"format": "json" if column == "text" else "object", "size": row["size"] // max(1, count)}
+    for start in range(0, count, CHUNK_ROWS):
+        numbers = range(start, min(start + CHUNK_ROWS, count))
+        yield _table([shared | {"member": str(number + 1), "start": number} for number in numbers])
+
+
+def _tar_files(row: dict[str, Any], suffixes: Sequence[str]) -> Iterator[pa.Table]:
+    """Files in a tar archive whose names end in a suffix; of two of one name, the last, as tar has it."""
+    found: dict[str, dict[str, Any]] = {}
+    mode: Any = "r:" if _is_plain_tar(row["uri"]) else "r|"
+    with _open(row["uri"]) as file, tarfile.open(fileobj=file, mode=mode, encoding="utf-8") as archive:
+        while (item := archive.next()) is not None:
+            if item.isreg() and item.name.lower().endswith(tuple(suffixes)) and _container(item.name) is None:
+                start = item.offset_data
+                extra = {"member": item.name, "size": item.size, "start": start, "end": start + item.size}
+                found[item.name] = row | {"format": "object"} | extra
+            cast("Any", archive).members = []  # else they pile up
+    rows = list(found.values())
+    for start in range(0, len(rows), CHUNK_ROWS):
+        yield _table(rows[start : start + CHUNK_ROWS])
+
+
+def _parquet_column(schema: pa.Schema) -> str | None:
+    """The column of a Parquet file that holds its inputs."""
+    if "text" in schema.names:
+        return "text"
+    for name in BYTES_COLUMNS:
+        if name in schema.names:
+            kind = schema.field(name).type
+            if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+                kind = kind.field("bytes").type
+            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                return name
+    return None
+
+
+def _manifest(uri: str) -> Iterator[pa.Table] | None:
+    """Pages of what a manifest names, or None where the object is none."""
+    name = uri.lower()
+    try:
+        if name.endswith(".csv"):
+            with storage.open_file(uri) as file:
+                table = pyarrow.csv.read_csv(file)
+            if "uri" not in table.column_names:
+                raise RequestError(f"manifest {uri!r} must have a column 'uri', got {', '.join(table.column_names)}")
+            return _named(uri, iter([table]))
+        if name.endswith(".parquet"):
+            with storage.open_file(uri) as file:
+                names = pq.ParquetFile(file).schema_arrow.names
+            if "uri" not in names or "text" in names or any(column in names for column in BYTES_COLUMNS):
+                return None
+            return _named(uri, _parquet_batches(uri, [item for item in ("uri", "etag", "size") if item in names]))
+        if name.endswith(".jsonl"):
+            with storage.open_file(uri) as file:
+                first = _record(file.readline())
+            if not isinstance(first, dict) or "uri" not in first or "text" in first:
+                return None
+            return _named(uri, _json_batches(uri))
+    except (pa.ArrowException, ValueError) as reason:
+        if isinstance(reason, RequestError):
+            raise
+        if name.endswith(".csv"):
+            raise RequestError(f"manifest {uri!r} cannot be read") from reason
+    return None  # or a broken container of documents: it gets its row
+
+
+def _record(line: bytes) -> Any:
+    try:
+        return json.loads(line or b"null")
+    except ValueError:
+        return None
+
+
+def _parquet_batches(uri: str, columns: list[str]) -> Iterator[pa.Table]:
+    with storage.open_file(uri) as file:
+        for batch in pq.ParquetFile(file).iter_batches(CHUNK_ROWS, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+def _json_batches(uri: str) -> Iterator[pa.Table]:
+    held: list[dict[str, Any]] = []
+    with storage.open_file(uri) as file:
+        for line in file:
+            if line.strip():
+                record = _record(line)
+                held.append(record if isinstance(record, dict) else {})
+            if len(held) == CHUNK_ROWS:
+                yield _json_table(held)
+                held = []
+    yield _json_table(held)
+
+
+def _json_table(records: list[dict[str, Any]]) -> pa.Table:
+    has_version = bool(records) and all(isinstance(item.get("etag"), str) and item.get("size") for item in records)
+    names = ("uri", "etag", "size") if has_version else ("uri",)
+    return pa.table({name: [item.get(name) for item in records] for name in names})
+
+
+def _named(manifest: str, batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Pages of the objects that a manifest names; each is looked at unless the manifest says its tag and size."""
+    wrong = f"manifest {manifest!r}: every 'uri' must be a string that is not empty"
+    try:
+        for batch in batches:
+            uris = batch["uri"].to_pylist()
+            if any(not isinstance(uri, str) or not uri for uri in uris):
+                raise RequestError(wrong)
+            if {"etag", "size"} <= set(batch.column_names) and not batch["etag"].null_count:
+                tags = zip(uris, batch["size"].to_pylist(), batch["etag"].to_pylist(), strict=True)
+                yield _listing([storage.Object(storage.canonical(uri), size or 0, str(tag)) for uri, size, tag in tags])
+                continue
+            with ThreadPoolExecutor(_STAT_THREADS, "stat") as pool:
+                yield _listing(list(pool.map(_look, uris)))
+    except pa.ArrowException as reason:
+        raise RequestError(f"manifest {manifest!r} cannot be read") from reason
+
+
+def _look(uri: str) -> storage.Object:
+    try:
+        return storage.stat(uri)
+    except (OSError, RequestError):
+        return storage.Object(storage.canonical(uri), 0, "")  # fetching it will say what is wrong
+
+
+def _listing(objects: list[storage.Object]) -> pa.Table:
+    return pa.table({name: [getattr(item, name) for item in objects] for name in LISTING.names}, schema=LISTING)
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.table({name: [row.get(name) for row in rows] for name in ENTRIES.names}, schema=ENTRIES)
+
+
+def _read_together(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two entries are in one container that is read in one go."""
+    both = one["uri"] == other["uri"] and one["member"] is not None and other["member"] is not None
+    return both and not _is_plain_tar(one["uri"])
 
 
 def _fetch_group(
@@ -125,11 +416,24 @@ def _fetch_group(
         return
     group.sort(key=lambda index: listed[index]["start"] or 0)  # compressed files are read forward only
     if first["member"] is None:
-        yield group[0], _fetch_object(first["uri"], first["etag"], config.max_bytes)
+        yield group[0], _fetch_object(first["uri"], first["etag"], config)
+        return
+    if _is_plain_tar(first["uri"]):
+        yield (
+            group[0],
+            storage.fetch(
+                first["uri"],
+                first["etag"],
+                config.max_bytes,
+                first["start"],
+                first["end"],
+                deadline_s=config.deadline_s,
+            ),
+        )
         return
     if storage.stat(first["uri"]).etag != first["etag"]:  # offsets of the old file would cut the new one anywhere
         raise InputError("changed", "the file changed after it was listed")
-    if _is_parquet(first["uri"]):
+    if _container(first["uri"]) == _PARQUET:
         yield from _fetch_parquet_rows(listed, group)
         return
     with _open(first["uri"]) as file:
@@ -150,173 +454,85 @@ def _fetch_group(
             yield index, line
 
 
-def _fetch_object(uri: str, etag: str, max_bytes: int) -> bytes:
-    data = storage.fetch(uri, etag or None, max_bytes)
+def _fetch_object(uri: str, etag: str, config: FetchConfig) -> bytes:
+    data = storage.fetch(uri, etag or None, config.max_bytes, deadline_s=config.deadline_s)
     if not uri.endswith(COMPRESSIONS):
         return data
     try:
         with _decompress(uri, io.BytesIO(data)) as file:
-            plain = file.read(max_bytes + 1)
+            plain = file.read(config.max_bytes + 1)
     except (OSError, EOFError, zstandard.ZstdError) as reason:
         raise InputError("bad_archive", "the compressed data are broken") from reason
-    if len(plain) > max_bytes:
-        raise InputError("too_large", f"more than the limit of {max_bytes} bytes after decompression")
+    if len(plain) > config.max_bytes:
+        raise InputError("too_large", f"more than the limit of {config.max_bytes} bytes after decompression")
     return plain
 
 
-def _fetch_parquet_rows(listed: list[dict[str, Any]], group: list[int]) -> Iterator[tuple[int, bytes]]:
-    fs, path = storage.filesystem(listed[group[0]]["uri"])
-    with fs.open(path, "rb") as file:
+def _fetch_parquet_rows(listed: list[dict[str, Any]], group: list[int]) -> Iterator[tuple[int, bytes | InputError]]:
+    with storage.open_file(listed[group[0]]["uri"]) as file:
         parquet = pq.ParquetFile(file)
-        columns = [name for name in ("text", "doc_id", "paragraphs") if name in parquet.schema_arrow.names]
+        names = parquet.schema_arrow.names
+        inputs = _parquet_column(parquet.schema_arrow)
+        columns = [name for name in _RECORD_COLUMNS if name in names] if inputs == "text" else [str(inputs)]
         wanted = {listed[index]["start"]: index for index in group}
         row = 0
         for number in range(parquet.metadata.num_row_groups):
             rows = parquet.metadata.row_group(number).num_rows
             if any(row <= start < row + rows for start in wanted):
-                records = parquet.read_row_group(number, columns=columns).to_pylist()
-                for offset, record in enumerate(records):
-                    if row + offset in wanted:
-                        yield wanted[row + offset], json.dumps(_plain_record(record), ensure_ascii=False).encode()
+                position = row
+                for batch in parquet.iter_batches(256, row_groups=[number], columns=columns):
+                    inside = [position + offset for offset in range(batch.num_rows) if position + offset in wanted]
+                    for start, record in zip(
+                        inside, batch.take([start - position for start in inside]).to_pylist(), strict=True
+                    ):
+                        yield wanted[start], _record_bytes(record, str(inputs))
+                    position += batch.num_rows
             row += rows
 
 
-def _plain_record(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if value is not None}
-
-
-def _matching(objects: Iterable[storage.Object], suffixes: Sequence[str]) -> Iterator[storage.Object]:
-    for item in objects:
-        name = item.uri.rsplit("/", 1)[-1].lower()
-        for compression in COMPRESSIONS:
-            name = name.removesuffix(compression)
-        if not item.etag or name.endswith(tuple(suffixes)):  # without a tag: could not be looked at, so it gets a row
-            yield item
-
-
-def _expand(objects: Iterable[storage.Object]) -> Iterator[dict[str, Any]]:
-    """One row for each object, or for each record where the object is a container."""
-    for item in objects:
-        row = {"uri": item.uri, "member": None, "etag": item.etag, "size": item.size, "format": "object"}
-        name = item.uri.lower()
-        if not item.etag:  # could not be looked at; fetching it will say why
-            yield row
-        elif _is_parquet(name):
-            yield from _parquet_rows(row)
-        elif name.removesuffix(".gz").removesuffix(".zst").endswith(".jsonl"):
-            yield from _lines(row)
-        else:
-            yield row
-
-
-def _lines(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    try:
-        with _open(row["uri"]) as file:
-            start = 0
-            for number, line in enumerate(file, 1):
-                end = start + len(line)
-                if line.strip():
-                    yield row | {
-                        "member": str(number),
-                        "size": len(line),
-                        "format": "json",
-                        "start": start,
-                        "end": end,
-                    }
-                start = end
-    except (OSError, EOFError, zstandard.ZstdError) as reason:
-        failure = _container_error(row["uri"], reason)
-        yield row | {"format": "json", "error": error_value("list", failure)}
-
-
-def _parquet_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    fs, path = storage.filesystem(row["uri"])
-    try:
-        with fs.open(path, "rb") as file:
-            parquet = pq.ParquetFile(file)
-            if "text" not in parquet.schema_arrow.names:
-                failure = InputError("bad_archive", "the Parquet file has no column 'text'")
-                yield row | {"error": error_value("list", failure)}
-                return
-            rows = parquet.metadata.num_rows
-            mean = row["size"] // max(1, rows)
-            for number in range(rows):
-                yield row | {"member": str(number + 1), "size": mean, "format": "json", "start": number}
-    except (OSError, pa.ArrowException) as reason:
-        failure = _container_error(row["uri"], reason)
-        yield row | {"error": error_value("list", failure)}
+def _record_bytes(record: dict[str, Any], column: str) -> bytes | InputError:
+    if column == "text":
+        present = {key: value for key, value in record.items() if value is not None}
+        return json.dumps(present, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    value = record[column]
+    value = value["bytes"] if isinstance(value, dict) else value
+    return InputError("empty", f"the row has nothing in column {column!r}") if value is None else cast("bytes", value)
 
 
 def _container_error(uri: str, reason: BaseException) -> InputError:
     known = storage.input_error(reason)
-    if known.code != "unreadable" or not (uri.endswith(COMPRESSIONS) or _is_parquet(uri)):
+    if isinstance(reason, InputError) or known.code != "unreadable":
         return known
-    return InputError("bad_archive", "the file that holds the records is broken")
+    if uri.endswith(COMPRESSIONS) or _container(uri) in (_PARQUET, _TAR):
+        return InputError("bad_archive", "the file that holds the records is broken")
+    return known
 
 
-def _manifest_uris(uri: str) -> list[str] | None:
-    """The ``uri`` column when the object is a manifest, else None."""
+def _container(uri: str) -> str | None:
+    """What kind of container an object is, by its name."""
     name = uri.lower()
-    manifest = name.endswith(".csv")  # other files may be documents; these are known by their column
-    fs, path = storage.filesystem(uri)
-    try:
-        if _is_parquet(name):
-            with fs.open(path, "rb") as file:
-                parquet = pq.ParquetFile(file)
-                if "uri" not in parquet.schema_arrow.names or "text" in parquet.schema_arrow.names:
-                    return None
-                column = parquet.read(columns=["uri"])["uri"].to_pylist()
-        elif name.endswith(".csv"):
-            with fs.open(path, "rb") as file:
-                table = pyarrow.csv.read_csv(file)
-            if "uri" not in table.column_names:
-                raise RequestError(f"manifest {uri!r} must have a column 'uri', got {', '.join(table.column_names)}")
-            column = table["uri"].to_pylist()
-        elif name.endswith(".jsonl"):
-            with fs.open(path, "rb") as file:
-                first = json.loads(file.readline() or b"null")
-                if not isinstance(first, dict) or "uri" not in first or "text" in first:
-                    return None
-                manifest = True
-                column = [first["uri"], *(json.loads(line).get("uri") for line in file if line.strip())]
-        else:
-            return None
-    except (pa.ArrowException, OSError, ValueError, AttributeError) as reason:
-        if isinstance(reason, RequestError):
-            raise
-        if manifest:
-            raise RequestError(f"manifest {uri!r} cannot be read") from reason
-        return None  # a broken container of documents: it gets its row
-    if any(not isinstance(item, str) or not item for item in column):
-        raise RequestError(f"manifest {uri!r}: every 'uri' must be a string that is not empty")
-    return column
+    if name.endswith(".parquet"):
+        return _PARQUET
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    kinds = {".jsonl": _LINES, ".tar": _TAR, ".tgz": _TAR}
+    return next((kind for suffix, kind in kinds.items() if name.endswith(suffix)), None)
 
 
-def _stat_all(uris: Sequence[str]) -> Iterator[storage.Object]:
-    def look(uri: str) -> storage.Object:
-        try:
-            return storage.stat(uri)
-        except (OSError, RequestError):
-            return storage.Object(storage.canonical(uri), 0, "")
-
-    with ThreadPoolExecutor(16, "stat") as pool:
-        seen: set[str] = set()
-        for item in pool.map(look, uris):
-            if item.uri not in seen:  # a manifest may name an input twice; it is one input
-                seen.add(item.uri)
-                yield item
+def _is_plain_tar(uri: str) -> bool:
+    return uri.lower().endswith(".tar")
 
 
 def _open(uri: str) -> BinaryIO:
     """A container's plain bytes as a file that can seek forward."""
-    fs, path = storage.filesystem(uri)
-    return _decompress(uri, fs.open(path, "rb"))
+    return _decompress(uri, storage.open_file(uri))
 
 
 def _decompress(uri: str, file: BinaryIO) -> BinaryIO:
-    if uri.endswith(".gz"):
+    name = uri.lower()
+    if name.endswith((".gz", ".tgz")):
         return cast("BinaryIO", gzip.GzipFile(fileobj=file))
-    if uri.endswith(".zst"):
+    if name.endswith(".zst"):
         reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
         return cast("BinaryIO", io.BufferedReader(_Forward(reader)))  # type: ignore[arg-type]
     return file
@@ -352,7 +568,3 @@ class _Forward(io.RawIOBase):
         count = self._reader.readinto(buffer)
         self._position += count
         return count
-
-
-def _is_parquet(uri: str) -> bool:
-    return uri.lower().endswith(".parquet")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -26,6 +27,7 @@ from pipeline.config import check
 from pipeline.distributed import table
 from pipeline.distributed.session import cluster_size
 from pipeline.distributed.source import FetchConfig, fetch
+from pipeline.distributed.watch import Watch
 from pipeline.errors import InputError
 from pipeline.task import ERROR_TYPE, INPUT_SCHEMA, Task, error_value
 
@@ -47,6 +49,9 @@ RECEIPT = pa.schema(
 )
 STAGES = ("fetch", "prepare", "predict", "encode", "write")
 
+#: Columns of the rows that are good, and for every row its error or None.
+_Done = tuple[list[pa.Table], list[dict[str, str] | None]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
@@ -60,11 +65,14 @@ class StreamConfig:
     """Most rows in one task, and so in one part file."""
     block_bytes: int = 64 << 20
     """Most listed bytes in one task."""
+    deadline_s: float = 120.0
+    """Seconds that one input may take in one stage after its download; then its worker is ended and it fails."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
 
     def __post_init__(self) -> None:
         for name in ("batch_rows", "block_rows", "block_bytes"):
             check(self, name, getattr(self, name) >= 1, "be at least 1")
+        check(self, "deadline_s", self.deadline_s > 0, "be positive")
         check(self, "actors", self.actors is None or self.actors >= 1, "be at least 1, or null")
 
 
@@ -80,6 +88,8 @@ class Work:
     schema: pa.Schema
     run_id: str
     stream: StreamConfig
+    board: Any = None
+    """See `pipeline.distributed.watch`; None: nobody watches."""
 
 
 def settings_digest(task: Task, stream: StreamConfig) -> str:
@@ -185,23 +195,50 @@ class _Timer:
         self._block.seconds[self._stage] += time.perf_counter() - self._start
 
 
-def _prepare(block: _Block, work: Work) -> None:
+def _prepare(block: _Block, work: Work, watch: Watch) -> None:
     with _Timer(block, "fetch"):
         data, errors = fetch(block.entries, work.stream.fetch)
         inputs = {"data": data, "format": block.entries["format"], "label": [None] * len(data)}
         block.keep(pa.table(inputs, schema=INPUT_SCHEMA), errors)
-    with _Timer(block, "prepare"):
-        prepared = work.task.prepare(block.columns)
-        block.keep(prepared.drop_columns(["error"]), prepared["error"])
+    _each_slice(block, work, watch, "prepare", lambda rows: _prepared(work.task, rows))
 
 
-def _predict(block: _Block, work: Work, model: torch.nn.Module, device: torch.device) -> None:
-    rows = work.stream.batch_rows
-    results, errors = [], []
-    with _Timer(block, "predict"), torch.inference_mode():
-        for start in range(0, block.columns.num_rows, rows):
-            batch = block.columns.slice(start, rows)
-            done, failed = _divided(batch, "predict", lambda part: work.task.predict(model, part, device))
+def _prepared(task: Task, rows: pa.Table) -> _Done:
+    prepared = task.prepare(rows)
+    errors = cast("list[dict[str, str] | None]", prepared["error"].to_pylist())
+    good = pa.array([error is None for error in errors], pa.bool_())
+    return [prepared.drop_columns(["error"]).filter(good)], errors
+
+
+def _predict(block: _Block, work: Work, watch: Watch, model: torch.nn.Module, device: torch.device) -> None:
+    with torch.inference_mode():
+        _each_slice(block, work, watch, "predict", lambda rows: _all_good(work.task.predict(model, rows, device)))
+
+
+def _all_good(rows: pa.Table) -> _Done:
+    return [rows], [None] * rows.num_rows
+
+
+def _each_slice(
+    block: _Block,
+    work: Work,
+    watch: Watch,
+    stage: str,
+    run: Callable[[pa.Table], _Done],
+) -> None:
+    """``run`` a stage on some rows at a time, under the eyes of the watch; on each row alone if that is careful."""
+    size = 1 if watch.careful else work.stream.batch_rows
+    results: list[pa.Table] = []
+    errors: list[dict[str, str] | None] = []
+    with _Timer(block, stage):
+        for start in range(0, block.columns.num_rows, size):
+            position = int(block.good[start])
+            known = watch.failure(position) if watch.careful else None
+            if known is not None:
+                errors.append(error_value(*known))
+                continue
+            with watch.slice(stage, position):
+                done, failed = _divided(block.columns.slice(start, size), stage, run)
             results += done
             errors += failed
     _keep_results(block, results, errors)
@@ -216,12 +253,10 @@ def _keep_results(block: _Block, results: list[pa.Table], errors: list[dict[str,
     block.columns = found
 
 
-def _divided(
-    batch: pa.Table, stage: str, run: Callable[[pa.Table], pa.Table]
-) -> tuple[list[pa.Table], list[dict[str, str] | None]]:
+def _divided(batch: pa.Table, stage: str, run: Callable[[pa.Table], _Done]) -> _Done:
     """``run`` on a batch; one that fails is halved until the guilty row is alone, and only that row fails."""
     try:
-        return [run(batch)], [None] * batch.num_rows
+        return run(batch)
     except Exception as reason:
         if batch.num_rows > 1:
             middle = batch.num_rows // 2
@@ -234,15 +269,11 @@ def _divided(
         return [], [error_value(stage, error)]
 
 
-def _write(block: _Block, work: Work) -> pa.Table:
-    with _Timer(block, "encode"):
-        encoded, errors = [], []
-        if len(block.good):
-            encoded, errors = _divided(block.columns, "encode", work.task.encode)
-        _keep_results(block, encoded, errors)
-        if not encoded:
-            block.columns = work.task.schema.empty_table()
-        rows = block.scattered()
+def _write(block: _Block, work: Work, watch: Watch) -> pa.Table:
+    _each_slice(block, work, watch, "encode", lambda rows: _all_good(work.task.encode(rows)))
+    if not len(block.good):
+        block.columns = work.task.schema.empty_table()
+    rows = block.scattered()
     with _Timer(block, "write"):
         count = block.entries.num_rows
         columns = {name: block.entries[name] for name in table.KEY_COLUMNS.names}
@@ -280,9 +311,9 @@ class _Model:
         if self.device.type == "cpu":
             torch.set_num_threads(1)
 
-    def __call__(self, block: _Block, work: Work) -> None:
+    def __call__(self, block: _Block, work: Work, watch: Watch) -> None:
         with self.lock:
-            _predict(block, work, self.model, self.device)
+            _predict(block, work, watch, self.model, self.device)
 
 
 class _Preparing:
@@ -291,7 +322,8 @@ class _Preparing:
 
     def __call__(self, entries: pa.Table) -> pa.Table:
         block = _Block(entries)
-        _prepare(block, self._work)
+        with _watched(block, self._work, "prepare") as watch:
+            _prepare(block, self._work, watch)
         return block.to_table()
 
 
@@ -301,7 +333,8 @@ class _Predicting:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         block = _Block.from_table(rows)
-        self._model(block, self._work)
+        with _watched(block, self._work, "predict") as watch:
+            self._model(block, self._work, watch)
         return block.to_table()
 
 
@@ -310,7 +343,9 @@ class _Writing:
         self._work = work
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        return _write(_Block.from_table(rows), self._work)
+        block = _Block.from_table(rows)
+        with _watched(block, self._work, "encode") as watch:
+            return _write(block, self._work, watch)
 
 
 class _AllStages:
@@ -319,9 +354,19 @@ class _AllStages:
 
     def __call__(self, entries: pa.Table) -> pa.Table:
         block = _Block(entries)
-        _prepare(block, self._work)
-        self._model(block, self._work)
-        return _write(block, self._work)
+        with _watched(block, self._work, "all") as watch:
+            _prepare(block, self._work, watch)
+            self._model(block, self._work, watch)
+            return _write(block, self._work, watch)
+
+
+@contextmanager
+def _watched(block: _Block, work: Work, operator: str) -> Iterator[Watch]:
+    ordinals = block.entries["ordinal"]
+    name = f"{operator} {ordinals[0].as_py()} {ordinals[-1].as_py()} {len(ordinals)}"
+    watch = Watch(work.board, name, work.stream.deadline_s)
+    yield watch
+    watch.end()
 
 
 def uncommitted(receipts_seen: Iterable[dict[str, Any]], committed: np.ndarray) -> list[dict[str, Any]]:

@@ -7,10 +7,12 @@ rules are in the README under "The table".
 from __future__ import annotations
 
 import json
+import random
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.transaction import AddAction, RemoveAction, Transaction
 
 from pipeline import storage
+from pipeline.distributed.lease import LeaseLost
 from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, KeySet, keys
+from pipeline.distributed.parallel import ordered
 from pipeline.errors import RequestError
 from pipeline.task import ERROR_TYPE
 
@@ -29,6 +33,10 @@ KEY_COLUMNS = pa.schema([("uri", pa.string()), ("member", pa.string()), ("etag",
 PROVENANCE_COLUMNS = pa.schema(
     [("model", pa.string()), ("settings", pa.string()), ("run_id", pa.string()), ("error", ERROR_TYPE)]
 )
+_LEASE = "parquetry-lease"  # the application whose transactions are the numbers of leases
+_COMMIT_ATTEMPTS = 6
+_THREADS = 16
+_WHOLE_BYTES = 4 << 20  # parts up to this size are read in one request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +66,7 @@ class Table:
         """Open or describe it; nothing is written before `create`. `RequestError` if it has other columns."""
         self.uri = storage.join(sink, "table")
         self.schema = schema
+        self._lease: int | None = None
         self._options = storage.delta_options(self.uri)
         self._delta = _open(self.uri, self._options)
         if self._delta is not None:
@@ -70,7 +79,7 @@ class Table:
         """Make the empty table if there is none."""
         if self._delta is None:
             if storage.is_local(self.uri):
-                storage.filesystem(self.uri)[0].makedirs(self.uri, exist_ok=True)
+                Path(self.uri).mkdir(parents=True, exist_ok=True)
             self._delta = DeltaTable.create(
                 self.uri,
                 schema=self.schema.remove_metadata(),
@@ -78,6 +87,15 @@ class Table:
                 mode="ignore",
                 storage_options=self._options,
             )
+
+    def fence(self, lease: int, run_id: str) -> None:
+        """From now on only runs with this lease's number, or a higher one, can commit.
+
+        A commit of its own says so, before the table is read: a run that lost its lease meets it, whatever version of
+        the table it has seen (the Delta protocol's transaction identifiers). `LeaseLost` if this number is the lower.
+        """
+        self._lease = lease
+        self._transact([], run_id)
 
     def last_run_id(self) -> str:
         """The run that made the newest commit, or an empty string."""
@@ -95,8 +113,6 @@ class Table:
 
     def commit(self, add: Sequence[Part], remove: Sequence[Part] = (), *, run_id: str) -> None:
         """Make parts visible, and others invisible, in one transaction."""
-        assert self._delta is not None, "create() first"
-        self._delta.update_incremental()
         if remove:
             # delta-rs accepts a Remove of a path that is not in the log without a word.
             known = {part.path for part in self._parts()}
@@ -107,24 +123,64 @@ class Table:
             for part in add
         ]
         actions += [RemoveAction(part.path, True, now, part.size, {"model": part.model}) for part in remove]
-        self._delta.create_write_transaction(
-            actions,
-            mode="append",
-            schema=self.schema.remove_metadata(),
-            partition_by=["model"],
-            commit_properties=CommitProperties(custom_metadata={"run_id": run_id}),
-        )
-        self._delta.update_incremental()
+        self._transact(actions, run_id)
 
-    def done(self, model: str, settings: str, *, retry_errors: bool) -> KeySet:
-        """The inputs (`VERSION_KEY`) with a row of this model and these settings; failed ones too unless retried."""
-        found = []
+    def _transact(self, actions: list[AddAction | RemoveAction], run_id: str) -> None:
+        """One commit, or `LeaseLost`. A commit whose answer was lost is looked for, and not made twice."""
+        assert self._delta is not None, "create() first"
+        token = uuid.uuid4().hex
+        transactions = None if self._lease is None else [Transaction(_LEASE, self._lease)]
+        for attempt in range(1, _COMMIT_ATTEMPTS + 1):
+            try:
+                self._delta.update_incremental()
+                self._check_lease()
+                self._delta.create_write_transaction(
+                    actions,
+                    mode="append",
+                    schema=self.schema.remove_metadata(),
+                    partition_by=["model"],
+                    commit_properties=CommitProperties(
+                        custom_metadata={"run_id": run_id, "commit": token}, app_transactions=transactions
+                    ),
+                )
+                self._delta.update_incremental()
+                return
+            except (DeltaError, OSError):
+                if self._has_landed(token):
+                    return
+                self._check_lease()
+                if attempt == _COMMIT_ATTEMPTS:
+                    raise
+                time.sleep(random.uniform(0, 0.2 * 2**attempt))
+
+    def _check_lease(self) -> None:
+        assert self._delta is not None
+        newest = self._delta.transaction_version(_LEASE)
+        if self._lease is not None and newest is not None and newest > self._lease:
+            raise LeaseLost(f"lease {newest} has taken the table over from lease {self._lease}")
+
+    def _has_landed(self, token: str) -> bool:
+        assert self._delta is not None
+        try:
+            self._delta.update_incremental()
+            return any(entry.get("commit") == token for entry in self._delta.history(20))
+        except (DeltaError, OSError):
+            return False
+
+    def done(self, model: str, settings: str) -> tuple[KeySet, KeySet]:
+        """The inputs (`VERSION_KEY`) with a row of this model and these settings: the sound ones, the failed ones."""
+        sound, failed = [], []
         for _, rows in self._scan(model):
-            mine = _equal(rows["settings"], settings)
-            if retry_errors:
-                mine &= rows["error"].is_null().to_numpy()
-            found.append(keys(rows.filter(pa.array(mine)), VERSION_KEY))
-        return KeySet(found)
+            mine = rows.filter(pa.array(_equal(rows["settings"], settings)))
+            version, is_sound = keys(mine, VERSION_KEY), mine["error"].is_null().to_numpy()
+            sound.append(version[is_sound])
+            failed.append(version[~is_sound])
+        return KeySet(sound), KeySet(failed)
+
+    def inputs(self) -> tuple[KeySet, KeySet]:
+        """All inputs that have a row, and their versions (`INPUT_KEY`, `VERSION_KEY`), of any model and settings."""
+        found = [(keys(rows, INPUT_KEY), keys(rows, VERSION_KEY)) for _, rows in self._scan()]
+        return KeySet([item[0] for item in found]), KeySet([item[1] for item in found])
 
     def supersede(self, listed: KeySet, current: KeySet, *, model: str, settings: str, run_id: str) -> int:
         """Remove the rows of ``listed`` inputs (`INPUT_KEY`) that are not their current row; return how many.
@@ -134,19 +190,32 @@ class Table:
         anew by our own writer, because delta-rs drops the metadata that makes a mask a picture.
         """
         keep = self._rows_to_keep(listed, current, model, settings)
-        add, remove, removed = [], [], 0
-        for part in self._parts():
-            kept = keep[part.path]
-            if kept.all():
-                continue
-            remove.append(part)
-            removed += int((~kept).sum())
-            if kept.any():
-                rows = self._read(part).filter(pa.array(kept))
-                add.append(write_part(self.uri, rows, run_id, part.model))
+        remove = [part for part in self._parts() if not keep[part.path].all()]
+
+        def rewrite(part: Part) -> Part | None:
+            if not keep[part.path].any():
+                return None
+            rows = self._read(part).filter(pa.array(keep[part.path]))
+            return write_part(self.uri, rows, run_id, part.model)
+
+        add = [part for part in ordered(rewrite, remove, _THREADS) if part is not None]
         if remove:
             self.commit(add, remove, run_id=run_id)
-        return removed
+        return sum(int((~keep[part.path]).sum()) for part in remove)
+
+    def remove_orphans(self, run_ids: Iterable[str]) -> int:
+        """Delete the part files of these runs that no commit has made visible. Not for runs that are still going on."""
+        visible = {part.path for part in self._parts()}
+        models = [name for name in storage.names(self.uri) if name.startswith("model=")]
+        pages = (
+            page
+            for run_id in run_ids
+            for model in models
+            for page in storage.walk(storage.join(self.uri, model), f"{run_id}-")
+        )
+        return _delete(
+            uri for page in pages for uri in page["uri"].to_pylist() if uri[len(self.uri) + 1 :] not in visible
+        )
 
     def _rows_to_keep(self, listed: KeySet, current: KeySet, model: str, settings: str) -> dict[str, np.ndarray]:
         keep: dict[str, np.ndarray] = {}
@@ -174,21 +243,17 @@ class Table:
     def _scan(self, model: str | None = None) -> Iterator[tuple[Part, pa.Table]]:
         """The key and provenance columns of every committed part (of one model)."""
         columns = ["uri", "member", "etag", "settings", "run_id", "error"]
-        for part in self._parts():
-            if model is None or part.model == model:
-                yield part, self._read(part, columns)
+        parts = [part for part in self._parts() if model is None or part.model == model]
+        yield from ordered(lambda part: (part, self._read(part, columns)), parts, _THREADS)
 
     def _parts(self) -> list[Part]:
-        if self._delta is None:
-            return []
-        actions = pa.table(self._delta.get_add_actions(flatten=True))
-        columns = ("path", "size_bytes", "num_records", "partition.model")
-        values = zip(*(actions[name].to_pylist() for name in columns), strict=True)
-        return [Part(path=path, size=size, rows=rows, model=model) for path, size, rows, model in values]
+        return [] if self._delta is None else _parts(self._delta)
 
     def _read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
-        fs, path = storage.filesystem(storage.join(self.uri, part.path))
-        with fs.open(path, "rb") as file:
+        uri = storage.join(self.uri, part.path)
+        if part.size <= _WHOLE_BYTES:
+            return pq.ParquetFile(pa.BufferReader(storage.read(uri))).read(columns)
+        with storage.open_file(uri) as file:
             return pq.ParquetFile(file).read(columns)
 
 
@@ -216,6 +281,22 @@ def open_delta(sink: str) -> DeltaTable:
     return delta
 
 
+def parts_of(sink: str) -> list[Part]:
+    """The committed part files of a sink's table, as its log describes them."""
+    return _parts(open_delta(sink))
+
+
+def vacuum(sink: str) -> int:
+    """Delete every file below the table that no version of it names; how many. Not while a run is going on."""
+    delta, uri = open_delta(sink), storage.join(sink, "table")
+    named = {part.path for part in _parts(delta)}
+    # What a later version removed stays for readers of the earlier ones.
+    named.update(delta.vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False))
+    models = [name for name in storage.names(uri) if name.startswith("model=")]
+    pages = (page for model in models for page in storage.walk(storage.join(uri, model)))
+    return _delete(found for page in pages for found in page["uri"].to_pylist() if found[len(uri) + 1 :] not in named)
+
+
 def current_rows(rows: pa.Table) -> pa.Table:
     """Of several rows of one input, the newest run's. What a reader needs after ``--superseded keep``."""
     newest_first = rows.sort_by([("run_id", "descending")])
@@ -231,6 +312,21 @@ def _open(uri: str, options: dict[str, str]) -> DeltaTable | None:
         return None
     except DeltaError as reason:
         raise RequestError(f"the table at {uri} cannot be opened") from reason
+
+
+def _parts(delta: DeltaTable) -> list[Part]:
+    actions = pa.table(delta.get_add_actions(flatten=True))
+    columns = ("path", "size_bytes", "num_records", "partition.model")
+    values = zip(*(actions[name].to_pylist() for name in columns), strict=True)
+    return [Part(path=path, size=size, rows=rows, model=model) for path, size, rows, model in values]
+
+
+def _delete(uris: Iterable[str]) -> int:
+    def delete(uri: str) -> int:
+        storage.delete(uri)
+        return 1
+
+    return sum(ordered(delete, uris, _THREADS))
 
 
 def _equal(column: pa.ChunkedArray, value: str) -> np.ndarray:

@@ -164,11 +164,12 @@ def _claim(plan: Plan) -> dict[str, Any] | None:
 def _run_storage(out: str) -> tuple[str, Any]:
     """Where Ray Train keeps its own state, as a path and a filesystem that Arrow understands."""
     folder = storage.join(out, "ray")
-    fs, path = storage.filesystem(folder)
     if storage.is_local(out):
-        return path, None
+        return folder, None
+    import fsspec
     import pyarrow.fs
 
+    fs, path = fsspec.core.url_to_fs(folder)
     return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -61,3 +62,17 @@ def overlay(image: np.ndarray, mask: np.ndarray, palette: Palette, opacity: floa
 
 def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def mask_problem(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with the mask of a table's row, or None: it must decode to the row's size and pixel counts."""
+    try:
+        mask = decode_mask(row["mask"]["bytes"])
+    except Exception as reason:
+        return f"the mask does not decode ({type(reason).__name__})"
+    if mask.shape != (row["height"], row["width"]):
+        return f"the mask is {mask.shape[0]} x {mask.shape[1]}, the row says {row['height']} x {row['width']}"
+    counts = row["class_pixels"]
+    if np.bincount(mask.ravel(), minlength=len(counts)).tolist() != counts:
+        return "class_pixels are not those of the mask"
+    return None

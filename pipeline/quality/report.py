@@ -104,8 +104,7 @@ def _examples(parts: Sequence[str], run_id: str, count: int) -> tuple[list[dict[
     for part in parts:
         if f"/{run_id}-" not in part:
             continue
-        fs, path = storage.filesystem(part)
-        with fs.open(path, "rb") as file:
+        with storage.open_file(part) as file:
             rows = pq.ParquetFile(file).read().to_pylist()
         failed += [row for row in rows if row["error"] is not None]
         done += [row for row in rows if row["error"] is None]

@@ -55,7 +55,7 @@ def add_documents(
 ) -> None:
     """Documents with the boundaries that were found."""
     by_key = {(row["uri"], row["member"]): row for row in rows if row["error"] is None}
-    for chunk in entries(source, suffixes):
+    for chunk in entries([source], suffixes):
         data, _ = fetch(chunk, FetchConfig())
         for listed, content in zip(chunk.to_pylist(), data, strict=True):
             row = by_key.get((listed["uri"], listed["member"]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -107,3 +108,17 @@ def render_html(text: str, paragraphs: Sequence[tuple[int, int, float]], truth: 
         name = ' class="extra"' if extra else ""
         lines.append(f"<p{name}><small>{score:.2f}</small> {body}</p>")
     return "\n".join(lines)
+
+
+def paragraphs_problem(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with the paragraphs of a table's row, or None: they must tile the text, all of them."""
+    spans, position = row["paragraphs"], 0
+    if len(spans) != row["num_paragraphs"]:
+        return f"{len(spans)} paragraphs, num_paragraphs says {row['num_paragraphs']}"
+    for span in spans:
+        if not position == span["start"] < span["end"]:
+            return f"a paragraph [{span['start']}, {span['end']}) follows one that ends at {position}"
+        if not 0 <= span["score"] <= 1:
+            return f"the score {span['score']} is no probability"
+        position = span["end"]
+    return None if position == row["num_chars"] else f"paragraphs end at {position}, the text at {row['num_chars']}"

@@ -58,13 +58,16 @@ def run(source: Path, model: str, sink: Path, *, stream: dict[str, Any] | None =
     job = Run(
         task=TASK,
         package=described,
-        source=str(source),
+        sources=[str(source)],
         sink=str(sink),
         config=RunConfig(**settings),
         stream=StreamConfig(**{"actors": 1, "batch_rows": 4, "block_rows": 8} | (stream or {})),
         say=lambda _: None,
     )
-    job.execute()
+    try:
+        job.execute()
+    finally:
+        job.finish("done", 0)
     return job
 
 

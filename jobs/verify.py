@@ -1,0 +1,50 @@
+"""Verify: whether a table is complete, single and sound; and remove what no version of it needs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.cli import DONE, FAILED, main, say
+from pipeline import storage
+from pipeline.distributed import lease
+from pipeline.distributed.table import vacuum
+from pipeline.quality.audit import audit
+from pipeline.storage import StorageConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Verify a table: every input one row, every mask and paragraph sound, every file as the log says. Exits with 1 and
+    names what is wrong."""
+
+    sink: str
+    """Where the table is."""
+    vacuum: bool = False
+    """Also delete files that no version of the table names. Refused while a run holds the sink."""
+    lease_s: float = 30.0
+    """For vacuum: a run on another machine that has not renewed its lease for so many seconds is taken for dead."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+
+
+def work(settings: Verify) -> dict[str, Any]:
+    summary: dict[str, Any] = {"table": storage.join(settings.sink, "table")}
+    say(f"reading {summary['table']}")
+    summary |= audit(settings.sink).summary()
+    if settings.vacuum:
+        held = lease.acquire(settings.sink, f"vacuum-{os.getpid()}", settings.lease_s)
+        try:
+            summary["vacuumed"] = vacuum(settings.sink)
+        finally:
+            held.release()
+        say(f"{summary['vacuumed']} files deleted that no version of the table names")
+    for name, problem in summary["problems"].items():
+        say(f"{problem['count']} {name}: {problem['meaning']}, such as {'; '.join(problem['examples'][:3])}")
+    sound = not summary["problems"]
+    error = {} if sound else {"error": f"the table is not sound: {', '.join(summary['problems'])}"}
+    return summary | error | {"status": "sound" if sound else "not sound", "exit_code": DONE if sound else FAILED}
+
+
+if __name__ == "__main__":
+    main(Verify, work)

@@ -1,0 +1,224 @@
+"""Audit: whether a table is what it promises, from its files, its log, and the listings of the runs that made it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, KeySet, keys
+from pipeline.distributed.parallel import ordered
+from pipeline.distributed.table import Part, parts_of
+from pipeline.errors import ERROR_CODES
+from pipeline.images.outputs import mask_problem
+from pipeline.text.outputs import paragraphs_problem
+
+EXAMPLES = 10
+_THREADS = 8
+
+#: What can be wrong, and what it means.
+PROBLEMS = {
+    "missing_file": "the log names a file that is not there or cannot be read",
+    "wrong_count": "a file has other rows or bytes than the log says",
+    "lost": "an input of a finished run has no row",
+    "doubled": "one run made two rows of one input",
+    "stale": "the row of an input is older than a finished run that listed it otherwise",
+    "superseded": "an older row of an input is left after a run that removes them",
+    "unknown_model": "a row names a model and settings that no run used",
+    "bad_error": "a row is neither done nor failed, both, or fails with an unlisted code",
+    "bad_mask": "a mask does not decode, or is not what its row says",
+    "bad_paragraphs": "paragraphs do not tile their document, or are not what their row says",
+}
+
+
+@dataclass
+class Audit:
+    rows: int = 0
+    inputs: int = 0
+    done: int = 0
+    failed: int = 0
+    runs: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, problem: str, names: list[str], count: int | None = None) -> None:
+        assert problem in PROBLEMS, problem
+        self.counts[problem] += len(names) if count is None else count
+        room = EXAMPLES - len(self.examples[problem])
+        self.examples[problem] += names[: max(0, room)]
+
+    def summary(self) -> dict[str, Any]:
+        problems = {
+            name: {"count": self.counts[name], "meaning": PROBLEMS[name], "examples": self.examples[name]}
+            for name in PROBLEMS
+            if self.counts[name]
+        }
+        counted = {name: getattr(self, name) for name in ("rows", "inputs", "done", "failed", "runs")}
+        return {**counted, "problems": problems}
+
+
+@dataclass
+class _Found:
+    """What one part says."""
+
+    input: np.ndarray
+    version: np.ndarray
+    run: np.ndarray
+    failed: np.ndarray
+    kinds: set[tuple[str, str]]
+    problems: list[tuple[str, str]]
+
+
+def audit(sink: str) -> Audit:
+    """Read everything once. `RequestError` where there is no table."""
+    found = Audit()
+    parts = parts_of(sink)
+    runs = _runs(sink)
+    known = {(run["config"]["digest"], run["config"]["settings"]) for run in runs if run["config"]}
+    seen: list[_Found] = []
+    for part, item in ordered(lambda part: (part, _look(sink, part)), parts, _THREADS):
+        if item is None:
+            found.add("missing_file", [part.path])
+            continue
+        for problem, name in item.problems:
+            found.add(problem, [name])
+        for kind in item.kinds - known:
+            found.add("unknown_model", [f"{part.path}: model {kind[0]}, settings {kind[1]}"])
+        item.problems, item.kinds = [], set()
+        seen.append(item)
+    _compare(found, seen, [run for run in runs if run["done"]], storage.join(sink, "runs"))
+    return found
+
+
+def _look(sink: str, part: Part) -> _Found | None:
+    where = storage.join(sink, "table", part.path)
+    try:
+        data = storage.read(where)
+        rows = pq.ParquetFile(pa.BufferReader(data)).read()
+    except (OSError, pa.ArrowException):
+        return None
+    problems = []
+    if len(data) != part.size or rows.num_rows != part.rows:
+        said = f"{part.rows} rows and {part.size} bytes"
+        problems.append(
+            ("wrong_count", f"{part.path}: {rows.num_rows} rows and {len(data)} bytes, the log says {said}")
+        )
+    kind = "mask" if "mask" in rows.column_names else "paragraphs" if "paragraphs" in rows.column_names else None
+    content = rows.drop_columns([name for name in ("embedding",) if name in rows.column_names])
+    for number in range(rows.num_rows):
+        row = content.slice(number, 1).to_pylist()[0]
+        problem = _row_problem(row, kind)
+        if problem is not None:
+            name = row["uri"] if row["member"] is None else f"{row['uri']} #{row['member']}"
+            problems.append((problem[0], f"{name}: {problem[1]}"))
+    pairs = set(zip(rows["model"].to_pylist(), rows["settings"].to_pylist(), strict=True))
+    return _Found(
+        keys(rows, INPUT_KEY),
+        keys(rows, VERSION_KEY),
+        np.asarray(rows["run_id"].to_pylist(), str),
+        ~rows["error"].is_null().to_numpy(),
+        pairs,
+        problems,
+    )
+
+
+def _row_problem(row: dict[str, Any], kind: str | None) -> tuple[str, str] | None:
+    error = row["error"]
+    if error is not None and error["code"] not in ERROR_CODES:
+        return "bad_error", f"code {error['code']!r}"
+    if kind is None:
+        return None
+    if (row[kind] is None) != (error is not None):
+        return "bad_error", f"error is {error}, {kind} is {'there' if row[kind] is not None else 'not there'}"
+    if error is not None:
+        return None
+    problem = mask_problem(row) if kind == "mask" else paragraphs_problem(row)
+    return None if problem is None else (f"bad_{kind}", problem)
+
+
+def _compare(found: Audit, seen: list[_Found], runs: list[dict[str, Any]], folder: str) -> None:
+    """The rows against each other and against the listings of finished runs, newest first."""
+    inputs = np.concatenate([item.input for item in seen]) if seen else np.empty((0, 2), np.uint64)
+    versions = np.concatenate([item.version for item in seen]) if seen else np.empty((0, 2), np.uint64)
+    run = np.concatenate([item.run for item in seen]) if seen else np.empty(0, str)
+    failed = np.concatenate([item.failed for item in seen]) if seen else np.empty(0, bool)
+    order = np.lexsort((run, inputs[:, 1], inputs[:, 0]))
+    inputs, versions, run, failed = inputs[order], versions[order], run[order], failed[order]
+    same_input = (inputs[1:] == inputs[:-1]).all(1)
+    twice = same_input & (run[1:] == run[:-1])
+    if twice.any():
+        found.add("doubled", [f"run {name}" for name in np.unique(run[1:][twice])], int(twice.sum()))
+    newest = np.append(~same_input, True) if len(inputs) else np.empty(0, bool)
+    found.rows, found.inputs = len(inputs), int(newest.sum())
+    found.failed = int(failed[newest].sum())
+    found.done = found.inputs - found.failed
+    found.runs = len(runs)
+    current = {"inputs": inputs[newest], "versions": versions[newest], "run": run[newest]}
+    rows_of = np.diff(np.append(np.flatnonzero(np.append(True, ~same_input)), len(inputs))) if len(inputs) else []
+    several = KeySet([current["inputs"][np.asarray(rows_of) > 1]])
+    checked: list[np.ndarray] = []
+    for item in sorted(runs, key=lambda item: item["name"], reverse=True):
+        listed, tags, names = _manifest(storage.join(folder, item["name"], "manifest"))
+        mine = ~KeySet(checked).contains(listed)
+        listed, tags, names = listed[mine], tags[mine], names[mine]
+        checked.append(listed)
+        where = _positions(current["inputs"], listed)
+        lost = where < 0
+        found.add("lost", names[lost].tolist())
+        where, listed, tags, names = where[~lost], listed[~lost], tags[~lost], names[~lost]
+        is_later = current["run"][where] > item["name"]
+        stale = ~is_later & (current["versions"][where] != tags).any(1)
+        found.add("stale", names[stale].tolist())
+        if item["removes"]:
+            left = several.contains(listed) & ~is_later
+            found.add("superseded", names[left].tolist())
+
+
+def _positions(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each wanted key is in an array of different keys sorted by both halves; -1 where it is not."""
+    both = np.concatenate([sorted_keys, wanted])
+    _, inverse = np.unique(both, axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    place = np.full(len(both), -1)
+    place[inverse[: len(sorted_keys)]] = np.arange(len(sorted_keys))
+    return place[inverse[len(sorted_keys) :]]
+
+
+def _manifest(folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Input keys, version keys and names of what a run listed."""
+    inputs, versions, names = [np.empty((0, 2), np.uint64)], [np.empty((0, 2), np.uint64)], [np.empty(0, object)]
+    for shard in storage.names(folder):
+        rows = pq.read_table(pa.BufferReader(storage.read(storage.join(folder, shard))), columns=list(VERSION_KEY))
+        inputs.append(keys(rows, INPUT_KEY))
+        versions.append(keys(rows, VERSION_KEY))
+        pairs = zip(rows["uri"].to_pylist(), rows["member"].to_pylist(), strict=True)
+        named = np.empty(rows.num_rows, object)
+        named[:] = [uri if member is None else f"{uri} #{member}" for uri, member in pairs]
+        names.append(named)
+    return np.concatenate(inputs), np.concatenate(versions), np.concatenate(names)
+
+
+def _runs(sink: str) -> list[dict[str, Any]]:
+    folder = storage.join(sink, "runs")
+    runs = []
+    for name in storage.names(folder):
+        config = _json(storage.join(folder, name, "config.json"))
+        summary = _json(storage.join(folder, name, "summary.json"))
+        removes = bool(config) and config["run"]["superseded"] == "remove"
+        runs.append(
+            {"name": name, "config": config, "done": bool(summary) and summary["exit_code"] == 0, "removes": removes}
+        )
+    return runs
+
+
+def _json(uri: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(storage.read(uri))
+    except (OSError, ValueError):
+        return None

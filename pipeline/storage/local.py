@@ -1,0 +1,155 @@
+"""Files of this machine."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as stat_module
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+
+from pipeline.storage.base import LISTING, Object, Store, StoreError
+
+_PAGE = 4096
+_NOT_A_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+class LocalStore(Store):
+    def stat(self, uri: str) -> Object:
+        return _object(uri, os.stat(uri))
+
+    def is_folder(self, uri: str) -> bool:
+        return os.path.isdir(uri)
+
+    def names(self, uri: str) -> list[str]:
+        try:
+            return sorted(os.listdir(uri))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def read(self, uri: str) -> bytes:
+        with open(uri, "rb") as file:
+            return file.read()
+
+    def get(
+        self, uri: str, etag: str | None, max_bytes: int, timeout_s: float, start: int | None, end: int | None
+    ) -> bytes:
+        try:
+            # Not blocking: opening a named pipe would wait for a writer that never comes.
+            with open(os.open(uri, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat_module.S_ISREG(status.st_mode):
+                    raise StoreError("unreadable", "the path is not a file")
+                if etag is not None and _etag(status) != etag:
+                    raise StoreError("changed", "the file changed after it was listed")
+                first, last = start or 0, status.st_size if end is None else end
+                if last - first > max_bytes:
+                    raise StoreError("too_large", f"{last - first} bytes, more than the limit of {max_bytes}")
+                file.seek(first)
+                return file.read(last - first)
+        except FileNotFoundError as reason:
+            raise StoreError("not_found", "the object is not there") from reason
+        except PermissionError as reason:
+            raise StoreError("forbidden", "the store refuses to read the object") from reason
+        except MemoryError as reason:
+            raise StoreError("out_of_memory", "not enough memory to hold the object") from reason
+        except (OSError, ValueError) as reason:
+            no_file = isinstance(reason, OSError) and reason.errno in _NOT_A_FILE
+            message = "the path is not a file" if no_file else "the store failed to read the object"
+            raise StoreError("unreadable", message) from reason
+
+    def write(self, uri: str, data: bytes) -> None:
+        temporary = _written(uri, data)
+        try:
+            os.replace(temporary, uri)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def create(self, uri: str, data: bytes) -> bool:
+        temporary = _written(uri, data)
+        try:
+            os.link(temporary, uri)  # fails if there is one, and shows the whole content at once
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+
+    def delete(self, uri: str) -> None:
+        try:
+            os.remove(uri)
+        except FileNotFoundError:
+            return
+
+    def walk(self, uri: str, begins: str) -> Iterator[pa.Table]:
+        """Folder by folder in name order. What cannot be looked at is listed without a tag, so that it gets a row."""
+        page: list[Object] = []
+        for item in _walk(uri, frozenset(), begins):
+            page.append(item)
+            if len(page) == _PAGE:
+                yield _page(page)
+                page = []
+        if page:
+            yield _page(page)
+
+    def open(self, uri: str) -> BinaryIO:
+        return cast("BinaryIO", open(uri, "rb"))
+
+
+def _written(uri: str, data: bytes) -> str:
+    """The data in a new file beside ``uri``, whose name is returned."""
+    os.makedirs(os.path.dirname(uri), exist_ok=True)
+    temporary = f"{uri}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+    return temporary
+
+
+def _walk(folder: str, above: frozenset[tuple[int, int]], begins: str = "") -> Iterator[Object]:
+    """What lies below a folder. ``above``: the folders on the way, so that a link to one of them is not followed."""
+    try:
+        status = os.stat(folder)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        # A folder that cannot be opened is one input, so that what it hides is not silently missing.
+        yield Object(folder, 0, "")
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if not entry.name.startswith(begins):
+            continue
+        try:
+            status = entry.stat()
+        except OSError:  # a broken link
+            yield Object(entry.path, 0, "")
+            continue
+        if stat_module.S_ISDIR(status.st_mode):
+            yield from _walk(entry.path, above | {here})
+        else:
+            yield _object(entry.path, status)
+
+
+def _page(objects: list[Object]) -> pa.Table:
+    columns = {name: [getattr(item, name) for item in objects] for name in LISTING.names}
+    return pa.table(columns, schema=LISTING)
+
+
+def _object(uri: str, status: os.stat_result) -> Object:
+    written = datetime.fromtimestamp(status.st_mtime_ns // 1_000_000 / 1000, UTC)
+    return Object(uri, status.st_size, _etag(status), written)
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"

@@ -1,0 +1,552 @@
+"""Objects of S3 and of whatever speaks its protocol.
+
+Bytes travel through obstore, which takes a tenth of botocore's processor time for a download and a twentieth for a
+listing (``benchmarks/downloads.py``). Credentials, endpoints and regions are found by botocore, so they come from where
+every AWS tool finds them: environment, profile, role. Keys that obstore cannot spell (control characters, empty or dot
+segments) go through botocore, and so does what happens seldom.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import queue
+import re
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO, cast
+
+import botocore.config
+import botocore.exceptions
+import botocore.session
+import obstore
+import pyarrow as pa
+import pyarrow.compute as pc
+from botocore import UNSIGNED
+from obstore import exceptions as failures
+from obstore.store import S3Store as FastStore
+
+from pipeline.errors import RequestError
+from pipeline.storage.base import LISTING, Object, RangeFile, Store, StoreError, with_retries
+
+#: Environment variables of our own, beside the usual AWS ones.
+ADDRESSING, ANONYMOUS = "PARQUETRY_S3_ADDRESSING", "PARQUETRY_S3_ANONYMOUS"
+
+_PATIENCE_S = 120.0  # for one step of whatever is not an input
+_TIMEOUTS_S = (2, 5, 10, 30)
+_RANGE_BYTES = 32 << 20  # larger objects are read in ranges, so that a failure repeats one of them only
+_BUFFER_BYTES = 1 << 20
+_STATUS = re.compile(r"status code: (\d{3})|HTTP status (?:client|server) error \((\d{3})")
+_LAST_CHARACTER = "\U0010ffff"
+_PAGES_BEFORE_SPLIT = 4
+_LISTERS = 8
+
+
+class S3(Store):
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shared: Any = None
+        self._credentials: Any = None
+        self._fast: dict[tuple[str, int], FastStore] = {}
+
+    def stat(self, uri: str) -> Object:
+        bucket, key = split(uri)
+
+        def attempt(timeout_s: float) -> Object:
+            if _spellable(key):
+                with _Translated():
+                    found = obstore.head(self._fast_store(bucket, timeout_s), key)
+                return _object(uri, found["size"], found["e_tag"], found["last_modified"])
+            with _Translated():
+                answer = self._client().head_object(Bucket=bucket, Key=key)
+            return _object(uri, answer["ContentLength"], answer["ETag"], answer["LastModified"])
+
+        return _patiently(attempt)
+
+    def is_folder(self, uri: str) -> bool:
+        bucket, key = split(uri)
+        prefix = f"{key}/" if key else ""
+        if not key:
+            _patiently(lambda _: self._call("head_bucket", Bucket=bucket))
+            return True
+        return bool(
+            _patiently(lambda _: self._call("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1))["KeyCount"]
+        )
+
+    def names(self, uri: str) -> list[str]:
+        bucket, key = split(uri)
+        prefix = f"{key}/" if key else ""
+        names: set[str] = set()
+        token: dict[str, str] = {}
+        while True:
+            page = _patiently(
+                lambda _, token=token: self._call(
+                    "list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **token
+                )
+            )
+            names.update(item["Key"][len(prefix) :] for item in page.get("Contents", ()))
+            names.update(item["Prefix"][len(prefix) : -1] for item in page.get("CommonPrefixes", ()))
+            if not page.get("IsTruncated"):
+                return sorted(names - {""})
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def read(self, uri: str) -> bytes:
+        return _patiently(lambda timeout_s: self.get(uri, None, 1 << 50, timeout_s, None, None))
+
+    def get(
+        self, uri: str, etag: str | None, max_bytes: int, timeout_s: float, start: int | None, end: int | None
+    ) -> bytes:
+        bucket, key = split(uri)
+        with _Translated():
+            data, found, size = self._read(bucket, key, timeout_s, start, end, max_bytes)
+        wanted = etag
+        if wanted is not None and found != wanted:
+            raise StoreError("changed", "the object changed after it was listed")
+        if data is not None:
+            return data
+        if start is None and size > max_bytes:
+            raise StoreError("too_large", f"{size} bytes, more than the limit of {max_bytes}")
+        pieces = []
+        first, last = start or 0, size if end is None else min(end, size)
+        for begin in range(first, last, _RANGE_BYTES):
+            stop = min(begin + _RANGE_BYTES, last)
+            read = functools.partial(self._get_range, uri, found, max_bytes, begin, stop)
+            pieces.append(with_retries(read, timeout_s * 4))
+        return b"".join(pieces)
+
+    def _get_range(self, uri: str, etag: str, max_bytes: int, start: int, end: int, timeout_s: float) -> bytes:
+        return self.get(uri, etag, max_bytes, timeout_s, start, end)
+
+    def write(self, uri: str, data: bytes) -> None:
+        bucket, key = split(uri)
+
+        def attempt(timeout_s: float) -> None:
+            with _Translated():
+                if _spellable(key):
+                    obstore.put(self._fast_store(bucket, timeout_s), key, data)
+                else:
+                    self._client().put_object(Bucket=bucket, Key=key, Body=data)
+
+        _patiently(attempt)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        bucket, key = split(uri)
+        uncertain = False
+
+        def attempt(_: float) -> bool:
+            nonlocal uncertain
+            try:
+                self._call("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+            except _Exists:
+                # An earlier attempt of ours may have arrived although its answer was lost.
+                return uncertain and self.read(uri) == data
+            except StoreError:
+                uncertain = True
+                raise
+            return True
+
+        return _patiently(attempt)
+
+    def delete(self, uri: str) -> None:
+        bucket, key = split(uri)
+        _patiently(lambda _: self._call("delete_object", Bucket=bucket, Key=key))
+
+    def walk(self, uri: str, begins: str) -> Iterator[pa.Table]:
+        """Pages in no particular order: several parts of the keys are listed at the same time."""
+        bucket, key = split(uri)
+        return _Listing(self, bucket, f"{key}/" if key else "", begins).pages()
+
+    def open(self, uri: str) -> BinaryIO:
+        return cast("BinaryIO", io.BufferedReader(RangeFile(self, uri, _PATIENCE_S), _BUFFER_BYTES))
+
+    def endpoint(self) -> str:
+        """Where requests go."""
+        return str(self._client().meta.endpoint_url)
+
+    def region(self) -> str:
+        return str(self._client().meta.region_name)
+
+    def pages_after(self, bucket: str, prefix: str, after: str, exact: bool) -> Iterator[pa.Table]:
+        """Keys with a prefix, after one of them, in order, with columns ``key``, ``etag``, ``size``, ``mtime``.
+
+        ``exact``: not through obstore, which drops slashes at the start of a key.
+        """
+        while True:
+            if not exact and _spellable(prefix.rstrip("/") or "x") and _spellable(after or "x"):
+                stream = obstore.list(
+                    self._fast_store(bucket, _TIMEOUTS_S[-1]),
+                    prefix or None,
+                    offset=after or None,
+                    chunk_size=1000,
+                    return_arrow=True,
+                )
+                try:
+                    for batch in stream:
+                        page = _fast_page(pa.record_batch(batch))
+                        if page.num_rows:
+                            after = page["key"][-1].as_py()
+                            yield page
+                    return
+                except (failures.InvalidPathError, ValueError):
+                    pass  # the next page holds a key that obstore cannot spell
+                except Exception as reason:
+                    translated = _store_error(reason)
+                    if not translated.transient:
+                        raise _os_error(translated) from reason
+            page, more = self._exact_page(bucket, prefix, after)
+            if page.num_rows:
+                after = page["key"][-1].as_py()
+                yield page
+            if not more:
+                return
+
+    def first_after(self, bucket: str, prefix: str, after: str) -> pa.Table:
+        """The first key after ``after``, as a page of one row or none."""
+        return self._exact_page(bucket, prefix, after, limit=1)[0]
+
+    def _exact_page(self, bucket: str, prefix: str, after: str, limit: int = 1000) -> tuple[pa.Table, bool]:
+        start = {"StartAfter": after} if after else {}
+        answer = _patiently(
+            lambda _: self._call("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=limit, **start)
+        )
+        found = answer.get("Contents", ())
+        page = pa.table(
+            {
+                "key": pa.array([item["Key"] for item in found], pa.string()),
+                "etag": pa.array([item["ETag"].strip('"') for item in found], pa.string()),
+                "size": pa.array([item["Size"] for item in found], pa.int64()),
+                "mtime": pa.array([item["LastModified"] for item in found], LISTING.field("mtime").type),
+            }
+        )
+        return page, bool(answer.get("IsTruncated"))
+
+    def _read(
+        self, bucket: str, key: str, timeout_s: float, start: int | None, end: int | None, max_bytes: int
+    ) -> tuple[bytes | None, str, int]:
+        """(data, etag, size); without data where there is too much of it for one request."""
+        ranged = start is not None or end is not None
+        if _spellable(key):
+            options: Any = {"range": (start or 0, end)} if end is not None else {"range": {"offset": start or 0}}
+            answer = obstore.get(self._fast_store(bucket, timeout_s), key, options=options if ranged else None)
+            size, etag = answer.meta["size"], (answer.meta["e_tag"] or "").strip('"')
+            if not ranged and size > min(_RANGE_BYTES, max_bytes):
+                return None, etag, size
+            data = bytes(answer.bytes())
+        else:
+            asked = {"Range": f"bytes={start or 0}-{'' if end is None else end - 1}"} if ranged else {}
+            reply = self._client().get_object(Bucket=bucket, Key=key, **asked)
+            size, etag = reply["ContentLength"], reply["ETag"].strip('"')
+            if not ranged and size > min(_RANGE_BYTES, max_bytes):
+                reply["Body"].close()
+                return None, etag, size
+            data = reply["Body"].read()
+            size = len(data)
+        expected = size if not ranged else (end or size) - (start or 0)
+        if len(data) < expected and not ranged:
+            raise StoreError("timeout", "the store sent less than the whole object", transient=True)
+        return data, etag, size
+
+    def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        """One attempt of a botocore operation."""
+        with _Translated():
+            return getattr(self._client(), operation)(**arguments)
+
+    def _client(self) -> Any:
+        with self._lock:  # making clients is not safe in threads, using them is
+            if self._shared is None:
+                session = botocore.session.Session()
+                style = {"auto": None, "path": "path", "virtual": "virtual"}[os.environ.get(ADDRESSING) or "auto"]
+                config = botocore.config.Config(
+                    connect_timeout=5,
+                    read_timeout=30,
+                    retries={"total_max_attempts": 1},  # `with_retries` does it
+                    max_pool_connections=64,
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                    s3={"addressing_style": style} if style else None,
+                    **({"signature_version": UNSIGNED} if _anonymous() else {}),
+                )
+                try:
+                    client = session.create_client(
+                        "s3", config=config, region_name=session.get_config_variable("region") or "us-east-1"
+                    )
+                except botocore.exceptions.BotoCoreError as reason:
+                    raise RequestError(f"S3 settings: {_without_secrets(reason)}") from reason
+                self._credentials = None if _anonymous() else session.get_credentials()
+                self._shared = client
+            return self._shared
+
+    def _fast_store(self, bucket: str, timeout_s: float) -> FastStore:
+        timeout = max((limit for limit in _TIMEOUTS_S if limit <= timeout_s), default=_TIMEOUTS_S[0])
+        found = self._fast.get((bucket, timeout))
+        if found is None:
+            found = self._fast[bucket, timeout] = self._make_fast(bucket, timeout)
+        return found
+
+    def _make_fast(self, bucket: str, timeout: int) -> FastStore:
+        endpoint = self.endpoint()
+        own = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+        own = own or ".amazonaws.com" not in endpoint
+        style = os.environ.get(ADDRESSING) or "auto"
+        virtual = style == "virtual" or (style == "auto" and not own and "." not in bucket)
+        if virtual:
+            scheme, host = endpoint.split("://", 1)
+            endpoint = f"{scheme}://{bucket}.{host}"
+        access: dict[str, Any] = {"skip_signature": True}
+        if not _anonymous():
+            if self._credentials is None:
+                raise PermissionError("no credentials for S3 in the environment, a profile or a role")
+            access = {"credential_provider": self._provide}
+        return FastStore(
+            bucket,
+            endpoint=endpoint,
+            region=self.region(),
+            virtual_hosted_style_request=virtual,
+            client_options={
+                "allow_http": endpoint.startswith("http://"),
+                "timeout": timedelta(seconds=timeout),
+                "connect_timeout": timedelta(seconds=min(5, timeout)),
+            },
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=timeout)},
+            **access,
+        )
+
+    def _provide(self) -> Any:
+        """Credentials for obstore; asked again in time, since those of a role expire."""
+        frozen = self._credentials.get_frozen_credentials()
+        expires = datetime.now(UTC) + timedelta(minutes=10) if hasattr(self._credentials, "refresh_needed") else None
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": expires,
+        }
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key``."""
+    bucket, _, key = uri.split("://", 1)[1].partition("/")
+    if not bucket:
+        raise RequestError(f"{uri!r} names no bucket")
+    return bucket, key
+
+
+@dataclass
+class _Range:
+    """Keys after one, before another; ``depth``: where characters have been found to differ."""
+
+    after: str
+    until: str | None
+    depth: int
+
+
+class _Listing:
+    """Lists the keys with a prefix by several threads. A thread that finds its range long gives a part of it away, as
+    long as another thread has nothing to do; so a short listing costs no more requests than it must."""
+
+    def __init__(self, store: S3, bucket: str, prefix: str, begins: str) -> None:
+        self._store, self._bucket, self._prefix = store, bucket, prefix
+        # obstore drops a slash at the start of a key.
+        self._exact = not prefix and bool(_patiently(lambda _: self._begins_with_slash()))
+        whole = _Range("", None, len(prefix))
+        if begins:
+            first = prefix + begins
+            before = first[:-1] + (chr(ord(first[-1]) - 1) + _LAST_CHARACTER if ord(first[-1]) > 1 else "")
+            whole = _Range(before, first + _LAST_CHARACTER, len(first))
+        self._ranges = deque([whole])
+        self._busy = 0
+        self._changed = threading.Condition()
+        self._arrived: queue.Queue[pa.Table | BaseException | None] = queue.Queue(maxsize=4 * _LISTERS)
+        self._stopped = threading.Event()
+
+    def pages(self) -> Iterator[pa.Table]:
+        threads = [threading.Thread(target=self._work, name="list", daemon=True) for _ in range(_LISTERS)]
+        for thread in threads:
+            thread.start()
+        ended = 0
+        try:
+            while ended < len(threads):
+                item = self._arrived.get()
+                if item is None:
+                    ended += 1
+                elif isinstance(item, BaseException):
+                    raise item
+                else:
+                    yield self._named(item)
+        finally:
+            self._stopped.set()
+            with self._changed:
+                self._changed.notify_all()
+
+    def _begins_with_slash(self) -> int:
+        answer = self._store._call("list_objects_v2", Bucket=self._bucket, Prefix="/", MaxKeys=1)
+        return int(answer["KeyCount"])
+
+    def _work(self) -> None:
+        try:
+            while (mine := self._next()) is not None:
+                self._list(mine)
+                with self._changed:
+                    self._busy -= 1
+                    self._changed.notify_all()
+            self._put(None)
+        except BaseException as reason:
+            self._put(reason)
+
+    def _next(self) -> _Range | None:
+        with self._changed:
+            while not self._ranges and self._busy and not self._stopped.is_set():
+                self._changed.wait()
+            if not self._ranges or self._stopped.is_set():
+                return None
+            self._busy += 1
+            return self._ranges.popleft()
+
+    def _list(self, mine: _Range) -> None:
+        pages = self._store.pages_after(self._bucket, self._prefix, mine.after, self._exact)
+        for number, page in enumerate(pages, 1):
+            if mine.until is not None:
+                inside = page.filter(pc.call_function("less", [page["key"], pa.scalar(mine.until)]))
+                self._put(inside)
+                if inside.num_rows < page.num_rows:
+                    return
+            else:
+                self._put(page)
+            if self._stopped.is_set():
+                return
+            if number % _PAGES_BEFORE_SPLIT == 0 and not self._ranges and self._busy < _LISTERS:
+                self._give_away(mine, page["key"][-1].as_py())
+
+    def _give_away(self, mine: _Range, last: str) -> None:
+        """Look for a key that differs as early as possible from where we are; another thread begins there."""
+        while mine.depth < len(last):
+            beyond = last[: mine.depth + 1] + _LAST_CHARACTER
+            found = self._store.first_after(self._bucket, self._prefix, beyond)
+            key = found["key"][0].as_py() if found.num_rows else None
+            if key is not None and (mine.until is None or key < mine.until):
+                self._put(found)
+                with self._changed:
+                    self._ranges.append(_Range(key, mine.until, mine.depth))
+                    self._changed.notify()
+                mine.until = key
+                return
+            mine.depth += 1
+
+    def _put(self, item: pa.Table | BaseException | None) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._arrived.put(item, timeout=0.5)
+                return
+            except queue.Full:
+                continue
+
+    def _named(self, page: pa.Table) -> pa.Table:
+        parts = [pa.scalar(f"s3://{self._bucket}/"), page["key"], pa.scalar("")]
+        uris = pc.call_function("binary_join_element_wise", parts)
+        return pa.table([uris, page["etag"], page["size"], page["mtime"]], schema=LISTING)
+
+
+class _Exists(StoreError):
+    """A create-only write met an object."""
+
+
+class _Translated:
+    """Failures of either client inside the block leave it as `StoreError`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, reason: BaseException | None, trace: Any) -> None:
+        if isinstance(reason, Exception) and not isinstance(reason, StoreError | RequestError):
+            raise _store_error(reason) from reason
+
+
+def _store_error(reason: Exception) -> StoreError:
+    if isinstance(reason, FileNotFoundError | failures.NotFoundError):
+        return StoreError("not_found", "the object is not there")
+    if isinstance(
+        reason,
+        PermissionError
+        | failures.PermissionDeniedError
+        | failures.UnauthenticatedError
+        | botocore.exceptions.NoCredentialsError
+        | botocore.exceptions.PartialCredentialsError,
+    ):
+        return StoreError("forbidden", "the store refuses to read the object")
+    if isinstance(reason, MemoryError):
+        return StoreError("out_of_memory", "not enough memory to hold the object")
+    if isinstance(reason, botocore.exceptions.ClientError):
+        code = str(reason.response.get("Error", {}).get("Code", ""))
+        status = int(reason.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code in ("PreconditionFailed", "ObjectAlreadyExists"):
+            return _Exists("changed", "the object exists")
+        return _of_status(status)
+    if isinstance(reason, ValueError | failures.InvalidPathError):
+        return StoreError("unreadable", "the store failed to read the object")
+    found = _STATUS.search(str(reason))
+    return _of_status(int(found[1] or found[2]) if found else 0)
+
+
+def _of_status(status: int) -> StoreError:
+    if status == 404:
+        return StoreError("not_found", "the object is not there")
+    if status in (401, 403):
+        return StoreError("forbidden", "the store refuses to read the object")
+    if 400 <= status < 500 and status not in (408, 409, 425, 429):
+        return StoreError("unreadable", "the store failed to read the object")
+    throttled = status in (429, 503)
+    return StoreError("timeout", "the store did not answer in time", transient=True, throttled=throttled)
+
+
+def _patiently(attempt: Any) -> Any:
+    """With retries, and with the errors that a caller outside the stream expects."""
+    try:
+        return with_retries(attempt, _PATIENCE_S)
+    except _Exists:
+        raise
+    except StoreError as reason:
+        raise _os_error(reason) from reason
+
+
+def _os_error(reason: StoreError) -> OSError:
+    kinds: dict[str, type[OSError]] = {
+        "not_found": FileNotFoundError,
+        "forbidden": PermissionError,
+        "timeout": TimeoutError,
+    }
+    return kinds.get(reason.code, OSError)(reason.message)
+
+
+def _spellable(key: str) -> bool:
+    """Whether obstore can name this key without changing it."""
+    return key.isprintable() and all(part not in ("", ".", "..") for part in key.split("/"))
+
+
+def _fast_page(batch: pa.RecordBatch) -> pa.Table:
+    page = pa.table(batch)
+    tags = pc.fill_null(page["e_tag"].cast(pa.string()), "")
+    return pa.table(
+        {
+            "key": page["path"].cast(pa.string()),
+            "etag": pc.call_function("utf8_trim", [tags], pc.TrimOptions('"')),
+            "size": page["size"].cast(pa.int64()),
+            "mtime": page["last_modified"].cast(LISTING.field("mtime").type, safe=False),
+        }
+    )
+
+
+def _object(uri: str, size: int, etag: str | None, mtime: datetime) -> Object:
+    return Object(uri, int(size), (etag or "").strip('"'), mtime)
+
+
+def _anonymous() -> bool:
+    return os.environ.get(ANONYMOUS) == "1"
+
+
+def _without_secrets(reason: BaseException) -> str:
+    """botocore's own words for wrong settings; they name settings and files, never keys."""
+    return " ".join(str(reason).split())
