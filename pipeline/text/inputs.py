@@ -28,7 +28,7 @@ _CLOSERS = "\"'”’»›)\\]}*_"
 # A stop, perhaps closing marks, white space; or a stop that needs no white space after it; or a colon or dash, which
 # ends a sentence before speech only ("he said:-- "Come in."").
 _STOP = re.compile(
-    rf"(?P<stop>[.!?…؟۔।॥]+)(?P<closed>[{_CLOSERS}]*)\s+"
+    rf"(?<![.!?…؟۔।॥])(?P<stop>[.!?…؟۔।॥]++)(?P<closed>[{_CLOSERS}]*+)\s++"
     r"|[。！？｡]+[」』”’）》】\"']*\s*"
     rf"|(?:(?<=[^\s.!?…]):|--|[—–])[{_CLOSERS}]*\s+(?=[\"'“‘«(\[\d]|[^\W\d_a-z])"
 )
@@ -47,7 +47,10 @@ _ABBREVIATION = re.compile(
 def decode_text(data: bytes) -> tuple[str, str]:
     """The text of a file and its encoding: that of its byte order mark (which is no part of the text), else UTF-8.
 
-    Raises `InputError`: ``empty`` (no bytes, or nothing but white space), ``not_text``, ``bad_encoding``.
+    Nothing is guessed: Latin-1 is ``bad_encoding`` unless it is ASCII, UTF-16 without a mark is ``not_text`` or
+    ``bad_encoding``, and nothing is replaced, so that offsets are those of the file. Line ends stay as they are. A mark
+    inside of the text is a character of it. Raises `InputError`: ``empty`` (no bytes, or nothing but white space),
+    ``not_text``, ``bad_encoding``.
     """
     if not data:
         raise InputError("empty", "the file has no bytes")
@@ -99,10 +102,11 @@ def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
     if not text:
         return np.empty((0, 2), np.int64)
     first = len(text) - len(text.lstrip())
-    starts = {match.end() for match in _STOP.finditer(text) if _ends_sentence(text, match)}
-    starts.update(match.end() for match in _BLANK_LINE.finditer(text))
-    inner = sorted(start for start in starts if first < start < len(text))
-    edges = np.array([0, *inner, len(text)], np.int64)
+    # Arrays, since Python numbers would take twenty times the text's memory where sentences are short.
+    stops = np.fromiter((match.end() for match in _STOP.finditer(text) if _ends_sentence(text, match)), np.int64)
+    breaks = np.fromiter((match.end() for match in _BLANK_LINE.finditer(text)), np.int64)
+    starts = np.union1d(stops, breaks)
+    edges = np.concatenate([[0], starts[(starts > first) & (starts < len(text))], [len(text)]])
     if (np.diff(edges) > max_chars).any():
         edges = np.array(_cut_long(text, edges.tolist(), max_chars), np.int64)
     return np.stack([edges[:-1], edges[1:]], axis=1)
@@ -148,10 +152,10 @@ def _cut_long(text: str, edges: list[int], max_chars: int) -> list[int]:
     cut = [0]
     for edge in edges[1:]:
         while edge - cut[-1] > max_chars:
-            start, latest = cut[-1], cut[-1] + max_chars
-            # The last white space of the piece; the cut comes after it.
-            space = next((i for i in range(latest - 1, start + max_chars // 2, -1) if text[i].isspace()), latest - 1)
-            cut.append(space + 1)
+            # After the last white space of the second half, if there is one.
+            half = text[cut[-1] + max_chars // 2 + 1 : cut[-1] + max_chars]
+            last = half.rsplit(None, 1)[-1] if half.strip() and not half[-1].isspace() else ""
+            cut.append(cut[-1] + max_chars - (len(last) if len(last) < len(half) else 0))
         cut.append(edge)
     return cut
 
