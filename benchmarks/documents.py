@@ -1,7 +1,7 @@
 """Paragraph boundaries in books: train on the books of split train, find the breaks in those of split val.
 
 The paragraphs of each chapter are joined by one space, so nothing but the words says where they were. A tenth of the
-training chapters is held out to choose weights and threshold by; val chooses nothing. F1 counts
+training chapters is held out to choose the weights by; val chooses nothing. F1 counts
 boundaries over all documents, but not the start of the document, from the offsets in the table. Resumable.
 """
 

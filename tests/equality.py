@@ -22,9 +22,13 @@ def assert_equal_tables(one: str, other: str) -> None:
     left, right = table_rows(one), table_rows(other)
     assert [_key(row) for row in left] == [_key(row) for row in right]
     for mine, theirs in zip(left, right, strict=True):
-        for name in mine:
-            if name != "run_id":
-                _assert_equal(name, mine[name], theirs[name])
+        assert_equal_rows(mine, theirs)
+
+
+def assert_equal_rows(mine: dict[str, Any], theirs: dict[str, Any], ignored: tuple[str, ...] = ("run_id",)) -> None:
+    for name in mine:
+        if name not in ignored:
+            _assert_equal(name, mine[name], theirs[name])
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str | None, str]:

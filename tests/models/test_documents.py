@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,20 +60,22 @@ def test_a_window_does_not_depend_on_its_batch(layers: int) -> None:
     config = SentenceTaggerConfig(buckets=64, dense_features=2, width=8, hidden=8, layers=layers)
     model = SentenceTagger(config).eval()
     windows = [window(sentences, seed) for seed, sentences in enumerate([5, 1, 17, 9])]
-    alone = [model(**w)[0] for w in windows]
+    alone = [model(**w)[:, 0] for w in windows]
     for extra in (0, 3):
         together = model(**padded(windows, extra))
         for row, expected in enumerate(alone):
-            torch.testing.assert_close(together[row, : len(expected)], expected, atol=1e-6, rtol=1e-5)
-            assert not together[row, len(expected) :].any()
+            sentences = expected.shape[1]
+            torch.testing.assert_close(together[:, row, :sentences], expected, atol=1e-6, rtol=1e-5)
+            assert not together[:, row, sentences:].any()
 
 
 def test_both_directions_and_every_input_matter() -> None:
     torch.manual_seed(0)
     model = SentenceTagger(SMALL).eval()
     with torch.no_grad():  # fresh tables are nearly zero, and so is their influence
-        model.content.weight *= 50
-        model.frame.weight *= 50
+        for name, weight in model.named_parameters():
+            if name.endswith(("content.weight", "frame.weight")):
+                weight *= 50
     base = window(6, 3)
     base["counts"][:] = 2
     base["content"] = torch.arange(1, 13, dtype=torch.int32)[None]
@@ -84,13 +87,41 @@ def test_both_directions_and_every_input_matter() -> None:
 
 
 def test_the_mean_of_a_bag_is_what_it_says() -> None:
-    model = SentenceTagger(SMALL).eval()
+    member = SentenceTagger(SMALL).eval().members[0]
     content, counts = torch.tensor([[3, 5, 9, 0], [7, 0, 0, 0]]), torch.tensor([[2, 0, 1], [1, 0, 0]])
     # Stored at a scale of 0.02, with a gain of 5.
-    table = model.content.weight * 0.1
-    bags = model._bags(content, counts)
+    table = member.content.weight * 0.1
+    bags = member._bags(content, counts)
     torch.testing.assert_close(bags[0], torch.stack([(table[3] + table[5]) / 2, torch.zeros(8), table[9]]))
     torch.testing.assert_close(bags[1], torch.stack([table[7], torch.zeros(8), torch.zeros(8)]))
+
+
+def test_members_differ() -> None:
+    torch.manual_seed(0)
+    model = SentenceTagger(replace(SMALL, members=3, dropout=0.5))
+    batch = padded([window(sentences, seed) for seed, sentences in enumerate([5, 9])])
+    logits = model(**batch)
+    assert logits.shape == (3, 2, 9)
+    torch.testing.assert_close(logits, torch.stack([member(**batch) for member in model.members]))
+    assert not torch.allclose(logits[0], logits[1])
+    # With the same weights they still drop other values.
+    for member in model.members[1:]:
+        member.load_state_dict(model.members[0].state_dict())
+    assert torch.equal(*model(**batch)[:2])
+    first, second, third = model(**batch, seeds=torch.tensor([7, 8]))
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(second, third)
+
+
+def test_what_a_window_loses_does_not_depend_on_its_batch() -> None:
+    torch.manual_seed(0)
+    model = SentenceTagger(replace(SMALL, members=2, dropout=0.5))
+    windows = [window(9, seed) for seed in range(4)]
+    seeds = torch.arange(4)
+    together = model(**padded(windows), seeds=seeds)
+    for half in (slice(0, 2), slice(2, 4)):
+        apart = model(**padded(windows[half]), seeds=seeds[half])
+        torch.testing.assert_close(together[:, half], apart, atol=1e-6, rtol=1e-5)
 
 
 def test_it_learns_a_tiny_set() -> None:
@@ -101,10 +132,10 @@ def test_it_learns_a_tiny_set() -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(60):
         optimizer.zero_grad()
-        F.binary_cross_entropy_with_logits(model(**batch), truth).backward()
+        F.binary_cross_entropy_with_logits(model(**batch).mean(0), truth).backward()
         optimizer.step()
     inside = torch.arange(12) < batch["lengths"][:, None]
-    assert ((model(**batch) > 0) == (truth > 0))[inside].all()
+    assert ((model(**batch).mean(0) > 0) == (truth > 0))[inside].all()
 
 
 def test_starting_from_another_tagger() -> None:
@@ -123,3 +154,5 @@ def test_settings_are_checked() -> None:
         SentenceTaggerConfig(dropout=1.0)
     with pytest.raises(RequestError, match=r"SentenceTaggerConfig.layers must be at least 1, got 0"):
         SentenceTaggerConfig(layers=0)
+    with pytest.raises(RequestError, match=r"SentenceTaggerConfig.members must be at least 1, got 0"):
+        SentenceTaggerConfig(members=0)

@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 def model(seed: int = 0) -> SentenceTagger:
     torch.manual_seed(seed)
-    return SentenceTagger(SentenceTaggerConfig(buckets=BUCKETS, width=8, hidden=8, dropout=0.0)).eval()
+    return SentenceTagger(SentenceTaggerConfig(buckets=BUCKETS, width=8, hidden=8, dropout=0.0, members=1)).eval()
 
 
 def inputs(*documents: bytes, wrapping: str = "object") -> pa.Table:
@@ -214,6 +214,39 @@ def test_f1_by_hand() -> None:
     assert strict == pytest.approx({"f1": 2 * 1 / (1 + 3), "precision": 1.0, "recall": 1 / 3, "threshold": 0.8})
 
 
+def test_no_document_gets_paragraphs_that_are_unlikely() -> None:
+    """Where all is unlikely, the document's own best threshold would take nearly everything."""
+    text = b"One. Two. Three. Four. Five. Six. Seven. Eight. Nine."
+    table = TASK.prepare(inputs(text, text)).drop(["error", "content"])
+    scores = [[1, *[0.28, 0.27] * 4], [1, 0.9, 0.05, 0.85, *[0.05] * 5]]
+    predicted = table.append_column("scores", pa.array(scores, pa.large_list(pa.float32())))
+    assert TASK.encode(predicted)["num_paragraphs"].to_pylist() == [1, 3]
+    assert replace(TASK, least_threshold=0.0).encode(predicted)["num_paragraphs"].to_pylist() == [9, 3]
+    # A threshold that was asked for is taken as it is.
+    assert replace(TASK, threshold=0.275).encode(predicted)["num_paragraphs"].to_pylist() == [5, 3]
+
+
+def test_members_answer_together_and_are_trained_apart() -> None:
+    together, apart = SentenceTagger(replace(model().config, members=2)), [model(), model()]
+    for member, single in zip(together.members, apart, strict=True):
+        single.members[0].load_state_dict(member.state_dict())
+
+    def log_odds(network: SentenceTagger) -> torch.Tensor:
+        prepared = TASK.prepare(inputs(" ".join(story(9)).encode())).drop(["error"])
+        (scores,) = TASK.predict(network, prepared, CPU)["scores"].to_pylist()
+        return torch.logit(torch.tensor(scores))
+
+    first, second = (log_odds(single) for single in apart)
+    torch.testing.assert_close(log_odds(together), (first + second) / 2, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(first, second, atol=1e-4)
+    batch = TASK.collate(TASK.prepare_samples(inputs(record(story(6)), wrapping="json")).drop(["error"]))
+    noise = Noise(0, 0, range(len(batch["counts"])))
+    first_loss, second_loss = (TASK.loss(single, batch, noise) for single in apart)
+    both = TASK.loss(together, batch, noise)
+    torch.testing.assert_close(both.total, (first_loss.total + second_loss.total) / 2)
+    assert both.units == first_loss.units
+
+
 def test_it_learns_what_paragraphs_begin_with() -> None:
     table = inputs(*(record(story(12, seed)) for seed in range(6)), wrapping="json")
     samples = Samples([TASK.prepare_samples(table).drop(["error"])])
@@ -237,5 +270,7 @@ def test_settings() -> None:
         TextSegmentation(window_sentences=4, context_sentences=2)
     with pytest.raises(RequestError, match=r"TextSegmentation.threshold must be in \(0, 1\], or null, got 0.0"):
         TextSegmentation(threshold=0.0)
+    with pytest.raises(RequestError, match=r"TextSegmentation.least_threshold must be in \[0, 1\], got 1.5"):
+        TextSegmentation(least_threshold=1.5)
     with pytest.raises(RequestError, match=r"the model is for 512 buckets and 14 numbers a sentence, the task"):
         TextSegmentation().predict(model(), TASK.prepare(inputs(b"Hello.")).drop(["error"]), CPU)
