@@ -32,8 +32,11 @@ def main() -> None:
     if data is None:
         sys.exit("PARQUETRY_DATA names no folder with books in it")
     books, work = data / "books" / "books.jsonl.gz", arguments.work / "small" if arguments.small else arguments.work
+    setting = ["--train.precision", "bfloat16"]
     small = ["--train.epochs", "1"] if arguments.small else []
-    trained = job("train_text_segmenter", "--documents", books, "--split", "train", "--out", work / "tagger", *small)
+    trained = job(
+        "train_text_segmenter", "--documents", books, "--split", "train", "--out", work / "tagger", *setting, *small
+    )
     hidden, truths = hide(books, work / "val.jsonl")
     table = job("segment_documents", "--source", hidden, "--model", work / "tagger", "--sink", work / "sink")
     rows = measure(str(work / "sink"), truths)
