@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from pipeline.errors import RequestError
 from pipeline.images.task import ImageReconstruction, ImageSegmentation
 from pipeline.quality.evaluation import Evaluation, evaluate_autoencoder, evaluate_documents, evaluate_images
 from pipeline.quality.report import Page
+from pipeline.storage import StorageConfig
 from pipeline.task import Task
 from pipeline.text.task import TextSegmentation
 
@@ -40,6 +41,7 @@ class Evaluate:
     """Field of the records; its values get metrics of their own, too."""
     out: str | None = None
     """Where the page and the metrics go; null: below the package, evaluations/SPLIT."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
 
 
 def work(settings: Evaluate) -> dict[str, Any]:

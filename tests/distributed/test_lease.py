@@ -51,7 +51,8 @@ def test_a_living_holder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_dead_process_of_this_machine_is_replaced_at_once(tmp_path: Path) -> None:
-    code = f"from pipeline.distributed import lease; import os; lease.acquire({str(tmp_path)!r}, 'dead', 3600); os._exit(1)"
+    acquire = f"lease.acquire({str(tmp_path)!r}, 'dead', 3600)"
+    code = f"from pipeline.distributed import lease; import os; {acquire}; os._exit(1)"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
     assert lease.holder(str(tmp_path))["run_id"] == "dead"
     started = time.monotonic()

@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, KeySet, keys
+from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, GrowingKeySet, KeySet, keys
 from pipeline.distributed.manifest import Manifest, split
 from pipeline.distributed.source import ENTRIES
 
@@ -26,6 +26,23 @@ def table(values: list) -> pa.Table:
 def test_a_key_set_is_a_set(held: list, wanted: list) -> None:
     found = KeySet([keys(table(held), VERSION_KEY)]).contains(keys(table(wanted), VERSION_KEY))
     assert found.tolist() == [row in set(held) for row in wanted]
+
+
+@given(st.lists(rows, max_size=8))
+def test_a_growing_key_set_knows_what_is_new(parts: list[list]) -> None:
+    growing, seen = GrowingKeySet(), set()
+    for part in parts:
+        found = keys(table(part), VERSION_KEY)
+        new = growing.new(found)
+        expected = []
+        for row in part:
+            expected.append(row not in seen)
+            seen.add(row)
+        assert new.tolist() == expected
+        growing.add(found[new])
+    everything = [row for part in parts for row in part]
+    assert len(growing.key_set()) == len(seen)
+    assert growing.key_set().contains(keys(table(everything), VERSION_KEY)).all()
 
 
 def test_halves_that_collide_are_told_apart() -> None:

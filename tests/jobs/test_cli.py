@@ -32,6 +32,18 @@ class Job:
     limit: int | None = None
     """At most."""
     inner: Inner = field(default_factory=Inner)
+    places: list[str] | str = "here"
+    """One or several."""
+
+
+def test_an_option_that_takes_several_may_be_repeated() -> None:
+    def places(*given: str) -> list[str] | str:
+        return parse(Job, ["--source", "x", *given]).places
+
+    assert places() == "here"
+    assert places("--places", "a") == "a"
+    assert places("--places", "[ab]*, c.png") == "[ab]*, c.png"
+    assert places("--places", "a [b]", "--places=c, d", "--limit", "3") == ["a [b]", "c, d"]
 
 
 def test_overrides_hyphens_and_bare_flags() -> None:
