@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 INPUT_KEY = ("uri", "member")
 VERSION_KEY = ("uri", "member", "etag")
@@ -17,12 +19,9 @@ def keys(rows: pa.Table, columns: Sequence[str]) -> np.ndarray:
 
     BLAKE2b with 16 bytes: among 10^9 inputs two share a key with a probability below 10^-20.
     """
-    data = bytearray(16 * rows.num_rows)
-    values = [rows[column].to_pylist() for column in columns]
-    for index, row in enumerate(zip(*values, strict=True)):
-        text = b"".join(b"\0" if value is None else b"\1%d:%b" % _sized(value) for value in row)
-        data[16 * index : 16 * index + 16] = hashlib.blake2b(text, digest_size=16).digest()
-    return np.frombuffer(bytes(data), "<u8").reshape(-1, 2)
+    joined = _joined([_marked(rows[column]) for column in columns])
+    digests = b"".join([hashlib.blake2b(text, digest_size=16).digest() for text in joined.to_pylist()])
+    return np.frombuffer(digests, "<u8").reshape(-1, 2)
 
 
 class KeySet:
@@ -86,6 +85,12 @@ class GrowingKeySet:
         return KeySet([level.keys for level in self._levels])
 
 
-def _sized(value: str) -> tuple[int, bytes]:
-    data = value.encode("utf-8", "surrogatepass")
-    return len(data), data
+def _marked(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Each value with its length before it, so that no two rows join to the same; null as another mark."""
+    data = column.cast(pa.binary())
+    sizes = pc.call_function("binary_length", [data]).cast(pa.string()).cast(pa.binary())
+    return pc.fill_null(_joined([pa.scalar(b"\1"), sizes, pa.scalar(b":"), data]), b"\0")
+
+
+def _joined(parts: list[Any]) -> pa.ChunkedArray:
+    return pc.call_function("binary_join_element_wise", [*parts, pa.scalar(b"", pa.binary())])

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from pipeline import storage
@@ -90,7 +91,7 @@ class Run:
         self._sources, self._sink = list(sources), sink
         schema = table_schema(task.schema, task.features)
         self.table = Table(sink, schema)
-        self._entries = _peeked(entries(self._sources, task.suffixes))
+        self._entries = _peeked(_outside(storage.canonical(sink), entries(self._sources, task.suffixes)))
         self._work = Work(
             task=task,
             package_uri=package.uri,
@@ -336,6 +337,13 @@ def _with_timeout(items: Iterator[dict[str, Any]], timeout_s: float) -> Iterator
             yield value
     finally:
         abandoned.set()
+
+
+def _outside(sink: str, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The entries but for those below the sink: a table in the folder that is read is not its own input."""
+    for chunk in chunks:
+        inside = pc.call_function("starts_with", [chunk["uri"]], pc.MatchSubstringOptions(sink + "/"))
+        yield chunk.filter(pc.call_function("invert", [inside]))
 
 
 def _peeked(chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -53,7 +53,7 @@ BYTES_COLUMNS = ("bytes", "image", "data", "content")
 _LINES, _PARQUET, _TAR = "lines", "parquet", "tar"
 _RECORD_COLUMNS = ("text", "doc_id", "paragraphs")
 _GLOB = re.compile(r"[*?\[]")
-_BROKEN = (OSError, EOFError, zstandard.ZstdError, pa.ArrowException, tarfile.TarError)
+_BROKEN = (OSError, EOFError, InputError, zstandard.ZstdError, pa.ArrowException, tarfile.TarError)
 _STAT_THREADS = 32
 _LIST_THREADS = 8
 
@@ -129,6 +129,8 @@ def fetch(rows: pa.Table, config: FetchConfig) -> tuple[list[bytes | None], pa.A
 
 def _pages(source: str, suffixes: Sequence[str]) -> Iterator[pa.Table]:
     """Pages of `storage.LISTING` of one source."""
+    if "://" in source and _GLOB.search(source.split("/")[2]):
+        raise RequestError(f"source {source!r}: a glob must name its bucket")
     try:
         if _GLOB.search(source) and not storage.exists(source):
             yield from _matching_glob(storage.canonical(source))
@@ -145,6 +147,8 @@ def _pages(source: str, suffixes: Sequence[str]) -> Iterator[pa.Table]:
         raise RequestError(f"source {source!r}: not allowed to read it") from reason
     except OSError as reason:
         raise RequestError(f"source {source!r}: the store failed to list it ({type(reason).__name__})") from reason
+    except InputError as reason:  # while a manifest was read
+        raise RequestError(f"source {source!r}: the store failed to read it ({reason.code})") from reason
 
 
 def _matching_glob(pattern: str) -> Iterator[pa.Table]:
@@ -152,15 +156,24 @@ def _matching_glob(pattern: str) -> Iterator[pa.Table]:
     path = path if separator else pattern
     literal = path[: cast("re.Match[str]", _GLOB.search(path)).start()]
     folder, _, begins = literal.rpartition("/")
-    if separator and not folder:
-        raise RequestError(f"source {pattern!r}: a glob must name its bucket")
     root = f"{scheme}://{folder}" if separator else folder or "/"
-    expression = re.compile(_glob_expression(path))
+    try:
+        expression = re.compile(_glob_expression(path))
+    except re.error as reason:
+        raise RequestError(f"source {pattern!r}: not a glob ({reason})") from reason
     if not storage.is_folder(root):
         raise RequestError(f"source {pattern!r}: no such folder as {root!r}")
     found = False
     strip = len(scheme) + 3 if separator else 0
     for page in storage.walk(root, begins):
+        marks = pc.call_function(
+            "and",
+            [
+                pc.call_function("ends_with", [page["uri"]], pc.MatchSubstringOptions("/")),
+                pc.call_function("equal", [page["size"], pa.scalar(0)]),
+            ],
+        )
+        page = page.filter(pc.call_function("invert", [marks]))  # of folders, that other tools make
         keep = [bool(expression.fullmatch(uri[strip:])) for uri in page["uri"].to_pylist()]
         if any(keep):
             found = True
@@ -176,9 +189,16 @@ def _glob_expression(pattern: str) -> str:
         pieces.append(re.escape(pattern[position : match.start()]))
         token = match[0]
         fixed = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-        pieces.append(fixed.get(token) or "[" + token[1:-1].replace("\\", "\\\\").replace("!", "^", 1) + "]")
+        pieces.append(fixed.get(token) or _glob_set(token[1:-1]))
         position = match.end()
     return "(?s)" + "".join(pieces) + re.escape(pattern[position:])
+
+
+def _glob_set(inside: str) -> str:
+    """``[...]`` of a glob as a regular expression; like ``*`` and ``?`` it does not match a slash."""
+    negated = inside.startswith("!")
+    escaped = re.sub(r"([\\\[\]^&~|])", r"\\\1", inside[negated:])
+    return f"(?!/)[{'^' if negated else ''}{escaped}]"
 
 
 def _with_suffix(page: pa.Table, suffixes: Sequence[str]) -> pa.Table:
@@ -389,7 +409,7 @@ def _named(manifest: str, batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
 def _look(uri: str) -> storage.Object:
     try:
         return storage.stat(uri)
-    except (OSError, RequestError):
+    except (OSError, ValueError):  # RequestError; a path with a zero byte
         return storage.Object(storage.canonical(uri), 0, "")  # fetching it will say what is wrong
 
 

@@ -53,7 +53,7 @@ class ImageSegmentation(Task):
 
     kind: ClassVar[str] = "image_segmenter"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("miou", "max")
-    suffixes: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES
+    suffixes: ClassVar[tuple[str, ...]] = (*IMAGE_SUFFIXES, ".tar", ".parquet")
 
     def __post_init__(self) -> None:
         check(self, "classes", 2 <= len(self.classes) <= 65_536, "be 2 to 65536 names")
@@ -198,7 +198,7 @@ class ImageReconstruction(Task):
 
     kind: ClassVar[str] = "autoencoder"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("bits_per_dimension", "min")
-    suffixes: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES
+    suffixes: ClassVar[tuple[str, ...]] = (*IMAGE_SUFFIXES, ".tar", ".parquet")
 
     def __post_init__(self) -> None:
         _check_box(self)

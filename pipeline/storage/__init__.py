@@ -42,10 +42,11 @@ class StorageConfig:
 
     def __post_init__(self) -> None:
         url = self.endpoint_url
+        if url is not None and "@" in url:  # the value would stand in the message
+            raise RequestError("StorageConfig.endpoint_url must hold no credentials")
         check(
             self, "endpoint_url", url is None or url.startswith(("http://", "https://")), "be an http(s) URL, or null"
         )
-        check(self, "endpoint_url", url is None or "@" not in url, "hold no credentials")
 
     def environment(self) -> dict[str, str]:
         """The settings as environment variables, by which they reach every process of a run."""
@@ -62,8 +63,12 @@ class StorageConfig:
 
 def configure(config: StorageConfig) -> None:
     """Use these settings in this process and in those that it starts."""
-    os.environ.update(config.environment())
+    for name, value in _CONFIGURED.items():  # of an earlier call
+        if os.environ.get(name) == value:
+            del os.environ[name]
+    _CONFIGURED.clear()
     _CONFIGURED.update(config.environment())
+    os.environ.update(_CONFIGURED)
     _store.cache_clear()
 
 
@@ -147,7 +152,10 @@ def delete(uri: str) -> None:
 def names(uri: str) -> list[str]:
     """The names of what lies directly in a folder, sorted; none when there is no such folder."""
     uri = canonical(uri)
-    return store(uri).names(uri)
+    try:
+        return store(uri).names(uri)
+    except FileNotFoundError:  # not even a bucket
+        return []
 
 
 def stat(uri: str) -> Object:
@@ -181,10 +189,10 @@ def fetch(
 
     Throttling, resets, stalls and cut answers are tried again until the deadline.
     """
-    uri = canonical(uri)
+    # A key may end with a slash, and such a key is listed; only here it is not the name of a folder.
+    uri = canonical(uri) + ("/" if uri.endswith("/") and not is_local(uri) else "")
     try:
-        where = store(uri)
-        return with_retries(lambda timeout_s: where.get(uri, etag, max_bytes, timeout_s, start, end), deadline_s)
+        return store(uri).fetch(uri, etag, max_bytes, deadline_s, start, end)
     except RequestError as reason:
         raise InputError("unreadable", "no store is known for the URI") from reason
 

@@ -50,6 +50,8 @@ def with_retries(attempt: Callable[[float], T], deadline_s: float, request_s: fl
     """
     end = time.monotonic() + deadline_s
     attempts = 0
+    if deadline_s <= 0:
+        raise StoreError("timeout", "the store did not deliver the object in time")
     while True:
         try:
             return attempt(max(0.5, min(request_s, end - time.monotonic())))
@@ -95,6 +97,12 @@ class Store(ABC):
         before it is read.
         """
 
+    def fetch(
+        self, uri: str, etag: str | None, max_bytes: int, deadline_s: float, start: int | None, end: int | None
+    ) -> bytes:
+        """`get`, again and again until it succeeds, fails for good, or the deadline is near."""
+        return with_retries(lambda timeout_s: self.get(uri, etag, max_bytes, timeout_s, start, end), deadline_s)
+
     @abstractmethod
     def write(self, uri: str, data: bytes) -> None:
         """Write in one step: readers see the old content or the new, never a part."""
@@ -119,8 +127,9 @@ class Store(ABC):
 class RangeFile(io.RawIOBase):
     """A stored object as a raw file: each read is a request for a range, so wrap it in a buffer."""
 
-    def __init__(self, store: Store, uri: str, timeout_s: float) -> None:
-        self._store, self._uri, self._timeout_s = store, uri, timeout_s
+    def __init__(self, store: Store, uri: str, timeout_s: float, most: int) -> None:
+        """``most``: bytes of one request. A buffer asks again for what is missing."""
+        self._store, self._uri, self._timeout_s, self._most = store, uri, timeout_s, most
         found = store.stat(uri)
         self._size, self._etag = found.size, found.etag
         self._position = 0
@@ -141,7 +150,7 @@ class RangeFile(io.RawIOBase):
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer)  # type: ignore[arg-type]
-        end = min(self._position + len(view), self._size)
+        end = min(self._position + min(len(view), self._most), self._size)
         if end <= self._position:
             return 0
         start = self._position

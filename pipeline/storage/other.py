@@ -44,11 +44,13 @@ class OtherStore(Store):
     ) -> bytes:
         try:
             fs, path = self._at(uri)
+            if end is not None and end - (start or 0) > max_bytes:
+                raise StoreError("too_large", f"{end - (start or 0)} bytes, more than the limit of {max_bytes}")
             if etag is not None:
                 found = self._object(fs, fs.info(path), uri)
                 if found.etag != etag:
                     raise StoreError("changed", "the object changed after it was listed")
-                if start is None and found.size > max_bytes:
+                if start is None and end is None and found.size > max_bytes:
                     raise StoreError("too_large", f"{found.size} bytes, more than the limit of {max_bytes}")
             data = cast("bytes", fs.cat_file(path, start=start, end=end))
         except StoreError:

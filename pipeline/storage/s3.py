@@ -1,9 +1,9 @@
 """Objects of S3 and of whatever speaks its protocol.
 
-Bytes travel through obstore, which takes a tenth of botocore's processor time for a download and a twentieth for a
-listing (``benchmarks/downloads.py``). Credentials, endpoints and regions are found by botocore, so they come from where
-every AWS tool finds them: environment, profile, role. Keys that obstore cannot spell (control characters, empty or dot
-segments) go through botocore, and so does what happens seldom.
+Bytes travel through obstore: with all checks around it a fifth of botocore's processor time for a download, a twelfth
+for a listing (``benchmarks/downloads.py``). Credentials, endpoints and regions are found by botocore, so they come from
+where every AWS tool finds them: environment, profile, role. Keys that obstore cannot spell (control characters, empty
+or dot segments) go through botocore, and so does what happens seldom.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 import queue
 import re
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, cast
@@ -46,15 +47,21 @@ _PAGES_BEFORE_SPLIT = 4
 _LISTERS = 8
 
 
+#: Data, tag and size of an object; no data where it has too many bytes for one request.
+_Answer = tuple[bytes | None, str, int]
+
+
 class S3(Store):
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._shared: Any = None
+        self._clients: dict[int, Any] = {}
         self._credentials: Any = None
         self._fast: dict[tuple[str, int], FastStore] = {}
 
     def stat(self, uri: str) -> Object:
         bucket, key = split(uri)
+        if not key:
+            raise FileNotFoundError("a bucket is no object")
 
         def attempt(timeout_s: float) -> Object:
             if _spellable(key):
@@ -62,7 +69,7 @@ class S3(Store):
                     found = obstore.head(self._fast_store(bucket, timeout_s), key)
                 return _object(uri, found["size"], found["e_tag"], found["last_modified"])
             with _Translated():
-                answer = self._client().head_object(Bucket=bucket, Key=key)
+                answer = self._client(timeout_s).head_object(Bucket=bucket, Key=key)
             return _object(uri, answer["ContentLength"], answer["ETag"], answer["LastModified"])
 
         return _patiently(attempt)
@@ -95,31 +102,57 @@ class S3(Store):
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def read(self, uri: str) -> bytes:
-        return _patiently(lambda timeout_s: self.get(uri, None, 1 << 50, timeout_s, None, None))
+        try:
+            return self._pieces(uri, None, 1 << 50, None, None, lambda attempt: with_retries(attempt, _PATIENCE_S))
+        except StoreError as reason:
+            raise _os_error(reason) from reason
 
     def get(
         self, uri: str, etag: str | None, max_bytes: int, timeout_s: float, start: int | None, end: int | None
     ) -> bytes:
+        return self._pieces(uri, etag, max_bytes, start, end, lambda attempt: attempt(timeout_s))
+
+    def fetch(
+        self, uri: str, etag: str | None, max_bytes: int, deadline_s: float, start: int | None, end: int | None
+    ) -> bytes:
+        """One deadline for all ranges of a large object; a range that fails is asked for again, not those before."""
+        until = time.monotonic() + deadline_s
+
+        def run(attempt: Callable[[float], _Answer]) -> _Answer:
+            return with_retries(attempt, until - time.monotonic())
+
+        return self._pieces(uri, etag, max_bytes, start, end, run)
+
+    def _pieces(
+        self,
+        uri: str,
+        etag: str | None,
+        max_bytes: int,
+        start: int | None,
+        end: int | None,
+        run: Callable[[Callable[[float], _Answer]], _Answer],
+    ) -> bytes:
+        """``run`` makes the attempts of one request."""
         bucket, key = split(uri)
-        with _Translated():
-            data, found, size = self._read(bucket, key, timeout_s, start, end, max_bytes)
-        wanted = etag
-        if wanted is not None and found != wanted:
-            raise StoreError("changed", "the object changed after it was listed")
-        if data is not None:
-            return data
-        if start is None and size > max_bytes:
-            raise StoreError("too_large", f"{size} bytes, more than the limit of {max_bytes}")
-        pieces = []
-        first, last = start or 0, size if end is None else min(end, size)
+        first, last = start or 0, end
+        _check_size(None if last is None else last - first, max_bytes)
+        if last is not None and last <= first:
+            return b""  # HTTP has no empty range
+        if last is None or last - first <= _RANGE_BYTES:
+            data, etag, size = run(functools.partial(self._read, bucket, key, etag, max_bytes, start, end))
+            if data is not None:
+                return data
+            _check_size(size, max_bytes)
+            last = size
+        pieces: list[bytes] = []
         for begin in range(first, last, _RANGE_BYTES):
             stop = min(begin + _RANGE_BYTES, last)
-            read = functools.partial(self._get_range, uri, found, max_bytes, begin, stop)
-            pieces.append(with_retries(read, timeout_s * 4))
+            data, etag, _ = run(functools.partial(self._read, bucket, key, etag, max_bytes, begin, stop))
+            assert data is not None
+            pieces.append(data)
+            if len(data) < stop - begin:
+                break  # the range reaches beyond the end
         return b"".join(pieces)
-
-    def _get_range(self, uri: str, etag: str, max_bytes: int, start: int, end: int, timeout_s: float) -> bytes:
-        return self.get(uri, etag, max_bytes, timeout_s, start, end)
 
     def write(self, uri: str, data: bytes) -> None:
         bucket, key = split(uri)
@@ -129,7 +162,7 @@ class S3(Store):
                 if _spellable(key):
                     obstore.put(self._fast_store(bucket, timeout_s), key, data)
                 else:
-                    self._client().put_object(Bucket=bucket, Key=key, Body=data)
+                    self._client(timeout_s).put_object(Bucket=bucket, Key=key, Body=data)
 
         _patiently(attempt)
 
@@ -161,7 +194,7 @@ class S3(Store):
         return _Listing(self, bucket, f"{key}/" if key else "", begins).pages()
 
     def open(self, uri: str) -> BinaryIO:
-        return cast("BinaryIO", io.BufferedReader(RangeFile(self, uri, _PATIENCE_S), _BUFFER_BYTES))
+        return cast("BinaryIO", io.BufferedReader(RangeFile(self, uri, _PATIENCE_S, _RANGE_BYTES), _BUFFER_BYTES))
 
     def endpoint(self) -> str:
         """Where requests go."""
@@ -187,10 +220,13 @@ class S3(Store):
                 try:
                     for batch in stream:
                         page = _fast_page(pa.record_batch(batch))
+                        if pc.call_function("any", [pc.call_function("equal", [page["size"], pa.scalar(0)])]).as_py():
+                            break  # perhaps the mark of a folder, a key that ends with a slash, which obstore drops
                         if page.num_rows:
                             after = page["key"][-1].as_py()
                             yield page
-                    return
+                    else:
+                        return
                 except (failures.InvalidPathError, ValueError):
                     pass  # the next page holds a key that obstore cannot spell
                 except Exception as reason:
@@ -200,7 +236,8 @@ class S3(Store):
             page, more = self._exact_page(bucket, prefix, after)
             if page.num_rows:
                 after = page["key"][-1].as_py()
-                yield page
+                # The mark of the folder itself is not below it.
+                yield page.filter(pc.call_function("not_equal", [page["key"], pa.scalar(prefix)]))
             if not more:
                 return
 
@@ -225,9 +262,25 @@ class S3(Store):
         return page, bool(answer.get("IsTruncated"))
 
     def _read(
+        self,
+        bucket: str,
+        key: str,
+        wanted: str | None,
+        max_bytes: int,
+        start: int | None,
+        end: int | None,
+        timeout_s: float,
+    ) -> _Answer:
+        """One request. ``changed`` if the object has not the wanted tag."""
+        with _Translated():
+            data, etag, size = self._read_any(bucket, key, timeout_s, start, end, max_bytes)
+        if wanted is not None and etag != wanted:
+            raise StoreError("changed", "the object changed after it was listed")
+        return data, etag, size
+
+    def _read_any(
         self, bucket: str, key: str, timeout_s: float, start: int | None, end: int | None, max_bytes: int
-    ) -> tuple[bytes | None, str, int]:
-        """(data, etag, size); without data where there is too much of it for one request."""
+    ) -> _Answer:
         ranged = start is not None or end is not None
         if _spellable(key):
             options: Any = {"range": (start or 0, end)} if end is not None else {"range": {"offset": start or 0}}
@@ -238,7 +291,7 @@ class S3(Store):
             data = bytes(answer.bytes())
         else:
             asked = {"Range": f"bytes={start or 0}-{'' if end is None else end - 1}"} if ranged else {}
-            reply = self._client().get_object(Bucket=bucket, Key=key, **asked)
+            reply = self._client(timeout_s).get_object(Bucket=bucket, Key=key, **asked)
             size, etag = reply["ContentLength"], reply["ETag"].strip('"')
             if not ranged and size > min(_RANGE_BYTES, max_bytes):
                 reply["Body"].close()
@@ -255,14 +308,15 @@ class S3(Store):
         with _Translated():
             return getattr(self._client(), operation)(**arguments)
 
-    def _client(self) -> Any:
+    def _client(self, timeout_s: float = _TIMEOUTS_S[-1]) -> Any:
+        timeout = _timeout(timeout_s)
         with self._lock:  # making clients is not safe in threads, using them is
-            if self._shared is None:
+            if timeout not in self._clients:
                 session = botocore.session.Session()
                 style = {"auto": None, "path": "path", "virtual": "virtual"}[os.environ.get(ADDRESSING) or "auto"]
                 config = botocore.config.Config(
-                    connect_timeout=5,
-                    read_timeout=30,
+                    connect_timeout=min(5, timeout),
+                    read_timeout=timeout,
                     retries={"total_max_attempts": 1},  # `with_retries` does it
                     max_pool_connections=64,
                     request_checksum_calculation="when_required",
@@ -277,11 +331,11 @@ class S3(Store):
                 except botocore.exceptions.BotoCoreError as reason:
                     raise RequestError(f"S3 settings: {_without_secrets(reason)}") from reason
                 self._credentials = None if _anonymous() else session.get_credentials()
-                self._shared = client
-            return self._shared
+                self._clients[timeout] = client
+            return self._clients[timeout]
 
     def _fast_store(self, bucket: str, timeout_s: float) -> FastStore:
-        timeout = max((limit for limit in _TIMEOUTS_S if limit <= timeout_s), default=_TIMEOUTS_S[0])
+        timeout = _timeout(timeout_s)
         found = self._fast.get((bucket, timeout))
         if found is None:
             found = self._fast[bucket, timeout] = self._make_fast(bucket, timeout)
@@ -353,10 +407,9 @@ class _Listing:
         # obstore drops a slash at the start of a key.
         self._exact = not prefix and bool(_patiently(lambda _: self._begins_with_slash()))
         whole = _Range("", None, len(prefix))
+        self._first = prefix + begins
         if begins:
-            first = prefix + begins
-            before = first[:-1] + (chr(ord(first[-1]) - 1) + _LAST_CHARACTER if ord(first[-1]) > 1 else "")
-            whole = _Range(before, first + _LAST_CHARACTER, len(first))
+            whole = _Range(_below(self._first), _above(self._first), len(self._first))
         self._ranges = deque([whole])
         self._busy = 0
         self._changed = threading.Condition()
@@ -409,6 +462,8 @@ class _Listing:
     def _list(self, mine: _Range) -> None:
         pages = self._store.pages_after(self._bucket, self._prefix, mine.after, self._exact)
         for number, page in enumerate(pages, 1):
+            if not page.num_rows:
+                continue
             if mine.until is not None:
                 inside = page.filter(pc.call_function("less", [page["key"], pa.scalar(mine.until)]))
                 self._put(inside)
@@ -445,6 +500,8 @@ class _Listing:
                 continue
 
     def _named(self, page: pa.Table) -> pa.Table:
+        if self._first != self._prefix:  # the ends of the range are near what is wanted, not quite it
+            page = page.filter(pc.call_function("starts_with", [page["key"]], pc.MatchSubstringOptions(self._first)))
         parts = [pa.scalar(f"s3://{self._bucket}/"), page["key"], pa.scalar("")]
         uris = pc.call_function("binary_join_element_wise", parts)
         return pa.table([uris, page["etag"], page["size"], page["mtime"]], schema=LISTING)
@@ -482,10 +539,10 @@ def _store_error(reason: Exception) -> StoreError:
     if isinstance(reason, botocore.exceptions.ClientError):
         code = str(reason.response.get("Error", {}).get("Code", ""))
         status = int(reason.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if code in ("PreconditionFailed", "ObjectAlreadyExists"):
+        if status == 412 or code in ("PreconditionFailed", "ObjectAlreadyExists"):  # the code is lost in a cut answer
             return _Exists("changed", "the object exists")
         return _of_status(status)
-    if isinstance(reason, ValueError | failures.InvalidPathError):
+    if isinstance(reason, ValueError | failures.InvalidPathError | botocore.exceptions.ParamValidationError):
         return StoreError("unreadable", "the store failed to read the object")
     found = _STATUS.search(str(reason))
     return _of_status(int(found[1] or found[2]) if found else 0)
@@ -496,7 +553,7 @@ def _of_status(status: int) -> StoreError:
         return StoreError("not_found", "the object is not there")
     if status in (401, 403):
         return StoreError("forbidden", "the store refuses to read the object")
-    if 400 <= status < 500 and status not in (408, 409, 425, 429):
+    if 300 <= status < 500 and status not in (408, 409, 425, 429):
         return StoreError("unreadable", "the store failed to read the object")
     throttled = status in (429, 503)
     return StoreError("timeout", "the store did not answer in time", transient=True, throttled=throttled)
@@ -519,6 +576,29 @@ def _os_error(reason: StoreError) -> OSError:
         "timeout": TimeoutError,
     }
     return kinds.get(reason.code, OSError)(reason.message)
+
+
+def _timeout(timeout_s: float) -> int:
+    """Of the timeouts that there are clients for, the nearest below."""
+    return max((limit for limit in _TIMEOUTS_S if limit <= timeout_s), default=_TIMEOUTS_S[0])
+
+
+def _check_size(size: int | None, max_bytes: int) -> None:
+    if size is not None and size > max_bytes:
+        raise StoreError("too_large", f"{size} bytes, more than the limit of {max_bytes}")
+
+
+def _below(text: str) -> str:
+    """A string before ``text`` with hardly a key between them."""
+    code = ord(text[-1])
+    before = 0xD7FF if code == 0xE000 else code - 1  # there are no characters between
+    return text[:-1] + (chr(before) + _LAST_CHARACTER if before > 0 else "")
+
+
+def _above(text: str) -> str | None:
+    """The first string after all those that begin with ``text``; None where there is none."""
+    text = text.rstrip(_LAST_CHARACTER)
+    return text[:-1] + chr(0xE000 if text[-1] == "\ud7ff" else ord(text[-1]) + 1) if text else None
 
 
 def _spellable(key: str) -> bool:

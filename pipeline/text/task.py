@@ -48,12 +48,7 @@ class TextSegmentation(Task):
     max_chars: int = 100_000_000
     """Longer documents are refused."""
     threshold: float | None = None
-    """A paragraph begins where the probability reaches this. Null: where each document's F1 is expected to be best, but
-    nowhere below ``least_threshold``."""
-    least_threshold: float = 0.3
-    """F1 over all boundaries of a collection is best at half of what it reaches (Lipton et al. 2014), here half of a
-    little above 0.6. The best threshold of a document in which little can be told is lower: alone it gains by that (lower this
-    for such documents), but its many wrong boundaries cost the collection more."""
+    """A paragraph begins where the probability reaches this. Null: where each document's F1 is expected to be best."""
     hide_breaks_in_training: bool = True
     """Train on paragraphs joined by one space, and never look at line breaks; else they are features."""
     feature_dropout: float = 0.5
@@ -68,7 +63,6 @@ class TextSegmentation(Task):
         check(self, "max_sentence_chars", 16 <= self.max_sentence_chars <= 1 << 17, "be in [16, 131072]")
         check(self, "max_chars", self.max_chars >= 1, "be at least 1")
         check(self, "threshold", self.threshold is None or 0 < self.threshold <= 1, "be in (0, 1], or null")
-        check(self, "least_threshold", 0 <= self.least_threshold <= 1, "be in [0, 1]")
         check(self, "feature_dropout", 0 <= self.feature_dropout < 1, "be in [0, 1)")
 
     @property
@@ -110,9 +104,7 @@ class TextSegmentation(Task):
         fields = list(PARAGRAPH_TYPE)
         for row in range(predicted.num_rows):
             starts, scores = values_at(predicted, "starts", row), values_at(predicted, "scores", row)
-            threshold = self.threshold
-            if threshold is None:
-                threshold = max(best_threshold(scores), self.least_threshold)
+            threshold = best_threshold(scores) if self.threshold is None else self.threshold
             found = paragraphs_from_scores(starts, scores, predicted["num_chars"][row].as_py(), threshold)
             paragraphs.append(pa.StructArray.from_arrays([pa.array(part) for part in found], fields=fields))
             counts.append(len(found[0]))

@@ -19,7 +19,7 @@ from pipeline.distributed.source import FetchConfig, entries, fetch
 from pipeline.errors import RequestError
 from tests.distributed.test_source_containers import tar_of
 from tests.s3.ceph import Endpoint
-from tests.s3.fixtures import applied
+from tests.s3.fixtures import applied, client
 from tests.s3.proxy import Fault, FaultProxy
 
 pytestmark = pytest.mark.s3
@@ -49,8 +49,6 @@ def tree(root: str, s3_endpoint: Endpoint) -> str:
     for name in NAMES:
         storage.write(f"{root}/{name}", name.encode())
     bucket, key = root[len("s3://") :].split("/", 1)
-    from tests.s3.fixtures import client
-
     client(s3_endpoint).put_object(Bucket=bucket, Key=f"{key}/d/", Body=b"")  # as other tools mark a folder
     storage.delete(f"{root}/d")
     return root

@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -368,7 +369,7 @@ def test_faults_are_survived(b: str, through: Callable[..., FaultProxy], kind: s
 
 def test_nothing_but_the_named_server_is_asked(b: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: set[str] = set()
-    resolve = __import__("socket").getaddrinfo
+    resolve = socket.getaddrinfo
 
     def spy(host: Any, *arguments: Any, **named: Any) -> Any:
         asked.add(str(host))

@@ -214,15 +214,12 @@ def test_f1_by_hand() -> None:
     assert strict == pytest.approx({"f1": 2 * 1 / (1 + 3), "precision": 1.0, "recall": 1 / 3, "threshold": 0.8})
 
 
-def test_no_document_gets_paragraphs_that_are_unlikely() -> None:
-    """Where all is unlikely, the document's own best threshold would take nearly everything."""
+def test_each_document_has_its_own_threshold_unless_one_is_asked_for() -> None:
     text = b"One. Two. Three. Four. Five. Six. Seven. Eight. Nine."
     table = TASK.prepare(inputs(text, text)).drop(["error", "content"])
     scores = [[1, *[0.28, 0.27] * 4], [1, 0.9, 0.05, 0.85, *[0.05] * 5]]
     predicted = table.append_column("scores", pa.array(scores, pa.large_list(pa.float32())))
-    assert TASK.encode(predicted)["num_paragraphs"].to_pylist() == [1, 3]
-    assert replace(TASK, least_threshold=0.0).encode(predicted)["num_paragraphs"].to_pylist() == [9, 3]
-    # A threshold that was asked for is taken as it is.
+    assert TASK.encode(predicted)["num_paragraphs"].to_pylist() == [9, 3]
     assert replace(TASK, threshold=0.275).encode(predicted)["num_paragraphs"].to_pylist() == [5, 3]
 
 
@@ -270,7 +267,5 @@ def test_settings() -> None:
         TextSegmentation(window_sentences=4, context_sentences=2)
     with pytest.raises(RequestError, match=r"TextSegmentation.threshold must be in \(0, 1\], or null, got 0.0"):
         TextSegmentation(threshold=0.0)
-    with pytest.raises(RequestError, match=r"TextSegmentation.least_threshold must be in \[0, 1\], got 1.5"):
-        TextSegmentation(least_threshold=1.5)
     with pytest.raises(RequestError, match=r"the model is for 512 buckets and 14 numbers a sentence, the task"):
         TextSegmentation().predict(model(), TASK.prepare(inputs(b"Hello.")).drop(["error"]), CPU)
