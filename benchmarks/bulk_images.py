@@ -150,13 +150,14 @@ def ours(images: Path, model: str, sink: Path) -> dict[str, Any]:
     run = Timed(
         task=TASK,
         package=described,
-        source=str(images),
+        sources=[str(images)],
         sink=str(sink),
         config=RunConfig(),
         stream=StreamConfig(batch_rows=BATCH_ROWS),
         say=lambda _: None,
     )
     run.execute()
+    run.finish("done", 0)
     busy = {f"{stage} s": run.summary["stage_seconds"][stage] / CORES for stage in STAGES}
     return steady(times, started) | busy
 

@@ -41,7 +41,7 @@ from tests.s3.proxy import Fault, FaultProxy
 ROOT = Path(__file__).parent.parent
 BUCKET = "chaos"
 IMAGES, BROKEN = 120, 6
-_ATTEMPTS, _DISTURBED = 8, 2  # starts of one command, and how many of them are disturbed
+_ATTEMPTS, _DISTURBED = 8, 1  # starts of one command, and how many of them are disturbed
 _LIMIT_S = 240
 # Slow enough that there is a middle of the run to disturb.
 _LATENCY = Fault(kind="latency", seconds=0.08)

@@ -140,8 +140,9 @@ def plan(blocks: ray.data.Dataset, work: Work) -> ray.data.Dataset:
 class _Block:
     """All rows of a block: their entries, their errors so far, and the columns of the good ones."""
 
-    def __init__(self, entries: pa.Table) -> None:
-        self.entries = entries
+    def __init__(self, entries: pa.Table, first: int = 0) -> None:
+        """``first``: where it begins in the block that it is a piece of."""
+        self.entries, self.first = entries, first
         self.errors: list[dict[str, str] | None] = [None] * entries.num_rows
         self.good = np.arange(entries.num_rows)
         self.columns = pa.table({})
@@ -177,6 +178,27 @@ class _Block:
         block.seconds = cast("dict[str, float]", seconds[0].as_py())
         return block
 
+    def pieces(self, rows: int) -> Iterator[_Block]:
+        """The block in pieces of so many rows."""
+        for start in range(0, self.entries.num_rows, rows):
+            piece = _Block(self.entries.slice(start, rows), self.first + start)
+            begin, end = np.searchsorted(self.good, [start, start + rows])
+            piece.errors = self.errors[start : start + rows]
+            piece.good = self.good[begin:end] - start
+            piece.columns = self.columns.slice(begin, end - begin)
+            yield piece
+
+    def join(self, pieces: list[_Block]) -> None:
+        """The inverse of `pieces`."""
+        starts = [piece.first - self.first for piece in pieces]
+        self.errors = [error for piece in pieces for error in piece.errors]
+        self.good = np.concatenate([piece.good + start for piece, start in zip(pieces, starts, strict=True)])
+        filled = [piece.columns for piece in pieces if len(piece.good)]
+        self.columns = pa.concat_tables(filled) if filled else pieces[0].columns.slice(0, 0)
+        for piece in pieces:
+            for stage, seconds in piece.seconds.items():
+                self.seconds[stage] += seconds
+
     def scattered(self) -> pa.Table:
         """The columns for all rows: null where a row failed."""
         where = np.full(self.entries.num_rows, -1)
@@ -195,11 +217,14 @@ class _Timer:
         self._block.seconds[self._stage] += time.perf_counter() - self._start
 
 
-def _prepare(block: _Block, work: Work, watch: Watch) -> None:
+def _fetch(block: _Block, work: Work) -> None:
     with _Timer(block, "fetch"):
         data, errors = fetch(block.entries, work.stream.fetch)
         inputs = {"data": data, "format": block.entries["format"], "label": [None] * len(data)}
         block.keep(pa.table(inputs, schema=INPUT_SCHEMA), errors)
+
+
+def _prepare(block: _Block, work: Work, watch: Watch) -> None:
     _each_slice(block, work, watch, "prepare", lambda rows: _prepared(work.task, rows))
 
 
@@ -232,7 +257,7 @@ def _each_slice(
     errors: list[dict[str, str] | None] = []
     with _Timer(block, stage):
         for start in range(0, block.columns.num_rows, size):
-            position = int(block.good[start])
+            position = block.first + int(block.good[start])
             known = watch.failure(position) if watch.careful else None
             if known is not None:
                 errors.append(error_value(*known))
@@ -269,8 +294,11 @@ def _divided(batch: pa.Table, stage: str, run: Callable[[pa.Table], _Done]) -> _
         return [], [error_value(stage, error)]
 
 
-def _write(block: _Block, work: Work, watch: Watch) -> pa.Table:
+def _encode(block: _Block, work: Work, watch: Watch) -> None:
     _each_slice(block, work, watch, "encode", lambda rows: _all_good(work.task.encode(rows)))
+
+
+def _write(block: _Block, work: Work) -> pa.Table:
     if not len(block.good):
         block.columns = work.task.schema.empty_table()
     rows = block.scattered()
@@ -323,6 +351,7 @@ class _Preparing:
     def __call__(self, entries: pa.Table) -> pa.Table:
         block = _Block(entries)
         with _watched(block, self._work, "prepare") as watch:
+            _fetch(block, self._work)
             _prepare(block, self._work, watch)
         return block.to_table()
 
@@ -345,7 +374,8 @@ class _Writing:
     def __call__(self, rows: pa.Table) -> pa.Table:
         block = _Block.from_table(rows)
         with _watched(block, self._work, "encode") as watch:
-            return _write(block, self._work, watch)
+            _encode(block, self._work, watch)
+            return _write(block, self._work)
 
 
 class _AllStages:
@@ -355,9 +385,16 @@ class _AllStages:
     def __call__(self, entries: pa.Table) -> pa.Table:
         block = _Block(entries)
         with _watched(block, self._work, "all") as watch:
-            _prepare(block, self._work, watch)
-            self._model(block, self._work, watch)
-            return _write(block, self._work, watch)
+            _fetch(block, self._work)
+            pieces = []
+            # What is large between the stages, such as masks before they are encoded, is there for one piece at a time.
+            for piece in block.pieces(self._work.stream.batch_rows):
+                _prepare(piece, self._work, watch)
+                self._model(piece, self._work, watch)
+                _encode(piece, self._work, watch)
+                pieces.append(piece)
+            block.join(pieces)
+            return _write(block, self._work)
 
 
 @contextmanager
