@@ -243,8 +243,11 @@ def _processes(fault: str, draw: random.Random) -> Callable[[Job], int]:
         kills = 0
         for _ in range(draw.randint(1, 4)):
             time.sleep(draw.uniform(0.3, 2.5))
-            found = [pid for pid, command in descendants(job.process.pid).items() if wanted in command]
-            if not found or job.process.poll() is not None:
+            found: list[int] = []
+            while not found and job.process.poll() is None:
+                time.sleep(0.1)
+                found = [pid for pid, command in descendants(job.process.pid).items() if wanted in command]
+            if not found:
                 break
             _kill(draw.choice(sorted(found)))
             kills += 1

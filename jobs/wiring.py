@@ -88,7 +88,7 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
             run.summary["error"] = error
         run.finish(status, code)
         if code == DONE:
-            run.summary["report"] = run_report(run.folder, run.table.file_uris(), run.summary)
+            run.summary["report"] = run_report(run.folder, run.examples, run.summary)
     return run.summary
 
 

@@ -34,6 +34,7 @@ from pipeline.package import Package
 from pipeline.task import Task
 
 _PASSES = 3  # the first, and two for what is missing after it
+_EXAMPLES = 12
 
 
 class ErrorBudgetSpent(RuntimeError):
@@ -106,6 +107,7 @@ class Run:
         self._seconds: Counter[str] = Counter()
         self._committed = np.zeros(0, bool)
         self._pending_commit: list[Part] = []
+        self._examples: dict[bool, list[str]] = {True: [], False: []}
         self.summary: dict[str, Any] = {
             "run_id": "",
             "source": [storage.canonical(source) for source in self._sources],
@@ -167,6 +169,11 @@ class Run:
         )
         kept = ("source", "table", "model", "settings")
         self.summary = {name: self.summary[name] for name in kept} | found
+
+    @property
+    def examples(self) -> list[str]:
+        """Some of the files that this run wrote, first such that have failed rows."""
+        return [uri for failed in (True, False) for uri in self._examples[failed]]
 
     def finish(self, status: str, exit_code: int) -> None:
         """Store the run's settings and summary below ``SINK/runs/RUN_ID``."""
@@ -258,7 +265,7 @@ class Run:
             now = time.monotonic()
             if self._pending_commit and now - last_commit >= self._config.commit_s:
                 self._commit()
-                last_commit = now
+                last_commit = time.monotonic()  # a slow store must not make a commit for every part
             if now - last_word >= 5:
                 self._say(self._progress())
                 last_word = now
@@ -273,6 +280,9 @@ class Run:
                 Part(path=accepted["path"], size=accepted["size"], rows=accepted["rows"], model=model)
             )
             self._errors.update(accepted["failed"])
+            found = self._examples[bool(accepted["failed"])]
+            if len(found) < _EXAMPLES:
+                found.append(storage.join(self.table.uri, accepted["path"]))
             self._seconds.update({stage: accepted[f"{stage}_s"] for stage in STAGES})
             self.summary["failed"] += len(accepted["failed"])
             self.summary["done"] += accepted["rows"] - len(accepted["failed"])

@@ -451,12 +451,13 @@ def _fetch_group(
             ),
         )
         return
-    if storage.stat(first["uri"]).etag != first["etag"]:  # offsets of the old file would cut the new one anywhere
-        raise InputError("changed", "the file changed after it was listed")
+    # Offsets of the old file would cut the new one anywhere.
+    opened = storage.open_file(first["uri"], first["etag"], config.deadline_s)
     if _container(first["uri"]) == _PARQUET:
-        yield from _fetch_parquet_rows(listed, group)
+        with opened:
+            yield from _fetch_parquet_rows(opened, listed, group)
         return
-    with _open(first["uri"]) as file:
+    with _decompress(first["uri"], opened) as file:
         position = 0
         for index in group:
             start, end = listed[index]["start"], listed[index]["end"]
@@ -488,26 +489,27 @@ def _fetch_object(uri: str, etag: str, config: FetchConfig) -> bytes:
     return plain
 
 
-def _fetch_parquet_rows(listed: list[dict[str, Any]], group: list[int]) -> Iterator[tuple[int, bytes | InputError]]:
-    with storage.open_file(listed[group[0]]["uri"]) as file:
-        parquet = pq.ParquetFile(file)
-        names = parquet.schema_arrow.names
-        inputs = _parquet_column(parquet.schema_arrow)
-        columns = [name for name in _RECORD_COLUMNS if name in names] if inputs == "text" else [str(inputs)]
-        wanted = {listed[index]["start"]: index for index in group}
-        row = 0
-        for number in range(parquet.metadata.num_row_groups):
-            rows = parquet.metadata.row_group(number).num_rows
-            if any(row <= start < row + rows for start in wanted):
-                position = row
-                for batch in parquet.iter_batches(256, row_groups=[number], columns=columns):
-                    inside = [position + offset for offset in range(batch.num_rows) if position + offset in wanted]
-                    for start, record in zip(
-                        inside, batch.take([start - position for start in inside]).to_pylist(), strict=True
-                    ):
-                        yield wanted[start], _record_bytes(record, str(inputs))
-                    position += batch.num_rows
-            row += rows
+def _fetch_parquet_rows(
+    file: BinaryIO, listed: list[dict[str, Any]], group: list[int]
+) -> Iterator[tuple[int, bytes | InputError]]:
+    parquet = pq.ParquetFile(file)
+    names = parquet.schema_arrow.names
+    inputs = _parquet_column(parquet.schema_arrow)
+    columns = [name for name in _RECORD_COLUMNS if name in names] if inputs == "text" else [str(inputs)]
+    wanted = {listed[index]["start"]: index for index in group}
+    row = 0
+    for number in range(parquet.metadata.num_row_groups):
+        rows = parquet.metadata.row_group(number).num_rows
+        if any(row <= start < row + rows for start in wanted):
+            position = row
+            for batch in parquet.iter_batches(256, row_groups=[number], columns=columns):
+                inside = [position + offset for offset in range(batch.num_rows) if position + offset in wanted]
+                for start, record in zip(
+                    inside, batch.take([start - position for start in inside]).to_pylist(), strict=True
+                ):
+                    yield wanted[start], _record_bytes(record, str(inputs))
+                position += batch.num_rows
+        row += rows
 
 
 def _record_bytes(record: dict[str, Any], column: str) -> bytes | InputError:

@@ -67,6 +67,7 @@ class Table:
         self.uri = storage.join(sink, "table")
         self.schema = schema
         self._lease: int | None = None
+        self._is_lost = False
         self._options = storage.delta_options(self.uri)
         self._delta = _open(self.uri, self._options)
         if self._delta is not None:
@@ -94,7 +95,10 @@ class Table:
         A commit of its own says so, before the table is read: a run that lost its lease meets it, whatever version of
         the table it has seen (the Delta protocol's transaction identifiers). `LeaseLost` if this number is the lower.
         """
+        assert self._delta is not None, "create() first"
         self._lease = lease
+        self._delta.update_incremental()
+        self._check_lease()
         self._transact([], run_id)
 
     def last_run_id(self) -> str:
@@ -126,14 +130,19 @@ class Table:
         self._transact(actions, run_id)
 
     def _transact(self, actions: list[AddAction | RemoveAction], run_id: str) -> None:
-        """One commit, or `LeaseLost`. A commit whose answer was lost is looked for, and not made twice."""
+        """One commit, or `LeaseLost`. A commit whose answer was lost is looked for, and not made twice.
+
+        Delta refuses a commit if another one with our application has come since the version that we know. So the
+        number of the newest lease, which costs reading the log, is looked at only where a version was not our own.
+        """
         assert self._delta is not None, "create() first"
+        if self._is_lost:
+            raise LeaseLost("the lease on the table was lost before")
         token = uuid.uuid4().hex
+        known = self._delta.version()
         transactions = None if self._lease is None else [Transaction(_LEASE, self._lease)]
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
             try:
-                self._delta.update_incremental()
-                self._check_lease()
                 self._delta.create_write_transaction(
                     actions,
                     mode="append",
@@ -144,19 +153,23 @@ class Table:
                     ),
                 )
                 self._delta.update_incremental()
-                return
+                break
             except (DeltaError, OSError):
                 if self._has_landed(token):
-                    return
+                    break
                 self._check_lease()
                 if attempt == _COMMIT_ATTEMPTS:
                     raise
+                known = self._delta.version()
                 time.sleep(random.uniform(0, 0.2 * 2**attempt))
+        if self._delta.version() != known + 1:
+            self._check_lease()
 
     def _check_lease(self) -> None:
         assert self._delta is not None
         newest = self._delta.transaction_version(_LEASE)
         if self._lease is not None and newest is not None and newest > self._lease:
+            self._is_lost = True
             raise LeaseLost(f"lease {newest} has taken the table over from lease {self._lease}")
 
     def _has_landed(self, token: str) -> bool:

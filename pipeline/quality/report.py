@@ -73,13 +73,16 @@ class Page:
 
 
 def run_report(folder: str, parts: Sequence[str], summary: Mapping[str, Any], examples: int = 12) -> str:
-    """The page of a segmentation run: counts, time by stage, errors with examples, and some of its rows."""
+    """The page of a segmentation run: counts, time by stage, errors with examples, and some of its rows.
+
+    ``parts``: files to take the examples from.
+    """
     page = Page(f"Run {summary['run_id']}")
     shown = ("source", "table", "model", "listed", "skipped", "done", "failed", "removed", "seconds")
     page.table("Summary", [{"what": name, "value": summary.get(name)} for name in shown])
     busy = summary.get("stage_seconds", {})
     page.table("Time by stage, all workers", [{"stage": name, "seconds": value} for name, value in busy.items()])
-    failed, done = _examples(parts, str(summary["run_id"]), examples)
+    failed, done = _examples(parts, examples)
     codes = [{"code": code, "inputs": count} for code, count in summary["errors"].items()]
     page.table("Errors", codes)
     page.table("Failed inputs", [{"input": _name(row), **row["error"]} for row in failed])
@@ -97,13 +100,11 @@ def run_report(folder: str, parts: Sequence[str], summary: Mapping[str, Any], ex
     return page.write(storage.join(folder, "report.html"))
 
 
-def _examples(parts: Sequence[str], run_id: str, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Some failed and some done rows of a run, from as few parts as give enough."""
+def _examples(parts: Sequence[str], count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Some failed and some done rows of a run."""
     failed: list[dict[str, Any]] = []
     done: list[dict[str, Any]] = []
     for part in parts:
-        if f"/{run_id}-" not in part:
-            continue
         with storage.open_file(part) as file:
             rows = pq.ParquetFile(file).read().to_pylist()
         failed += [row for row in rows if row["error"] is not None]

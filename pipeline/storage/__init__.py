@@ -170,10 +170,13 @@ def walk(uri: str, begins: str = "") -> Iterator[pa.Table]:
     return store(uri).walk(uri, begins)
 
 
-def open_file(uri: str) -> BinaryIO:
-    """The object as a file that can seek; it is read in pieces, as they are asked for."""
+def open_file(uri: str, etag: str | None = None, deadline_s: float = 120.0) -> BinaryIO:
+    """The object as a file that can seek; it is read in pieces, as they are asked for, each within the deadline.
+
+    ``etag``: the object must have it, when it is opened and at every read, or `InputError` ``changed`` is raised.
+    """
     uri = canonical(uri)
-    return store(uri).open(uri)
+    return store(uri).open(uri, etag, deadline_s)
 
 
 def fetch(

@@ -65,6 +65,12 @@ def with_retries(attempt: Callable[[float], T], deadline_s: float, request_s: fl
             time.sleep(pause)
 
 
+def check_etag(found: str, wanted: str | None) -> None:
+    """`StoreError` ``changed`` unless the tag is the wanted one, or none is."""
+    if wanted is not None and found != wanted:
+        raise StoreError("changed", "the object changed after it was listed")
+
+
 class Store(ABC):
     """One kind of store. Every method takes whole URIs, as `pipeline.storage.canonical` gives them.
 
@@ -120,17 +126,18 @@ class Store(ABC):
         """Every object below a folder whose path in it begins so, as pages of `LISTING`, without holding them all."""
 
     @abstractmethod
-    def open(self, uri: str) -> BinaryIO:
-        """The object as a file that can seek."""
+    def open(self, uri: str, etag: str | None, deadline_s: float) -> BinaryIO:
+        """The object as a file that can seek. ``etag`` as in `get`; ``deadline_s`` is for each read."""
 
 
 class RangeFile(io.RawIOBase):
     """A stored object as a raw file: each read is a request for a range, so wrap it in a buffer."""
 
-    def __init__(self, store: Store, uri: str, timeout_s: float, most: int) -> None:
+    def __init__(self, store: Store, uri: str, etag: str | None, deadline_s: float, most: int) -> None:
         """``most``: bytes of one request. A buffer asks again for what is missing."""
-        self._store, self._uri, self._timeout_s, self._most = store, uri, timeout_s, most
+        self._store, self._uri, self._deadline_s, self._most = store, uri, deadline_s, most
         found = store.stat(uri)
+        check_etag(found.etag, etag)
         self._size, self._etag = found.size, found.etag
         self._position = 0
 
@@ -156,7 +163,7 @@ class RangeFile(io.RawIOBase):
         start = self._position
         data = with_retries(
             lambda timeout_s: self._store.get(self._uri, self._etag, end - start, timeout_s, start, end),
-            self._timeout_s,
+            self._deadline_s,
         )
         view[: len(data)] = data
         self._position += len(data)

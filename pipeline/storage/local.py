@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
-from pipeline.storage.base import LISTING, Object, Store, StoreError
+from pipeline.storage.base import LISTING, Object, Store, StoreError, check_etag
 
 _PAGE = 4096
 _NOT_A_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -44,8 +44,7 @@ class LocalStore(Store):
                 status = os.fstat(file.fileno())
                 if not stat_module.S_ISREG(status.st_mode):
                     raise StoreError("unreadable", "the path is not a file")
-                if etag is not None and _etag(status) != etag:
-                    raise StoreError("changed", "the file changed after it was listed")
+                check_etag(_etag(status), etag)
                 first, last = start or 0, status.st_size if end is None else end
                 if last - first > max_bytes:
                     raise StoreError("too_large", f"{last - first} bytes, more than the limit of {max_bytes}")
@@ -97,8 +96,14 @@ class LocalStore(Store):
         if page:
             yield _page(page)
 
-    def open(self, uri: str) -> BinaryIO:
-        return cast("BinaryIO", open(uri, "rb"))
+    def open(self, uri: str, etag: str | None, deadline_s: float) -> BinaryIO:
+        descriptor = os.open(uri, os.O_RDONLY)
+        try:
+            check_etag(_etag(os.fstat(descriptor)), etag)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cast("BinaryIO", os.fdopen(descriptor, "rb"))
 
 
 def _written(uri: str, data: bytes) -> str:

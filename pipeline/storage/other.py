@@ -11,7 +11,7 @@ import fsspec
 import pyarrow as pa
 
 from pipeline.errors import RequestError
-from pipeline.storage.base import LISTING, Object, Store, StoreError
+from pipeline.storage.base import LISTING, Object, Store, StoreError, check_etag
 
 _PAGE = 1000
 
@@ -48,8 +48,7 @@ class OtherStore(Store):
                 raise StoreError("too_large", f"{end - (start or 0)} bytes, more than the limit of {max_bytes}")
             if etag is not None:
                 found = self._object(fs, fs.info(path), uri)
-                if found.etag != etag:
-                    raise StoreError("changed", "the object changed after it was listed")
+                check_etag(found.etag, etag)
                 if start is None and end is None and found.size > max_bytes:
                     raise StoreError("too_large", f"{found.size} bytes, more than the limit of {max_bytes}")
             data = cast("bytes", fs.cat_file(path, start=start, end=end))
@@ -104,8 +103,10 @@ class OtherStore(Store):
         if page:
             yield _table(page)
 
-    def open(self, uri: str) -> BinaryIO:
+    def open(self, uri: str, etag: str | None, deadline_s: float) -> BinaryIO:
         fs, path = self._at(uri)
+        if etag is not None:
+            check_etag(self._object(fs, fs.info(path), uri).etag, etag)
         return cast("BinaryIO", io.BufferedReader(fs.open(path, "rb")))
 
     def _at(self, uri: str) -> tuple[Any, str]:

@@ -193,8 +193,9 @@ class S3(Store):
         bucket, key = split(uri)
         return _Listing(self, bucket, f"{key}/" if key else "", begins).pages()
 
-    def open(self, uri: str) -> BinaryIO:
-        return cast("BinaryIO", io.BufferedReader(RangeFile(self, uri, _PATIENCE_S, _RANGE_BYTES), _BUFFER_BYTES))
+    def open(self, uri: str, etag: str | None, deadline_s: float) -> BinaryIO:
+        file = RangeFile(self, uri, etag, deadline_s, _RANGE_BYTES)
+        return cast("BinaryIO", io.BufferedReader(file, _BUFFER_BYTES))
 
     def endpoint(self) -> str:
         """Where requests go."""

@@ -141,6 +141,39 @@ def test_limit_other_folders_and_changes_take_nothing_away(
     assert models == {("first", package.load(other).digest), ("second", package.load(model).digest)}
 
 
+def test_a_model_that_changes_between_attempts_is_never_mixed(
+    cluster: None, images: Path, model: str, tmp_path: Path
+) -> None:
+    sink = tmp_path / "sink"
+    run(images, model, sink, limit=15)
+    other = write_package(tmp_path / "other", 1)
+    second = run(images, other, sink)
+    assert (second.summary["pending"], second.summary["done"], second.summary["removed"]) == (40, 40, 15)
+    rows = table_rows(str(sink))
+    assert len(rows) == 40
+    assert {row["model"] for row in rows} == {package.load(other).digest}
+    # A package that changes while it is read from stops the run, and nothing of it is mixed in.
+    (tmp_path / "changing").mkdir()
+    shutil.copytree(other, tmp_path / "changing" / "package")
+    described = package.load(str(tmp_path / "changing" / "package"))
+    shutil.rmtree(tmp_path / "changing" / "package")
+    write_package(tmp_path / "changing" / "package", 2)
+    job = Run(
+        task=TASK,
+        package=described,
+        sources=[str(write_images(tmp_path / "more", 6, seed=3))],
+        sink=str(sink),
+        config=RunConfig(stall_timeout_s=60),
+        stream=StreamConfig(actors=1),
+        say=lambda _: None,
+    )
+    with pytest.raises(Exception, match=r"changed during the run|no row after"):
+        job.execute()
+    job.finish("failed", 1)
+    assert {row["model"] for row in table_rows(str(sink))} == {described.digest}
+    assert len(table_rows(str(sink))) == 40
+
+
 def test_errors_are_rows_and_can_be_retried(cluster: None, model: str, tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 3)
     (folder / "empty.png").write_bytes(b"")
