@@ -24,3 +24,28 @@ def test_bulk_images_says_where_the_time_goes() -> None:
     assert {"start-up s", "fetch s", "prepare s", "predict s", "encode s", "write s"} <= set(arms["ours"])
     assert found["headline"]["ratio_to_bound_empty_model"] > 0
     assert set(found) >= {"command", "date", "machine", "versions", "protocol"}
+
+
+@pytest.mark.ray
+@pytest.mark.s3
+@pytest.mark.slow
+def test_chaos_finds_nothing_lost_doubled_or_wrong(s3_environment: object) -> None:
+    command = [sys.executable, "-m", "benchmarks.chaos", "--small"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((ROOT / "benchmarks" / "results" / "chaos-small.json").read_text())
+    assert found["headline"] == {"runs": 3, "lost": 0, "doubled": 0, "wrong": 0}
+    faults = {row["fault"]: row for row in found["rows"]}
+    assert faults["driver killed"]["kills"] >= 1
+    assert faults["store does all of it"]["requests_with_faults"] >= 3
+
+
+@pytest.mark.s3
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["downloads", "listing"])
+def test_storage_benchmarks_run(name: str, s3_environment: object) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--small"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((ROOT / "benchmarks" / "results" / f"{name}-small.json").read_text())
+    assert all(value > 0 for value in found["headline"].values())
