@@ -51,7 +51,7 @@ _ARGUMENTS = (
 )
 STORE_FAULTS: dict[str, Callable[[random.Random], list[Fault]]] = {
     "store resets": lambda _: [Fault(kind="reset", rate=0.1)],
-    "store stalls": lambda _: [Fault(kind="stall", rate=0.02, seconds=40)],
+    "store stalls": lambda _: [Fault(kind="stall", rate=0.02, seconds=32)],
     "store truncates": lambda _: [Fault(kind="truncate", rate=0.1)],
     "store throttles": lambda _: [Fault(kind="throttle", rate=0.3)],
     "store fails in bursts": lambda _: [Fault(kind="server_error", rate=0.02, burst=20)],
@@ -75,6 +75,8 @@ class Outcome:
     seconds: float = 0.0
     starts: int = 0
     kills: int = 0
+    failures: int = 0
+    """Starts that ended otherwise than with 0 although nothing killed them."""
     requests_with_faults: int = 0
     lost: int = 0
     doubled: int = 0
@@ -223,6 +225,9 @@ def _until_done(
         _clean_up(job)
         if code == 0:
             return
+        if outcome is not None and not kills:
+            outcome.failures += 1
+            print(f"exit {code}: {summary.get('error')}", file=sys.stderr, flush=True)
         if code == 2:
             raise RuntimeError(f"exit 2: {summary}")
     assert job is not None
@@ -386,7 +391,7 @@ def _kill(pid: int) -> None:
 
 
 def _line(fault: str, outcomes: list[Outcome]) -> dict[str, Any]:
-    names = ("starts", "kills", "requests_with_faults", "lost", "doubled", "wrong")
+    names = ("starts", "kills", "failures", "requests_with_faults", "lost", "doubled", "wrong")
     sums = {name: sum(getattr(item, name) for item in outcomes) for name in names}
     seconds = float(np.mean([item.seconds for item in outcomes])) if outcomes else None
     return {"fault": fault, "runs": len(outcomes)} | sums | {"mean seconds": seconds}

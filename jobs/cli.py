@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -26,6 +27,8 @@ from pipeline import storage
 from pipeline.errors import RequestError
 
 S = TypeVar("S")
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of libraries that write for terminals
 
 DONE, FAILED, WRONG_REQUEST, ERROR_BUDGET = 0, 1, 2, 3
 
@@ -55,12 +58,12 @@ def main(settings: type[S], work: Callable[[S], dict[str, Any]], argv: Sequence[
         summary = work(parsed)
         code = int(summary.get("exit_code", DONE))
     except RequestError as reason:
-        summary, code = {"status": "wrong request", "error": _one_line(reason)}, WRONG_REQUEST
+        summary, code = {"status": "wrong request", "error": one_line(reason)}, WRONG_REQUEST
     except Stopped as reason:
         summary, code = {"status": "stopped", "error": str(reason)}, reason.exit_code
     except Exception as reason:
         traceback.print_exc()
-        summary, code = {"status": "failed", "error": f"{type(reason).__name__}: {_one_line(reason)}"}, FAILED
+        summary, code = {"status": "failed", "error": f"{type(reason).__name__}: {one_line(reason)}"}, FAILED
     if code != DONE and summary.get("error"):
         print(f"error: {summary['error']}", file=sys.stderr, flush=True)
     print(json.dumps({**summary, "exit_code": code}, ensure_ascii=True), flush=True)
@@ -139,13 +142,14 @@ def _cause(reason: BaseException) -> str:
     behind: BaseException | None = reason
     while behind is not None:
         if isinstance(behind, RequestError):
-            return _one_line(behind)
+            return one_line(behind)
         behind = behind.__cause__ or behind.__context__
-    return _one_line(reason)
+    return one_line(reason)
 
 
-def _one_line(reason: BaseException) -> str:
-    return " ".join(str(reason).split())
+def one_line(reason: BaseException) -> str:
+    """An error's text without line ends and colours."""
+    return " ".join(_COLOURS.sub("", str(reason)).split())
 
 
 def _stop_on_signals() -> None:

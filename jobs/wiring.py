@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from jobs.cli import DONE, ERROR_BUDGET, FAILED, Stopped, say
+from jobs.cli import DONE, ERROR_BUDGET, FAILED, Stopped, one_line, say
 from pipeline import config, package, storage
 from pipeline.distributed import train
 from pipeline.distributed.lease import LeaseLost
@@ -83,7 +83,7 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
             raise
         except Exception as reason:  # whatever it is, the run's summary must carry the exit code
             traceback.print_exc()
-            status, code, error = "failed", FAILED, f"{type(reason).__name__}: {' '.join(str(reason).split())}"
+            status, code, error = "failed", FAILED, f"{type(reason).__name__}: {one_line(reason)}"
         if error is not None:
             run.summary["error"] = error
         run.finish(status, code)

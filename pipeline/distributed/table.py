@@ -10,10 +10,10 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,12 +29,15 @@ from pipeline.distributed.parallel import ordered
 from pipeline.errors import RequestError
 from pipeline.task import ERROR_TYPE
 
+T = TypeVar("T")
+
 KEY_COLUMNS = pa.schema([("uri", pa.string()), ("member", pa.string()), ("etag", pa.string()), ("size", pa.int64())])
 PROVENANCE_COLUMNS = pa.schema(
     [("model", pa.string()), ("settings", pa.string()), ("run_id", pa.string()), ("error", ERROR_TYPE)]
 )
 _LEASE = "parquetry-lease"  # the application whose transactions are the numbers of leases
 _COMMIT_ATTEMPTS = 6
+_READ_ATTEMPTS = 9
 _THREADS = 16
 _WHOLE_BYTES = 4 << 20  # parts up to this size are read in one request
 
@@ -81,12 +84,14 @@ class Table:
         if self._delta is None:
             if storage.is_local(self.uri):
                 Path(self.uri).mkdir(parents=True, exist_ok=True)
-            self._delta = DeltaTable.create(
-                self.uri,
-                schema=self.schema.remove_metadata(),
-                partition_by=["model"],
-                mode="ignore",
-                storage_options=self._options,
+            self._delta = _patiently(
+                lambda: DeltaTable.create(
+                    self.uri,
+                    schema=self.schema.remove_metadata(),
+                    partition_by=["model"],
+                    mode="ignore",
+                    storage_options=self._options,
+                )
             )
 
     def fence(self, lease: int, run_id: str) -> None:
@@ -97,7 +102,7 @@ class Table:
         """
         assert self._delta is not None, "create() first"
         self._lease = lease
-        self._delta.update_incremental()
+        _patiently(self._delta.update_incremental)
         self._check_lease()
         self._transact([], run_id)
 
@@ -105,7 +110,8 @@ class Table:
         """The run that made the newest commit, or an empty string."""
         if self._delta is None:
             return ""
-        return max((str(entry.get("run_id") or "") for entry in self._delta.history(2)), default="")
+        delta = self._delta
+        return max((str(entry.get("run_id") or "") for entry in _patiently(lambda: delta.history(2))), default="")
 
     def file_uris(self) -> list[str]:
         """The committed part files: what a plain Parquet reader must be given."""
@@ -152,7 +158,7 @@ class Table:
                         custom_metadata={"run_id": run_id, "commit": token}, app_transactions=transactions
                     ),
                 )
-                self._delta.update_incremental()
+                _patiently(self._delta.update_incremental)
                 break
             except (DeltaError, OSError):
                 if self._has_landed(token):
@@ -167,18 +173,17 @@ class Table:
 
     def _check_lease(self) -> None:
         assert self._delta is not None
-        newest = self._delta.transaction_version(_LEASE)
+        delta = self._delta
+        newest = _patiently(lambda: delta.transaction_version(_LEASE))
         if self._lease is not None and newest is not None and newest > self._lease:
             self._is_lost = True
             raise LeaseLost(f"lease {newest} has taken the table over from lease {self._lease}")
 
     def _has_landed(self, token: str) -> bool:
         assert self._delta is not None
-        try:
-            self._delta.update_incremental()
-            return any(entry.get("commit") == token for entry in self._delta.history(20))
-        except (DeltaError, OSError):
-            return False
+        delta = self._delta
+        _patiently(delta.update_incremental)
+        return any(entry.get("commit") == token for entry in _patiently(lambda: delta.history(20)))
 
     def done(self, model: str, settings: str) -> tuple[KeySet, KeySet]:
         """The inputs (`VERSION_KEY`) with a row of this model and these settings: the sound ones, the failed ones."""
@@ -304,7 +309,8 @@ def vacuum(sink: str) -> int:
     delta, uri = open_delta(sink), storage.join(sink, "table")
     named = {part.path for part in _parts(delta)}
     # What a later version removed stays for readers of the earlier ones.
-    named.update(delta.vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False))
+    removed = _patiently(lambda: delta.vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False))
+    named.update(removed)
     models = [name for name in storage.names(uri) if name.startswith("model=")]
     pages = (page for model in models for page in storage.walk(storage.join(uri, model)))
     return _delete(found for page in pages for found in page["uri"].to_pylist() if found[len(uri) + 1 :] not in named)
@@ -320,7 +326,7 @@ def current_rows(rows: pa.Table) -> pa.Table:
 
 def _open(uri: str, options: dict[str, str]) -> DeltaTable | None:
     try:
-        return DeltaTable(uri, storage_options=options)
+        return _patiently(lambda: DeltaTable(uri, storage_options=options))
     except TableNotFoundError:
         return None
     except DeltaError as reason:
@@ -328,7 +334,7 @@ def _open(uri: str, options: dict[str, str]) -> DeltaTable | None:
 
 
 def _parts(delta: DeltaTable) -> list[Part]:
-    actions = pa.table(delta.get_add_actions(flatten=True))
+    actions = pa.table(_patiently(lambda: delta.get_add_actions(flatten=True)))
     columns = ("path", "size_bytes", "num_records", "partition.model")
     values = zip(*(actions[name].to_pylist() for name in columns), strict=True)
     return [Part(path=path, size=size, rows=rows, model=model) for path, size, rows, model in values]
@@ -340,6 +346,20 @@ def _delete(uris: Iterable[str]) -> int:
         return 1
 
     return sum(ordered(delete, uris, _THREADS))
+
+
+def _patiently(run: Callable[[], T]) -> T:
+    """What delta-rs is asked for again where the store failed: it does not repeat a read whose answer was cut off."""
+    for attempt in range(_READ_ATTEMPTS):
+        try:
+            return run()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            if attempt == _READ_ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0, min(10, 0.2 * 2**attempt)))
+    raise AssertionError
 
 
 def _equal(column: pa.ChunkedArray, value: str) -> np.ndarray:
