@@ -25,6 +25,7 @@ from pipeline.distributed import lease
 from pipeline.distributed.forecast import forecast
 from pipeline.distributed.ledger import KeySet
 from pipeline.distributed.manifest import Manifest
+from pipeline.distributed.parallel import ordered
 from pipeline.distributed.source import entries
 from pipeline.distributed.stream import STAGES, StreamConfig, Work, receipts, settings_digest, uncommitted
 from pipeline.distributed.table import Part, Table, table_schema
@@ -106,6 +107,7 @@ class Run:
         self._errors: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
         self._committed = np.zeros(0, bool)
+        self._lease: lease.Lease | None = None
         self._pending_commit: list[Part] = []
         self._examples: dict[bool, list[str]] = {True: [], False: []}
         self.summary: dict[str, Any] = {
@@ -142,14 +144,14 @@ class Run:
         taken it over.
         """
         started = time.monotonic()
-        self._lease = lease.acquire(self._sink, self.run_id, self._config.lease_s)
+        self._lease = held = lease.acquire(self._sink, self.run_id, self._config.lease_s)
         try:
             try:
-                self._execute()
+                self._execute(held)
             finally:
                 self._commit()
         except RequestError:  # no summary is written then, which is where the lease ends otherwise
-            self._lease.release()
+            held.release()
             raise
         finally:
             self.summary["seconds"] = round(time.monotonic() - started, 3)
@@ -176,8 +178,14 @@ class Run:
         return [uri for failed in (True, False) for uri in self._examples[failed]]
 
     def finish(self, status: str, exit_code: int) -> None:
-        """Store the run's settings and summary below ``SINK/runs/RUN_ID``."""
+        """Store the run's settings and summary below ``SINK/runs/RUN_ID``, and give the sink free."""
         self.summary |= {"status": status, "exit_code": exit_code}
+        self._describe()
+        self._store("summary.json", self.summary)
+        if self._lease is not None:
+            self._lease.release()
+
+    def _describe(self) -> None:
         described = {
             "run": to_dict(self._config),
             "stream": to_dict(self._work.stream),
@@ -187,16 +195,18 @@ class Run:
             "settings": self._work.settings,
             "source": self._sources,
         }
-        for name, content in (("config.json", described), ("summary.json", self.summary)):
-            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            storage.write(storage.join(self.folder, name), text.encode("utf-8", "backslashreplace"))
-        self._lease.release()
+        self._store("config.json", described)
 
-    def _execute(self) -> None:
+    def _store(self, name: str, content: dict[str, Any]) -> None:
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        storage.write(storage.join(self.folder, name), text.encode("utf-8", "backslashreplace"))
+
+    def _execute(self, held: lease.Lease) -> None:
         self.table.create()
-        self.table.fence(self._lease.number, self.run_id)
+        self.table.fence(held.number, self.run_id)
         if self.table.last_run_id() > self.run_id:
             self._name()
+        self._describe()  # now, so that whoever reads rows of a run that was killed knows what made them
         self.summary["orphans"] = self.table.remove_orphans(self._unfinished())
         self._say(f"listing {', '.join(self._sources)}")
         sound, failed = self.table.done(self._work.package_digest, self._work.settings)
@@ -210,12 +220,12 @@ class Run:
         board = make_board()
         self._work = dataclasses.replace(self._work, board=board)
         try:
-            self._run_passes(pending)
+            self._run_passes(pending, held)
         finally:
             ray.kill(board)
         self._finish_table()
 
-    def _run_passes(self, pending: int) -> None:
+    def _run_passes(self, pending: int, held: lease.Lease) -> None:
         stream = self._work.stream
         for attempt in range(_PASSES):
             if self._committed.sum() == pending:
@@ -224,7 +234,7 @@ class Run:
                 self._say(f"{pending - self._committed.sum()} inputs have no row yet; running them again")
             rows = block_rows(pending, stream)
             for blocks in self._manifest.blocks(self._committed, rows, stream.block_bytes):
-                self._stream(blocks)
+                self._stream(blocks, held)
         self._commit()
 
     def _finish_table(self) -> None:
@@ -247,17 +257,17 @@ class Run:
     def _unfinished(self) -> list[str]:
         """Earlier runs that did not clean up after themselves: they ended otherwise than with 0, or not at all."""
         runs = storage.join(self._sink, "runs")
-        found = []
-        for name in storage.names(runs):
-            try:
-                ended = json.loads(storage.read(storage.join(runs, name, "summary.json")))["exit_code"] == 0
-            except (OSError, ValueError, KeyError):
-                ended = False
-            if not ended and name != self.run_id:
-                found.append(name)
-        return found
 
-    def _stream(self, blocks: list[pa.Table]) -> None:
+        def ended(name: str) -> bool:
+            try:
+                return json.loads(storage.read(storage.join(runs, name, "summary.json")))["exit_code"] == 0
+            except (OSError, ValueError, KeyError):
+                return False
+
+        names = [name for name in storage.names(runs) if name != self.run_id]
+        return [name for name, clean in zip(names, ordered(ended, names, 16), strict=True) if not clean]
+
+    def _stream(self, blocks: list[pa.Table], held: lease.Lease) -> None:
         last_commit = last_word = time.monotonic()
         for receipt in _with_timeout(receipts(blocks, self._work), self._config.stall_timeout_s):
             if receipt is not None:
@@ -269,7 +279,7 @@ class Run:
             if now - last_word >= 5:
                 self._say(self._progress())
                 last_word = now
-            self._lease.check()
+            held.check()
             self._check_budget()
         self._say(self._progress())
 
