@@ -2,7 +2,7 @@
 
 Each run draws a fault and its moments from a seed. A job that is killed or fails is started again, by the same command,
 until it ends with 0. Then `verify` must find nothing, and the table must equal that of a run that nobody disturbed:
-keys and errors the same, masks but for one pixel in 10,000, floats to 1e-4.
+keys and errors the same, masks but for one pixel in 10,000, floats to 1e-4. Resumable: outcomes are kept in ``--work``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ ROOT = Path(__file__).parent.parent
 BUCKET = "chaos"
 IMAGES, BROKEN = 120, 6
 _ATTEMPTS, _DISTURBED = 8, 1  # starts of one command, and how many of them are disturbed
-_LIMIT_S = 240
+_LIMIT_S = 400
 # Slow enough that there is a middle of the run to disturb.
 _LATENCY = Fault(kind="latency", seconds=0.08)
 _ARGUMENTS = (
@@ -51,7 +51,7 @@ _ARGUMENTS = (
 )
 STORE_FAULTS: dict[str, Callable[[random.Random], list[Fault]]] = {
     "store resets": lambda _: [Fault(kind="reset", rate=0.1)],
-    "store stalls": lambda _: [Fault(kind="stall", rate=0.02, seconds=32)],
+    "store stalls": lambda _: [Fault(kind="stall", rate=0.01, seconds=32)],
     "store truncates": lambda _: [Fault(kind="truncate", rate=0.1)],
     "store throttles": lambda _: [Fault(kind="throttle", rate=0.3)],
     "store fails in bursts": lambda _: [Fault(kind="server_error", rate=0.02, burst=20)],
@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2 * len(FAULTS), help="seeds 0 to this, over all faults in turn")
     parser.add_argument("--only", choices=FAULTS, help="only this fault")
     parser.add_argument("--small", action="store_true", help="three faults, one run each")
+    parser.add_argument("--work", type=Path, default=ROOT / ".bench" / "chaos", help="where outcomes are kept")
     arguments = parser.parse_args()
     faults = [arguments.only] if arguments.only else list(FAULTS)
     runs = arguments.runs
@@ -151,7 +152,14 @@ def main() -> None:
         _until_done(f"s3://{BUCKET}/reference", ())
         outcomes = []
         for seed in range(runs):
-            outcome = disturb(faults[seed % len(faults)], seed, server.endpoint)
+            fault = faults[seed % len(faults)]
+            kept = arguments.work / f"{seed} {fault}.json"
+            if kept.exists() and not arguments.small:
+                outcome = Outcome(**json.loads(kept.read_text()))
+            else:
+                outcome = disturb(fault, seed, server.endpoint)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(asdict(outcome)))
             print(outcome, file=sys.stderr, flush=True)
             outcomes.append(outcome)
     rows = [_line(fault, [item for item in outcomes if item.fault == fault]) for fault in faults]
