@@ -39,13 +39,14 @@ def test_the_masks_in_the_table_give_the_metrics_of_evaluate(cluster: None, tmp_
     run = Run(
         task=task,
         package=written,
-        source=str(folder / "images"),
+        sources=[str(folder / "images")],
         sink=str(sink),
         config=RunConfig(),
         stream=StreamConfig(actors=1, batch_rows=3),
         say=lambda _: None,
     )
     run.execute()
+    run.finish("done", 0)
     confusion = torch.zeros(5, 5, dtype=torch.float64)
     for row in table_rows(str(sink)):
         label = Path(row["uri"].replace("images", "labels").replace(".jpg", ".png"))
