@@ -21,6 +21,14 @@ torch.set_num_threads(1)
 _HOOK = install_import_hook("pipeline.models", "beartype.beartype")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes waits until it is asked for."""
+    if not os.environ.get("PARQUETRY_HEAVY"):
+        for item in items:
+            if item.get_closest_marker("heavy"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes; PARQUETRY_HEAVY=1 runs it"))
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real data sets, from ``PARQUETRY_DATA``; tests that need it skip where there is none."""

@@ -42,6 +42,7 @@ def test_chaos_finds_nothing_lost_doubled_or_wrong(s3_environment: object) -> No
 
 @pytest.mark.s3
 @pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["downloads", "listing"])
 def test_storage_benchmarks_run(name: str, s3_environment: object) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--small"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,17 +134,18 @@ def test_names_are_unique_and_every_case_is_small_or_heavy() -> None:
 LIMITS_MIB = {"image": 14 * 100_000_000 / 2**20, "document": 30 * 100_000_000 / 2**20}
 
 
-#: Those that take more than a few seconds are left out, unless they are asked for, as is the run of all of them.
-EVERYTHING = bool(os.environ.get("PARQUETRY_HEAVY"))
+#: The others take longer.
 QUICK = ("100 megapixels with alpha.png", "100 MB, one character too long.txt", "a million lines of one word.txt")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", HEAVY, ids=lambda case: case.kind + " " + ascii(case.name))
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=() if case.name in QUICK else pytest.mark.heavy) for case in HEAVY],
+    ids=lambda case: case.kind + " " + ascii(case.name),
+)
 def test_heavy(case: Case, tmp_path: Path) -> None:
     """In a process of its own, whose peak memory is its own."""
-    if not EVERYTHING and case.name not in QUICK:
-        pytest.skip("takes long; PARQUETRY_HEAVY=1 runs it")
     path = tmp_path / case.name
     path.write_bytes(case.make())
     command = [sys.executable, "-m", "tests.hostile.test_corpus", case.kind, str(path)]

@@ -12,7 +12,7 @@ from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig
 from pipeline.models.segmenter import UNet, UNetConfig
 from tests.equality import table_rows
 from tests.hostile.corpus import Row, summary, write
-from tests.hostile.test_corpus import EVERYTHING, TASKS
+from tests.hostile.test_corpus import TASKS
 from tests.processes import run_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -29,11 +29,9 @@ def write_package(folder: Path, kind: str) -> str:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("heavy", [False, True], ids=["small", "heavy"])
+@pytest.mark.parametrize("heavy", [False, pytest.param(True, marks=pytest.mark.heavy)], ids=["small", "heavy"])
 @pytest.mark.parametrize(("kind", "job"), [("image", "segment_images"), ("document", "segment_documents")])
 def test_the_whole_corpus(tmp_path: Path, kind: str, job: str, heavy: bool) -> None:
-    if heavy and not EVERYTHING:
-        pytest.skip("takes minutes; PARQUETRY_HEAVY=1 runs it")
     expected = write(tmp_path, kind, heavy=heavy)  # type: ignore[arg-type]
     given = ["--source", str(tmp_path / kind), "--model", write_package(tmp_path / "package", kind)]
     given += ["--sink", str(tmp_path / "sink"), "--max-error-rate", "1", "--cluster.cpus", "2", "--cluster.gpus", "0"]

@@ -184,6 +184,7 @@ def test_everything_from_training_on(s3_bucket: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_documents(s3_bucket: str, tmp_path: Path) -> None:
     place = f"s3://{s3_bucket}"
     storage.configure(storage.StorageConfig())
@@ -201,6 +202,7 @@ def test_documents(s3_bucket: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_ten_thousand_objects_again(s3_bucket: str, s3_environment: Endpoint, tmp_path: Path) -> None:
     """A repeat reads none of them; when three are new and two have changed, it reads five."""
     place = f"s3://{s3_bucket}"
