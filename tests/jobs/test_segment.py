@@ -115,12 +115,12 @@ def test_ctrl_c_commits_what_is_done_and_the_same_command_goes_on(place: Path) -
 
 
 @pytest.mark.slow
-def test_a_driver_killed_at_ten_random_moments(place: Path) -> None:
+def test_a_driver_killed_at_five_random_moments(place: Path) -> None:
     """SIGKILL, again and again; each run takes up what is missing, and the table is that of an uninterrupted run."""
     dice = random.Random(0)
     killed = held = 0
     every: dict[int, str] = {}
-    for _ in range(10):
+    for _ in range(5):
         process = start_job("segment_images", *arguments(place, "killed"), *ONE_CPU, *SMALL)
         before = commits(place / "killed")
         deadline = time.monotonic() + 120

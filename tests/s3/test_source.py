@@ -199,6 +199,8 @@ def test_an_object_that_changed_or_went_fails_alone(tree: str) -> None:
     assert codes(rows) == ["not_found", "changed", None]
 
 
+@pytest.mark.slow
+@pytest.mark.heavy
 def test_containers_through_faults(root: str, s3_endpoint: Endpoint) -> None:
     bodies = [bytes([number]) * 50_000 for number in range(40)]
     storage.write(f"{root}/x.tar", tar_of([(f"{number:02d}.jpg", body) for number, body in enumerate(bodies)]))
