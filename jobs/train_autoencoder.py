@@ -1,9 +1,9 @@
-"""Train a variational autoencoder on images."""
+"""Train an autoencoder on images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit, require_folder
@@ -12,16 +12,20 @@ from pipeline.distributed import samples, train
 from pipeline.distributed.session import session
 from pipeline.images.task import ImageReconstruction
 from pipeline.models.autoencoder import ConvVAEConfig
+from pipeline.models.ladder import LadderVAEConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainAutoencoder(TrainSettings):
-    """Train a variational autoencoder on images."""
+    """Train an autoencoder on images."""
 
     images: str
     """Folder of images; where it has train.txt (a labelled folder), only the images of that split are used."""
     task: ImageReconstruction = field(default_factory=ImageReconstruction)
+    architecture: Literal["conv_vae", "ladder_vae"] = "conv_vae"
+    """One level of latents, set by model; or a hierarchy of them, set by ladder."""
     model: ConvVAEConfig = field(default_factory=ConvVAEConfig)
+    ladder: LadderVAEConfig = field(default_factory=LadderVAEConfig)
     train: train.DistributedTrainConfig = field(
         default_factory=lambda: train.DistributedTrainConfig(epochs=30, batch_rows=8)
     )
@@ -29,6 +33,8 @@ class TrainAutoencoder(TrainSettings):
 
 def work(settings: TrainAutoencoder) -> dict[str, Any]:
     require_folder(settings.images, "images")
+    model = settings.model if settings.architecture == "conv_vae" else settings.ladder
+    settings.task.check_model(model)
     train.claim(settings.out)
     labelled = storage.exists(storage.join(settings.images, "train.txt"))
     if labelled:
@@ -47,8 +53,8 @@ def work(settings: TrainAutoencoder) -> dict[str, Any]:
         return fit(
             out=settings.out,
             task=settings.task,
-            model_name="conv_vae",
-            model_config=settings.model,
+            model_name=settings.architecture,
+            model_config=model,
             train_config=settings.train,
             samples=prepared,
             data={"images": settings.images, "split": "train" if labelled else "all"},

@@ -35,12 +35,13 @@ class Loss:
     """A sum over ``units`` (valid pixels, sentences, images) and their number, so that workers can share a batch.
 
     The loss that is minimised is ``total.sum over workers / units.sum over workers``. ``logs`` are further sums over
-    the same units, for display.
+    the same units, for display; ``sums`` are vectors of such sums, whose means `Companion.absorb` is given.
     """
 
     total: Tensor
     units: Tensor
     logs: dict[str, Tensor] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Noise:
@@ -51,6 +52,7 @@ class Noise:
     """
 
     def __init__(self, seed: int, step: int, samples: Iterable[int]) -> None:
+        self.step = step
         self._generators = [torch.Generator().manual_seed(_mix(seed, step, int(sample))) for sample in samples]
 
     def normal(self, *shape: int, device: torch.device | str = "cpu") -> Tensor:
@@ -60,6 +62,22 @@ class Noise:
     def uniform(self, *shape: int, device: torch.device | str = "cpu") -> Tensor:
         """Uniform in [0, 1), (b, *shape)."""
         return torch.stack([torch.rand(*shape, generator=g) for g in self._generators]).to(device)
+
+
+class Companion(nn.Module, ABC):
+    """What training needs beside the model and a package does not hold: a discriminator, a mean over past batches.
+
+    Its parameters are trained with the model's, by the gradients of the same `Loss`; its buffers are part of the
+    checkpoint and change in `absorb` only, so that they are the same on all workers.
+    """
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
+        """In place of `Task.loss`."""
+
+    @abstractmethod
+    def absorb(self, means: dict[str, Tensor]) -> None:
+        """After each step: ``Loss.sums`` over the global batch, divided by its units."""
 
 
 class Task(ABC):
@@ -112,6 +130,10 @@ class Task(ABC):
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
         """The training objective of a batch."""
+
+    def companion(self, model: nn.Module) -> Companion | None:
+        """A new companion to train this model with; None where the loss carries nothing from step to step."""
+        return None
 
     @abstractmethod
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import check
-from pipeline.task import Batch, Loss, Noise, Statistics, Task
+from pipeline.task import Batch, Companion, Loss, Noise, Statistics, Task
 
 _VALIDATION_STEP = -1  # noise of validation is the same at every evaluation
+# A companion's parameters work against the model's: little momentum, as is usual for discriminators.
+_COMPANION_BETAS = (0.5, 0.99)
 
 
 class TrainingError(RuntimeError):
@@ -133,6 +135,9 @@ class Trainer:
         self.workers = workers or Workers()
         self.model = model.to(self.device)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.companion = task.companion(self.model)
+        if self.companion is not None:
+            self.companion.to(self.device)
         self.batch_rows = min(config.batch_rows, len(train))
         self.steps = max(1, config.epochs * len(train) // self.batch_rows)
         self.step = 0
@@ -141,10 +146,12 @@ class Trainer:
         self.evaluations_since_best = 0
         if config.compile:
             self.model.compile()
-        self._objective = self.workers.wrap(_Objective(task, self.model))
+        self._objective = self.workers.wrap(_Objective(task, self.model, self.companion))
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        beside = list(self.companion.parameters()) if self.companion is not None else []
+        groups.append({"params": beside, "weight_decay": 0.0, "betas": _COMPANION_BETAS})
         self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate)
 
     def run(self) -> Iterator[Progress]:
@@ -198,7 +205,9 @@ class Trainer:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        for name, parameter in self.model.named_parameters():
+        if self.companion is not None:
+            tensors |= {f"companion.{k}": v for k, v in self.companion.state_dict().items()}
+        for name, parameter in self._named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
         plain = {
@@ -217,7 +226,9 @@ class Trainer:
         self.model.load_state_dict(part("model."))
         self.average.load_state_dict(part("average."))
         self.best = part("best.")
-        for name, parameter in self.model.named_parameters():
+        if self.companion is not None:
+            self.companion.load_state_dict(part("companion."))
+        for name, parameter in self._named_parameters():
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 value = tensors.get(f"optimizer.{key}.{name}")
                 if value is not None:
@@ -226,6 +237,11 @@ class Trainer:
         self.step = plain["step"]
         self.best_metrics = plain["best_metrics"]
         self.evaluations_since_best = plain["evaluations_since_best"]
+
+    def _named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """All that the optimizer moves, by the names that checkpoints use."""
+        beside = [] if self.companion is None else self.companion.named_parameters(prefix="companion")
+        return [*self.model.named_parameters(), *beside]
 
     def _batch(self, step: int) -> tuple[Batch, np.ndarray]:
         if step >= self.steps:
@@ -241,17 +257,21 @@ class Trainer:
         self.model.train()
         batch = self.task.augment(self._to_device(batch), noise)
         with self._autocast():
-            total, units, logs = self._objective(batch, noise)
-        sums = torch.stack([units.detach().double(), total.detach().double(), *(v.double() for v in logs.values())])
-        sums = self.workers.sum(sums)
+            total, units, logs, sums = self._objective(batch, noise)
+        shown = [units.detach(), total.detach(), *logs.values()]
+        added = self.workers.sum(torch.cat([value.double().flatten() for value in (*shown, *sums.values())]))
         # Gradients are averaged over workers, so the sum over workers needs the factor.
-        loss = total * (self.workers.size / sums[0].clamp(min=1e-12)).float()
+        loss = total * (self.workers.size / added[0].clamp(min=1e-12)).float()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        if self.companion is not None:
+            nn.utils.clip_grad_norm_(self.companion.parameters(), self.config.clip_norm)
+            means = (added[len(shown) :] / added[0].clamp(min=1e-12)).split([len(value) for value in sums.values()])
+            self.companion.absorb(dict(zip(sums, means, strict=True)))
         self.optimizer.step()
         self._update_average()
-        units_sum, *values = sums.tolist()
+        units_sum, *values = added[: len(shown)].tolist()
         losses = {name: value / max(units_sum, 1e-12) for name, value in zip(["loss", *logs], values, strict=True)}
         if not math.isfinite(losses["loss"]):
             raise TrainingError(f"the loss is {losses['loss']} at step {self.step}; lower train.learning_rate")
@@ -302,13 +322,15 @@ class Trainer:
 class _Objective(nn.Module):
     """The task's loss as a module, so that a wrapper around it sees forward and backward."""
 
-    def __init__(self, task: Task, model: nn.Module) -> None:
+    def __init__(self, task: Task, model: nn.Module, companion: Companion | None) -> None:
         super().__init__()
-        self.task, self.model = task, model
+        self.task, self.model, self.companion = task, model, companion
 
-    def forward(self, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        loss: Loss = self.task.loss(self.model, batch, noise)
-        return loss.total, loss.units, {name: value.detach() for name, value in loss.logs.items()}
+    def forward(self, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        owner = self.task if self.companion is None else self.companion
+        loss: Loss = owner.loss(self.model, batch, noise)
+        logs, sums = ({k: v.detach() for k, v in found.items()} for found in (loss.logs, loss.sums))
+        return loss.total, loss.units, logs, sums
 
 
 def batch_indices(seed: int, step: int, rows: int, population: int) -> np.ndarray:

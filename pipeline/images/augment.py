@@ -55,6 +55,11 @@ def augment_images(
     return image, label
 
 
+def luma(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """The gray of colour images (ITU-R BT.601)."""
+    return (image * image.new_tensor(_GRAY_WEIGHTS).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
 def _grid(image: Tensor, config: AugmentConfig, draws: Float[Tensor, "b 4"]) -> Tensor:
     """Where each output pixel comes from, (b, h, w, 2)."""
     low, high = (math.log(factor) for factor in config.scale)
@@ -71,8 +76,7 @@ def _grid(image: Tensor, config: AugmentConfig, draws: Float[Tensor, "b 4"]) -> 
 
 def _recolor(image: Tensor, config: AugmentConfig, draws: Float[Tensor, "b 4"]) -> Tensor:
     signed = (2 * draws - 1)[..., None, None, None]
-    weights = image.new_tensor(_GRAY_WEIGHTS).view(1, 3, 1, 1)
-    gray = (image * weights).sum(1, keepdim=True)
+    gray = luma(image)
     image = gray + (image - gray) * torch.exp(signed[:, 0] * config.color)
     mean = image.mean((1, 2, 3), keepdim=True)
     image = mean + (image - mean) * torch.exp(signed[:, 1] * config.contrast) + signed[:, 2] * config.brightness

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -16,15 +17,19 @@ from torch.nn import functional as F
 from pipeline.config import check
 from pipeline.errors import InputError, RequestError
 from pipeline.images import metrics, outputs
-from pipeline.images.augment import AugmentConfig, augment_images
+from pipeline.images.augment import AugmentConfig, augment_images, luma
 from pipeline.images.inputs import NO_CLASS, Fitted, decode_fitted, decode_label, fit_label
-from pipeline.models.objectives import Bound, bits_per_dimension, elbo
-from pipeline.task import Batch, Loss, Noise, Statistics, Task, each_row
+from pipeline.models.likelihoods import LEVELS, Likelihood, bits_per_dimension
+from pipeline.models.objectives import Bound, Objective, ObjectiveConfig, elbo
+from pipeline.task import Batch, Companion, Loss, Noise, Statistics, Task, each_row
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
 
 # Floats that hold upsampled logits at one time.
 _STRIP_VALUES = 16 * 1024 * 1024
+
+# Noise of binary values in prediction, where an image has no index.
+_PREDICTION_STEP = -2
 
 _SIZES = [("height", pa.int32()), ("width", pa.int32())]
 _BOXED = [("image", pa.large_binary()), *_SIZES, ("valid_height", pa.int32()), ("valid_width", pa.int32())]
@@ -189,8 +194,13 @@ class ImageReconstruction(Task):
     """Width of that box."""
     max_pixels: int = 100_000_000
     """Images with more pixels become errors before they are decoded."""
-    beta: float = 1.0
-    """Weight of the KL term in training; 1 is the evidence lower bound."""
+    channels: Literal[1, 3] = 3
+    """What the model sees: 1 is gray (the luma of ITU-R BT.601), 3 is red, green, blue."""
+    binarise: bool = False
+    """Draw each value as 0 or 1 with the pixel as the chance of 1: anew at each use in training, the same draw always
+    in validation and prediction. For bernoulli models."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What the model is trained for; the default is the evidence lower bound."""
     augmentation: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(scale=(1.0, 1.0), brightness=0.0, contrast=0.0, color=0.0)
     )
@@ -202,7 +212,17 @@ class ImageReconstruction(Task):
 
     def __post_init__(self) -> None:
         _check_box(self)
-        check(self, "beta", self.beta >= 0, "not be negative")
+        check(self, "channels", self.channels in (1, 3), "be 1 or 3")
+
+    def check_model(self, config: Any) -> None:
+        """`RequestError` where a model with this configuration cannot be trained for this task, before it is."""
+        self.objective.check_model(config)
+        if config.channels != self.channels:
+            rule = f"{type(config).__name__}.channels must be the {self.channels} of ImageReconstruction.channels"
+            raise RequestError(f"{rule}, got {config.channels}")
+        if self.binarise and config.likelihood != "bernoulli":
+            rule = f"{type(config).__name__}.likelihood must be 'bernoulli' if ImageReconstruction.binarise"
+            raise RequestError(f"{rule}, got {config.likelihood!r}")
 
     @property
     def schema(self) -> pa.Schema:
@@ -214,11 +234,16 @@ class ImageReconstruction(Task):
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """Columns of `schema`; ``novelty_raw`` is the negative evidence lower bound, bits for each dimension.
 
-        The latents are the posterior's mean, so that the same image always has the same value.
+        The latents are the posterior's mean, and binary values compare all images with the same random numbers, so
+        that the same image always has the same value.
         """
         with torch.inference_mode():
-            image, valid = _unit(_images(prepared, self).to(device)), _valid(prepared, self).to(device)
-            bits = self._bits(self._bound(model, image, valid, None), valid)
+            image, valid = self.seen(_images(prepared, self).to(device)), _valid(prepared, self).to(device)
+            if self.binarise:
+                image = _drawn(image, Noise(0, _PREDICTION_STEP, [0]))
+            dimensions = self.channels * valid.flatten(1).sum(1)
+            nats = self._bound(model, image, valid, None).total()
+            bits = bits_per_dimension(nats, dimensions, LEVELS[_likelihood(model)])
         return pa.table({**{name: prepared[name] for name, _ in _SIZES}, "novelty_raw": bits.float().cpu().numpy()})
 
     def encode(self, predicted: pa.Table) -> pa.Table:
@@ -228,7 +253,10 @@ class ImageReconstruction(Task):
         return _prepare(self, inputs)
 
     def collate(self, samples: pa.Table) -> Batch:
-        """``image`` (b, 3, h, w) uint8 and ``valid`` (b, 1, h, w), 1 inside of the image and 0 in padding."""
+        """``image`` (b, 3, h, w) uint8 and ``valid`` (b, 1, h, w), 1 inside of the image and 0 in padding.
+
+        Colour stays until `augment` or the model's turn, so that gray models see the same changes.
+        """
         return {"image": _images(samples, self), "valid": _valid(samples, self)}
 
     def augment(self, batch: Batch, noise: Noise) -> Batch:
@@ -238,44 +266,84 @@ class ImageReconstruction(Task):
         assert moved is not None
         return {"image": image, "valid": (moved != NO_CLASS).unsqueeze(1).to(image.dtype)}
 
+    def companion(self, model: nn.Module) -> Companion | None:
+        objective = self._objective(model)
+        return _Training(self, objective) if objective.is_stateful else None
+
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
-        """Negative evidence lower bound in nats, summed over pixels and latents; units are images."""
-        bound = self._bound(model, _unit(batch["image"]), batch["valid"], noise)
-        units = torch.tensor(float(len(bound.kl)), device=bound.kl.device)
-        logs = {"reconstruction": bound.reconstruction.sum(), "kl": bound.kl.sum()}
-        return Loss(total=bound.total(self.beta).sum(), units=units, logs=logs)
+        """The objective in nats, summed over pixels and latents; units are images.
+
+        An objective that carries something from step to step is as at its first step; see `companion`.
+        """
+        return self.objective_loss(self._objective(model).to(batch["image"].device), model, batch, noise)
+
+    def objective_loss(self, objective: Objective, model: Any, batch: Batch, noise: Noise) -> Loss:
+        """`loss` by an objective that may have come a long way."""
+        image = self.seen(batch["image"])
+        if self.binarise:
+            image = _drawn(image, noise)
+
+        def draw(*shape: int) -> Tensor:
+            return noise.normal(*shape, device=image.device)
+
+        costs = objective(model, image, draw, noise.step, batch["valid"])
+        units = torch.tensor(float(len(image)), device=image.device)
+        logs, sums = ({name: value.sum(0) for name, value in found.items()} for found in (costs.logs, costs.sums))
+        return Loss(total=costs.total.sum(), units=units, logs=logs, sums=sums)
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
-        image, valid = _unit(batch["image"]), batch["valid"]
+        image, valid = self.seen(batch["image"]), batch["valid"]
+        if self.binarise:
+            image = _drawn(image, noise)
         bound = self._bound(model, image, valid, noise)
-        dimensions = 3 * valid.double().sum()
+        values = self.channels * valid.double().sum()
         sums = {"reconstruction": bound.reconstruction, "kl": bound.kl}
         count = torch.tensor(float(len(image)), dtype=torch.float64, device=image.device)
-        return {name: value.double().sum() for name, value in sums.items()} | {"images": count, "values": dimensions}
+        found = {name: value.double().sum() for name, value in sums.items()}
+        level_bits = values * math.log2(LEVELS[_likelihood(model)])
+        return found | {"images": count, "values": values, "level_bits": level_bits}
 
     def summarize(self, statistics: Statistics) -> dict[str, float]:
         """Per image in nats, and the whole bound as bits for each dimension."""
         images, values = statistics["images"], statistics["values"]
         nats = statistics["reconstruction"] + statistics["kl"]
         found = {
-            "bits_per_dimension": bits_per_dimension(nats, values, 256),
+            "bits_per_dimension": nats / (values * math.log(2)) + statistics["level_bits"] / values,
             "nll_bound": nats / images,
             "reconstruction": statistics["reconstruction"] / images,
             "kl": statistics["kl"] / images,
         }
         return {name: float(value) for name, value in found.items()}
 
-    def _bound(self, model: Any, image: Tensor, valid: Tensor, noise: Noise | None) -> Bound:
-        posterior = model.encode(image)
-        latent = posterior.mean
-        if noise is not None:
-            latent = posterior.sample(noise.normal(*posterior.mean.shape[1:], device=image.device))
-        decoded = model.decode(latent, image.shape[2], image.shape[3])
-        likelihood = model.config.likelihood
-        return elbo(image, decoded, posterior, likelihood=likelihood, log_sigma=model.log_sigma, valid=valid)
+    def seen(self, image: Tensor) -> Tensor:
+        """What the model sees of (b, 3, h, w) images: (b, channels, h, w) in [0, 1]."""
+        image = _unit(image)
+        return luma(image) if self.channels == 1 else image
 
-    def _bits(self, bound: Bound, valid: Tensor) -> Tensor:
-        return bits_per_dimension(bound.total(), 3 * valid.flatten(1).sum(1), 256)
+    def _objective(self, model: Any) -> Objective:
+        self.check_model(model.config)
+        return Objective(self.objective, model, self.height_px, self.width_px)
+
+    def _bound(self, model: Any, image: Tensor, valid: Tensor, noise: Noise | None) -> Bound:
+        drawn = None
+        if noise is not None:
+            shapes = model.latent_shapes(image.shape[2], image.shape[3])
+            drawn = [noise.normal(*shape, device=image.device) for shape in shapes]
+        return elbo(model, image, model.infer(image, drawn), valid)
+
+
+class _Training(Companion):
+    """An objective that carries something from step to step, beside the model that it trains."""
+
+    def __init__(self, task: ImageReconstruction, objective: Objective) -> None:
+        super().__init__()
+        self.task, self.objective = task, objective
+
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
+        return self.task.objective_loss(self.objective, model, batch, noise)
+
+    def absorb(self, means: dict[str, Tensor]) -> None:
+        self.objective.absorb(means)
 
 
 def described_classes(content: Any) -> dict[str, Any]:
@@ -380,6 +448,15 @@ def _valid(rows: pa.Table, task: ImageReconstruction) -> Tensor:
 def _unit(image: Tensor) -> Tensor:
     """Images in [0, 1]; those that are floats already are."""
     return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def _drawn(image: Tensor, noise: Noise) -> Tensor:
+    """Ones and zeros with the values of images in [0, 1] as chances; noise of one sample serves all images."""
+    return (noise.uniform(*image.shape[1:], device=image.device) < image).to(image.dtype)
+
+
+def _likelihood(model: Any) -> Likelihood:
+    return model.config.likelihood
 
 
 def _same_sizes(rows: pa.Table) -> Iterator[tuple[tuple[int, ...], list[int]]]:

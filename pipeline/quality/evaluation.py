@@ -203,8 +203,8 @@ def reconstructions(task: ImageReconstruction, model: Any, uris: list[str]) -> l
         fitted = image_inputs.decode_fitted(storage.read(uri), task.max_pixels, task.height_px, task.width_px)
         image = torch.from_numpy(fitted.pixels).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
-            decoded = model.decode(model.encode(image).mean, task.height_px, task.width_px)
-        again = (decoded[0].permute(1, 2, 0).clamp(0, 1).numpy() * 255).round().astype(np.uint8)
+            decoded = model.reconstruct(task.seen(image))
+        again = (decoded[0].expand(3, -1, -1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         inside = slice(0, fitted.valid_height), slice(0, fitted.valid_width)
         name = uri.rsplit("/", 1)[-1]
         found += [(f"{name}: input", fitted.pixels[inside]), (f"{name}: reconstruction", again[inside])]

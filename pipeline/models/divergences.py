@@ -1,0 +1,111 @@
+"""Maximum mean discrepancy between the aggregate posterior and a standard normal prior, inverse multiquadric kernel.
+
+It is a square of a mean over images, so no sum of costs of single images equals it. `RunningMMD` linearises it around
+a running mean of past global batches: within a step a sum over images, exactly, for any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.config import check
+
+# The scales of the kernel in the reference code of WAE, in multiples of twice the dimension.
+_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMDConfig:
+    weight: float = 100.0
+    """Nats for a unit of squared discrepancy, whose kernel is 1 at distance 0."""
+    frequencies: int = 512
+    """Random frequencies that stand for the kernel."""
+    memory: float = 0.9
+    """Decay of the running mean over steps."""
+    seed: int = 0
+    """Seed of the frequencies."""
+
+    def __post_init__(self) -> None:
+        check(self, "weight", self.weight >= 0, "not be negative")
+        check(self, "frequencies", self.frequencies >= 1, "be at least 1")
+        check(self, "memory", 0 <= self.memory < 1, "be in [0, 1)")
+
+
+def imq_kernel(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"]) -> Float[Tensor, "m n"]:
+    """Mean over scales s of C / (C + |x - y|^2), C = 2 d s (Tolstikhin et al. 2018, for a standard normal prior)."""
+    squared = torch.cdist(x, y).square()
+    return torch.stack([c / (c + squared) for c in (2 * x.shape[1] * s for s in _SCALES)]).mean(0)
+
+
+def mmd(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """The squared discrepancy of two samples, without bias (Gretton et al. 2012, equation 3): it may be negative."""
+    within = [(kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1)) for kernel in _own(x, y)]
+    return within[0] + within[1] - 2 * imq_kernel(x, y).mean()
+
+
+def imq_frequencies(count: int, dimensions: int, generator: torch.Generator) -> Float[Tensor, "d f"]:
+    """Frequencies w for which the mean of cos(w (x - y)) tends to `imq_kernel` (Rahimi and Recht 2007).
+
+    C / (C + r^2) is the mean of exp(-e r^2 / C) over standard exponential e, and each of those is a Gaussian kernel.
+    """
+    scale = torch.tensor(_SCALES)[torch.randint(len(_SCALES), (count,), generator=generator)]
+    exponential = -torch.log1p(-torch.rand(count, generator=generator, dtype=torch.float64)).float()
+    normal = torch.randn(dimensions, count, generator=generator)
+    return normal * torch.sqrt(exponential / (dimensions * scale))
+
+
+class RunningMMD(nn.Module):
+    """The discrepancy of InfoVAE (Zhao et al. 2019) and WAE (Tolstikhin et al. 2018), one cost for each image.
+
+    With features phi whose products are the kernel, it is |E phi(z) - E phi(prior)|^2, the second mean being known.
+    Its gradient is that of E 2 (m - E phi(prior)) phi(z) at m = E phi(z). Here m is a running mean of the global
+    batches before this one: it has less variance than a batch, no bias from pairs of an image with itself, and is the
+    same on all workers. The caller averages `features` over the global batch after each step and calls `absorb`.
+    """
+
+    prior: Tensor
+    mean: Tensor
+
+    def __init__(self, config: MMDConfig, shapes: Sequence[tuple[int, int, int]]) -> None:
+        super().__init__()
+        self.config = config
+        generator = torch.Generator().manual_seed(config.seed)
+        count = config.frequencies
+        for index, (d, y, x) in enumerate(shapes):
+            frequencies = imq_frequencies(count, d * y * x, generator)
+            self.register_buffer(f"frequencies{index}", frequencies, persistent=False)
+        norms = [self.get_buffer(f"frequencies{index}").square().sum(0) for index in range(len(shapes))]
+        # The characteristic function of the standard normal: E cos(w z) = exp(-|w|^2 / 2), E sin(w z) = 0.
+        prior = torch.cat([torch.cat((torch.exp(-0.5 * norm), torch.zeros_like(norm))) for norm in norms])
+        self.register_buffer("prior", prior / count**0.5, persistent=False)
+        self.register_buffer("mean", self.prior.clone())
+
+    def features(self, noise: Sequence[Tensor]) -> Float[Tensor, "b f"]:
+        """phi of the latents of all levels, in the coordinates in which the prior is standard normal."""
+        found = []
+        for index, latent in enumerate(noise):
+            with torch.autocast(latent.device.type, enabled=False):
+                phase = latent.flatten(1).float() @ self.get_buffer(f"frequencies{index}")
+            found += [phase.cos(), phase.sin()]
+        return torch.cat(found, dim=1) / self.config.frequencies**0.5
+
+    def forward(self, features: Float[Tensor, "b f"]) -> Float[Tensor, " b"]:
+        """The cost of each image, without the weight; its mean is twice the discrepancy plus a constant."""
+        return 2 * ((features - self.prior) @ (self.mean - self.prior))
+
+    def discrepancy(self) -> Float[Tensor, ""]:
+        """The squared discrepancy of the running mean, summed over levels."""
+        return (self.mean - self.prior).square().sum()
+
+    def absorb(self, features: Float[Tensor, " f"]) -> None:
+        """Take in the mean of the features over a global batch."""
+        self.mean.lerp_(features.to(self.mean.dtype), 1 - self.config.memory)
+
+
+def _own(*samples: Tensor) -> list[Tensor]:
+    return [imq_kernel(sample, sample) for sample in samples]
