@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.errors import RequestError
-from pipeline.task import Noise
+from pipeline.task import Batch, Companion, Loss, Noise
 from pipeline.training import Samples, TrainConfig, Trainer, TrainingError, Workers, batch_indices, schedule
 from tests.toy import Line, LineConfig, LineTask, samples
 
@@ -100,3 +100,54 @@ def test_a_loss_that_is_no_number_stops_with_a_reason() -> None:
 def test_wrong_settings_are_named(settings: dict, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         TrainConfig(**settings)
+
+
+class Rival(Companion):
+    """Pushes the line's outputs towards a running mean of theirs, with a weight of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.1))
+        self.register_buffer("mean", torch.zeros(1))
+
+    def loss(self, model: torch.nn.Module, batch: Batch, noise: Noise) -> Loss:
+        plain = LineTask().loss(model, batch, noise)
+        outputs = model(batch["x"])
+        pull = (self.weight * (outputs - self.mean)).square().sum()
+        return Loss(
+            total=plain.total + pull, units=plain.units, logs={"pull": pull}, sums={"mean": outputs.sum()[None]}
+        )
+
+    def absorb(self, means: dict[str, torch.Tensor]) -> None:
+        self.mean.lerp_(means["mean"].float(), 0.5)
+
+
+class RivalTask(LineTask):
+    def companion(self, model: torch.nn.Module) -> Companion:
+        return Rival()
+
+
+def rival_trainer() -> Trainer:
+    torch.manual_seed(0)
+    train = Samples([samples(50)])
+    return Trainer(RivalTask(), Line(LineConfig()), CONFIG, train, Samples([samples(20, 2)]))
+
+
+def test_a_companion_learns_and_resumes_with_the_model() -> None:
+    whole = rival_trainer()
+    losses = [step.losses for step in whole.run()]
+    assert "pull" in losses[0]
+    assert whole.companion.weight.item() != pytest.approx(0.1), "it is trained"
+    assert whole.companion.mean.item() != 0, "it takes in the means of the global batches"
+    first = rival_trainer()
+    part = [step.losses for step in itertools.islice(first.run(), 9)]
+    second = rival_trainer()
+    second.load_state(*first.state())
+    part += [step.losses for step in second.run()]
+    assert part == losses
+    mine, theirs = whole.state()[0], second.state()[0]
+    assert {name for name in mine if "companion" in name} >= {"companion.weight", "companion.mean"}
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert set(whole.best_model().state_dict()) == set(Line(LineConfig()).state_dict()), (
+        "a package holds the model only"
+    )

@@ -17,13 +17,24 @@ from pipeline.distributed import samples, train
 from pipeline.errors import RequestError
 from pipeline.images.scenes import CLASSES, PALETTE, write_scenes
 from pipeline.images.task import ImageReconstruction, ImageSegmentation
+from pipeline.models.adversarial import AdversarialConfig
 from pipeline.models.autoencoder import ConvVAEConfig
+from pipeline.models.objectives import ObjectiveConfig
 from pipeline.models.segmenter import UNetConfig
 from tests.processes import descendants
 
 pytestmark = pytest.mark.ray
 SEGMENTER = ImageSegmentation(classes=CLASSES, palette=PALETTE, height_px=24, width_px=32)
 AUTOENCODER = ImageReconstruction(height_px=24, width_px=32)
+#: Everything that a worker cannot compute from its own share of a batch alone.
+COMPANIONED = ImageReconstruction(
+    height_px=24,
+    width_px=32,
+    objective=ObjectiveConfig(
+        terms=("kl", "mmd", "contraction", "adversarial"),
+        adversarial=AdversarialConfig(widths=(8, 16), start_step=4),
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +47,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def plan(scenes: str, out: Path, task: Any, **settings: Any) -> train.Plan:
     name, model = "unet", UNetConfig(classes=len(CLASSES), widths=(8, 16), blocks=(1, 1))
-    if task is AUTOENCODER:
+    if isinstance(task, ImageReconstruction):
         name = "conv_vae"
         model = ConvVAEConfig(widths=(8, 16), blocks=(1, 1), decoder_blocks=(1, 1), latent_channels=4)
     values = {"epochs": 8, "batch_rows": 8, "evaluate_every_epochs": 4, "gpu": False} | settings
@@ -57,7 +68,7 @@ def history(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("task", [SEGMENTER, AUTOENCODER], ids=["segmenter", "autoencoder"])
+@pytest.mark.parametrize("task", [SEGMENTER, AUTOENCODER, COMPANIONED], ids=["segmenter", "autoencoder", "companioned"])
 def test_two_workers_train_as_one(cluster: None, scenes: str, tmp_path: Path, task: Any) -> None:
     summaries = {}
     for workers in (1, 2):

@@ -210,6 +210,68 @@ def test_padding_is_not_explained():
     assert statistics["values"].item() == 3 * 12 * 32
 
 
+def test_gray_models_see_the_luma():
+    task = dataclasses.replace(reconstruction(), channels=1)
+    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [77, 77, 77]], dtype=torch.uint8)[..., None, None]
+    assert task.seen(colours).flatten().tolist() == pytest.approx([0.299, 0.587, 0.114, 77 / 255], abs=1e-6)
+    torch.manual_seed(0)
+    model = ConvVAE(ConvVAEConfig(channels=1, **STAGES, decoder_blocks=(0, 0), latent_channels=2)).eval()
+    assert run(task, model, photographs()).schema.equals(task.schema)
+    samples = task.prepare_samples(labelled()).drop(["error"])
+    noise = Noise(1, 2, range(4))
+    assert task.loss(model, task.augment(task.collate(samples), noise), noise).total.isfinite()
+    assert task.score(model, task.collate(samples), noise)["values"].item() == 4 * 24 * 32
+
+
+def binary():
+    torch.manual_seed(0)
+    config = ConvVAEConfig(channels=1, **STAGES, decoder_blocks=(0, 0), likelihood="bernoulli")
+    return dataclasses.replace(reconstruction(), channels=1, binarise=True), ConvVAE(config).eval()
+
+
+def test_binary_values_are_drawn_and_never_cut_off_at_a_threshold():
+    task, model = binary()
+    seen = []
+    model.infer, infer = lambda image, noise: seen.append(image) or infer(image, noise), model.infer
+    batch = {"image": torch.full((2, 3, 24, 32), 51, dtype=torch.uint8), "valid": torch.ones(2, 1, 24, 32)}
+    for step in (0, 1, 1):
+        task.loss(model, batch, Noise(0, step, [5, 6]))
+    task.score(model, batch, Noise(0, -1, [5, 6]))
+    assert all(set(image.unique().tolist()) == {0, 1} for image in seen)
+    assert all(image.mean().item() == pytest.approx(0.2, abs=0.05) for image in seen), "the pixel is the chance of 1"
+    assert not torch.equal(seen[0], seen[1]), "anew at each step"
+    assert torch.equal(seen[1], seen[2]), "and the same at the same step"
+    assert not torch.equal(seen[0][0], seen[0][1]), "and for each image"
+
+
+def test_bits_of_binary_values_are_those_of_a_probability():
+    task, model = binary()
+
+    with torch.no_grad():
+        for layer in (model.posterior, model.decoder.head):
+            layer.weight.zero_(), layer.bias.zero_()
+    batch = {"image": torch.full((2, 3, 24, 32), 51, dtype=torch.uint8), "valid": torch.ones(2, 1, 24, 32)}
+    with torch.inference_mode():
+        found = task.summarize(task.score(model, batch, Noise(0, -1, [5, 6])))
+    assert found["bits_per_dimension"] == pytest.approx(1.0), (
+        "a fair coin for each value, and nothing said by the latents"
+    )
+    assert found["nll_bound"] == pytest.approx(24 * 32 * np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "message"),
+    [
+        ({"channels": 1}, {}, "ConvVAEConfig.channels must be the 1 of ImageReconstruction.channels, got 3"),
+        ({"binarise": True}, {}, "likelihood must be 'bernoulli' if ImageReconstruction.binarise, got 'gaussian'"),
+        ({}, {"code": "top_k"}, "ObjectiveConfig.terms has 'kl', which needs a code of 'gaussian'"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_task_is_refused(task, settings, message):
+    with pytest.raises(RequestError, match=message):
+        dataclasses.replace(reconstruction(), **task).check_model(ConvVAEConfig(**settings))
+
+
 def test_settings_are_checked():
     clash = described_classes(CLASSES | {"ignore_index": 1})
     with pytest.raises(RequestError, match=r"ImageSegmentation.ignore_index must not be the id of a class, got 1"):
