@@ -35,7 +35,7 @@ class Loss:
     """A sum over ``units`` (valid pixels, sentences, images) and their number, so that workers can share a batch.
 
     The loss that is minimised is ``total.sum over workers / units.sum over workers``. ``logs`` are further sums over
-    the same units, for display; ``sums`` are vectors of such sums, whose means `Companion.absorb` is given.
+    the same units, for display; ``sums`` are vectors of such sums, for a `Companion`.
     """
 
     total: Tensor
@@ -65,7 +65,7 @@ class Noise:
 
 
 class Companion(nn.Module, ABC):
-    """What training needs beside the model and a package does not hold: a discriminator, a mean over past batches.
+    """What training needs beside the model and a package does not hold: a discriminator, a cost that couples samples.
 
     Its parameters are trained with the model's, by the gradients of the same `Loss`; its buffers are part of the
     checkpoint and change in `absorb` only, so that they are the same on all workers.
@@ -75,9 +75,18 @@ class Companion(nn.Module, ABC):
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
         """In place of `Task.loss`."""
 
-    @abstractmethod
+    def couple(
+        self, shares: dict[str, Tensor], means: dict[str, Tensor], units: float
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """A cost that is a function of the means of ``Loss.sums`` over the global batch, and no sum over samples.
+
+        ``shares`` of the workers add up to ``means``, which are detached. The first result's gradient with respect to
+        the shares is the cost's with respect to the means; the second names the cost's parts, and is part of the loss.
+        """
+        return None, {}
+
     def absorb(self, means: dict[str, Tensor]) -> None:
-        """After each step: ``Loss.sums`` over the global batch, divided by its units."""
+        """After each step, the means of ``Loss.sums`` over the global batch, detached."""
 
 
 class Task(ABC):

@@ -258,21 +258,29 @@ class Trainer:
         batch = self.task.augment(self._to_device(batch), noise)
         with self._autocast():
             total, units, logs, sums = self._objective(batch, noise)
-        shown = [units.detach(), total.detach(), *logs.values()]
-        added = self.workers.sum(torch.cat([value.double().flatten() for value in (*shown, *sums.values())]))
-        # Gradients are averaged over workers, so the sum over workers needs the factor.
-        loss = total * (self.workers.size / added[0].clamp(min=1e-12)).float()
+        shown = [units, total, *logs.values()]
+        added = torch.cat([value.detach().double().flatten() for value in (*shown, *sums.values())])
+        added = self.workers.sum(added)
+        units_sum, means, coupled = added[0].clamp(min=1e-12), {}, {}
+        loss = total / units_sum.float()
+        if self.companion is not None:
+            parts = (added[len(shown) :] / units_sum).split([len(value) for value in sums.values()])
+            means = dict(zip(sums, parts, strict=True))
+            shares = {name: value / units_sum.float() for name, value in sums.items()}
+            carrier, coupled = self.companion.couple(shares, means, float(units_sum))
+            loss = loss if carrier is None else loss + carrier
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # Gradients are averaged over workers, so the sum over workers needs the factor.
+        (loss * self.workers.size).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         if self.companion is not None:
-            nn.utils.clip_grad_norm_(self.companion.parameters(), self.config.clip_norm)
-            means = (added[len(shown) :] / added[0].clamp(min=1e-12)).split([len(value) for value in sums.values()])
-            self.companion.absorb(dict(zip(sums, means, strict=True)))
+            nn.utils.clip_grad_norm_(list(self.companion.parameters()), self.config.clip_norm)
+            self.companion.absorb(means)
         self.optimizer.step()
         self._update_average()
-        units_sum, *values = added[: len(shown)].tolist()
-        losses = {name: value / max(units_sum, 1e-12) for name, value in zip(["loss", *logs], values, strict=True)}
+        values = (added[: len(shown)] / units_sum).tolist()
+        losses = dict(zip(["loss", *logs], values[1:], strict=True)) | {k: float(v) for k, v in coupled.items()}
+        losses["loss"] += sum(losses[name] for name in coupled)
         if not math.isfinite(losses["loss"]):
             raise TrainingError(f"the loss is {losses['loss']} at step {self.step}; lower train.learning_rate")
         return losses, rate
@@ -329,8 +337,7 @@ class _Objective(nn.Module):
     def forward(self, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
         owner = self.task if self.companion is None else self.companion
         loss: Loss = owner.loss(self.model, batch, noise)
-        logs, sums = ({k: v.detach() for k, v in found.items()} for found in (loss.logs, loss.sums))
-        return loss.total, loss.units, logs, sums
+        return loss.total, loss.units, {name: value.detach() for name, value in loss.logs.items()}, loss.sums
 
 
 def batch_indices(seed: int, step: int, rows: int, population: int) -> np.ndarray:

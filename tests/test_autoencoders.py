@@ -87,13 +87,23 @@ class Case:
         part = {name: value[rows.start : rows.stop] for name, value in self.batch.items()}
         return (self.companion or self.task).loss(self.model, part, noise)
 
+    def minimised(self, loss: Loss, whole: Loss) -> torch.Tensor:
+        """What one worker sends backward, whose share of a batch has ``loss`` while all of it has ``whole``."""
+        found = loss.total / whole.units
+        if self.companion is not None:
+            shares = {name: value / whole.units for name, value in loss.sums.items()}
+            means = {name: (value / whole.units).detach().double() for name, value in whole.sums.items()}
+            carrier, _ = self.companion.couple(shares, means, whole.units.item())
+            found = found if carrier is None else found + carrier
+        return found
+
     def step(self, step: int, optimizer: torch.optim.Optimizer) -> Loss:
         """As the trainer does."""
         loss = self.loss(step)
         optimizer.zero_grad()
-        (loss.total / loss.units).backward()
+        self.minimised(loss, loss).backward()
         if self.companion is not None:
-            self.companion.absorb({name: value / loss.units for name, value in loss.sums.items()})
+            self.companion.absorb({name: (value / loss.units).detach() for name, value in loss.sums.items()})
         optimizer.step()
         return loss
 
@@ -143,20 +153,15 @@ def test_halves_of_a_batch_add_up_to_the_whole(case: Case) -> None:
     for step in range(3):  # what a companion carries is no longer what it began with
         case.step(step, optimizer)
 
-    def found(rows: range) -> tuple[Loss, list[torch.Tensor]]:
-        loss = case.loss(7, rows)
-        parameters = case.parameters()
-        gradients = torch.autograd.grad(loss.total, parameters, allow_unused=True)
-        return loss, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-
-    (whole, gradients), *parts = (found(rows) for rows in (range(4), range(1), range(1, 4)))
+    whole, *parts = losses = [case.loss(7, rows) for rows in (range(4), range(1), range(1, 4))]
     for name in ("total", "units"):
-        added = sum(getattr(part[0], name).item() for part in parts)
+        added = sum(getattr(part, name).item() for part in parts)
         assert added == pytest.approx(getattr(whole, name).item(), rel=1e-4)
-    for both, one, other in zip(gradients, *(part[1] for part in parts), strict=True):
+    gradients = [torch.autograd.grad(case.minimised(loss, whole), case.parameters()) for loss in losses]
+    for both, one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one + other, both, rtol=1e-3, atol=1e-3 * max(1e-3, both.abs().max().item()))
     for name, both in {**whole.logs, **whole.sums}.items():
-        parts_of = [{**part[0].logs, **part[0].sums}[name] for part in parts]
+        parts_of = [{**part.logs, **part.sums}[name] for part in parts]
         torch.testing.assert_close(parts_of[0] + parts_of[1], both, rtol=1e-3, atol=1e-3)
 
 
@@ -165,13 +170,14 @@ def test_finite_in_bfloat16(case: Case) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             loss = case.loss(step)
         assert loss.total.isfinite()
-        gradients = torch.autograd.grad(loss.total, case.parameters(), allow_unused=True)
-        assert all(found.isfinite().all() for found in gradients if found is not None)
+        gradients = torch.autograd.grad(case.minimised(loss, loss), case.parameters())
+        assert all(found.isfinite().all() for found in gradients)
 
 
 def test_every_parameter_has_a_part_in_the_loss(case: Case) -> None:
     """Or a wrapper that averages gradients over workers waits for those that never come."""
-    gradients = torch.autograd.grad(case.loss(30).total, case.parameters(), allow_unused=True)
+    loss = case.loss(30)
+    gradients = torch.autograd.grad(case.minimised(loss, loss), case.parameters(), allow_unused=True)
     assert all(found is not None for found in gradients)
 
 

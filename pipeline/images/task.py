@@ -268,14 +268,16 @@ class ImageReconstruction(Task):
 
     def companion(self, model: nn.Module) -> Companion | None:
         objective = self._objective(model)
-        return _Training(self, objective) if objective.is_stateful else None
+        return None if objective.is_a_sum else _Training(self, objective)
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
         """The objective in nats, summed over pixels and latents; units are images.
 
-        An objective that carries something from step to step is as at its first step; see `companion`.
+        An objective that is more than a sum over images has a `companion`, whose loss is used instead.
         """
-        return self.objective_loss(self._objective(model).to(batch["image"].device), model, batch, noise)
+        objective = self._objective(model)
+        assert objective.is_a_sum, "the companion has the loss"
+        return self.objective_loss(objective, model, batch, noise)
 
     def objective_loss(self, objective: Objective, model: Any, batch: Batch, noise: Noise) -> Loss:
         """`loss` by an objective that may have come a long way."""
@@ -333,7 +335,7 @@ class ImageReconstruction(Task):
 
 
 class _Training(Companion):
-    """An objective that carries something from step to step, beside the model that it trains."""
+    """An objective that is more than a sum over images, beside the model that it trains."""
 
     def __init__(self, task: ImageReconstruction, objective: Objective) -> None:
         super().__init__()
@@ -341,6 +343,11 @@ class _Training(Companion):
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
         return self.task.objective_loss(self.objective, model, batch, noise)
+
+    def couple(
+        self, shares: dict[str, Tensor], means: dict[str, Tensor], units: float
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        return self.objective.couple(shares, means, units)
 
     def absorb(self, means: dict[str, Tensor]) -> None:
         self.objective.absorb(means)

@@ -1,7 +1,7 @@
 """Maximum mean discrepancy between the aggregate posterior and a standard normal prior, inverse multiquadric kernel.
 
-It is a square of a mean over images, so no sum of costs of single images equals it. `RunningMMD` linearises it around
-a running mean of past global batches: within a step a sum over images, exactly, for any number of workers.
+It is no sum of costs of single images: each pair of images has a part in it. With random features of the kernel it is a
+function of the features' mean over the global batch, so workers that share a batch share that mean, and nothing else.
 """
 
 from __future__ import annotations
@@ -25,15 +25,12 @@ class MMDConfig:
     """Nats for a unit of squared discrepancy, whose kernel is 1 at distance 0."""
     frequencies: int = 512
     """Random frequencies that stand for the kernel."""
-    memory: float = 0.9
-    """Decay of the running mean over steps."""
     seed: int = 0
     """Seed of the frequencies."""
 
     def __post_init__(self) -> None:
         check(self, "weight", self.weight >= 0, "not be negative")
         check(self, "frequencies", self.frequencies >= 1, "be at least 1")
-        check(self, "memory", 0 <= self.memory < 1, "be in [0, 1)")
 
 
 def imq_kernel(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"]) -> Float[Tensor, "m n"]:
@@ -59,17 +56,14 @@ def imq_frequencies(count: int, dimensions: int, generator: torch.Generator) -> 
     return normal * torch.sqrt(exponential / (dimensions * scale))
 
 
-class RunningMMD(nn.Module):
-    """The discrepancy of InfoVAE (Zhao et al. 2019) and WAE (Tolstikhin et al. 2018), one cost for each image.
+class RandomFeatureMMD(nn.Module):
+    """The discrepancy of InfoVAE (Zhao et al. 2019) and WAE (Tolstikhin et al. 2018), from features of each image.
 
-    With features phi whose products are the kernel, it is |E phi(z) - E phi(prior)|^2, the second mean being known.
-    Its gradient is that of E 2 (m - E phi(prior)) phi(z) at m = E phi(z). Here m is a running mean of the global
-    batches before this one: it has less variance than a batch, no bias from pairs of an image with itself, and is the
-    same on all workers. The caller averages `features` over the global batch after each step and calls `absorb`.
+    With features phi whose products are the kernel, it is |E phi(z) - E phi(prior)|^2, and the second mean is known in
+    closed form. A prior is standard normal in the coordinates of `Level.noise`, at every level.
     """
 
     prior: Tensor
-    mean: Tensor
 
     def __init__(self, config: MMDConfig, shapes: Sequence[tuple[int, int, int]]) -> None:
         super().__init__()
@@ -83,7 +77,6 @@ class RunningMMD(nn.Module):
         # The characteristic function of the standard normal: E cos(w z) = exp(-|w|^2 / 2), E sin(w z) = 0.
         prior = torch.cat([torch.cat((torch.exp(-0.5 * norm), torch.zeros_like(norm))) for norm in norms])
         self.register_buffer("prior", prior / count**0.5, persistent=False)
-        self.register_buffer("mean", self.prior.clone())
 
     def features(self, noise: Sequence[Tensor]) -> Float[Tensor, "b f"]:
         """phi of the latents of all levels, in the coordinates in which the prior is standard normal."""
@@ -94,17 +87,23 @@ class RunningMMD(nn.Module):
             found += [phase.cos(), phase.sin()]
         return torch.cat(found, dim=1) / self.config.frequencies**0.5
 
-    def forward(self, features: Float[Tensor, "b f"]) -> Float[Tensor, " b"]:
-        """The cost of each image, without the weight; its mean is twice the discrepancy plus a constant."""
-        return 2 * ((features - self.prior) @ (self.mean - self.prior))
+    def discrepancy(self, mean: Float[Tensor, " f"], count: int | float) -> Float[Tensor, ""]:
+        """The squared discrepancy of ``count`` images with this mean of features, summed over levels.
 
-    def discrepancy(self) -> Float[Tensor, ""]:
-        """The squared discrepancy of the running mean, summed over levels."""
-        return (self.mean - self.prior).square().sum()
+        Without bias, as in `mmd`: pairs of an image with itself are left out. Alone, an image has but those.
+        """
+        mean = mean.to(self.prior.dtype)
+        levels = len(mean) / (2 * self.config.frequencies)  # each level's kernel is 1 at distance 0
+        within = mean @ mean if count <= 1 else (count * (mean @ mean) - levels) / (count - 1)
+        return within - 2 * (mean @ self.prior) + self.prior @ self.prior
 
-    def absorb(self, features: Float[Tensor, " f"]) -> None:
-        """Take in the mean of the features over a global batch."""
-        self.mean.lerp_(features.to(self.mean.dtype), 1 - self.config.memory)
+    def couple(self, share: Float[Tensor, " f"], mean: Float[Tensor, " f"], count: int | float) -> Float[Tensor, ""]:
+        """The discrepancy's gradient, carried by a worker's share of the mean: shares add up to ``mean``, which is
+        detached, and so do the gradients of this to that of `discrepancy`. The value says nothing."""
+        mean = mean.detach().to(share.dtype).requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self.discrepancy(mean, count), mean)
+        return share @ gradient
 
 
 def _own(*samples: Tensor) -> list[Tensor]:

@@ -1,7 +1,8 @@
 """What an autoencoder is trained for: a reconstruction cost and named further terms, per image, in nats.
 
 Everything is summed over pixels, channels and latents, and nothing is averaged over them: an average would silently
-weigh the other terms by the number of pixels. Costs add up over images, so any number of workers can share a batch.
+weigh the other terms by the number of pixels. Costs add up over images, so any number of workers can share a batch;
+the one that does not, the discrepancy, is a function of sums that do.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pipeline.config import check
 from pipeline.errors import RequestError
 from pipeline.models.adversarial import AdversarialConfig, Discriminator
 from pipeline.models.autoencoder import Autoencoder
-from pipeline.models.divergences import MMDConfig, RunningMMD
+from pipeline.models.divergences import MMDConfig, RandomFeatureMMD
 from pipeline.models.jacobians import Draw, JacobianConfig, jacobian_norm
 from pipeline.models.latents import Inference, sum_kl
 from pipeline.models.likelihoods import nll
@@ -119,7 +120,7 @@ class Bound(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """``total`` is minimised; ``logs`` are for display; ``sums`` are what `Objective.absorb` wants the means of.
+    """``total`` is minimised; ``logs`` are for display; `Objective.couple` and `absorb` want the means of ``sums``.
 
     All are for each image: (b,), or (b, n) in ``sums``.
     """
@@ -160,19 +161,19 @@ def with_free_nats(of_channels: Sequence[Tensor], free: float) -> list[Tensor]:
 
 
 class Objective(nn.Module):
-    """An objective and what it carries from step to step: a discriminator, a running mean; for most, nothing."""
+    """An objective, and a discriminator where it has one, which it carries from step to step."""
 
     def __init__(self, config: ObjectiveConfig, model: Autoencoder, height: int, width: int) -> None:
         super().__init__()
         config.check_model(model.config)
         self.config = config
-        self.mmd = RunningMMD(config.mmd, model.latent_shapes(height, width)) if "mmd" in config.terms else None
+        self.mmd = RandomFeatureMMD(config.mmd, model.latent_shapes(height, width)) if "mmd" in config.terms else None
         self.discriminator = Discriminator(config.adversarial) if "adversarial" in config.terms else None
 
     @property
-    def is_stateful(self) -> bool:
-        """Whether it carries anything."""
-        return self.mmd is not None or self.discriminator is not None
+    def is_a_sum(self) -> bool:
+        """Whether its costs are all: it couples no images, and carries nothing from step to step."""
+        return self.mmd is None and self.discriminator is None
 
     def forward(
         self,
@@ -200,17 +201,23 @@ class Objective(nn.Module):
         sums: dict[str, Tensor] = {}
         if self.mmd is not None:
             sums["mmd"] = self.mmd.features([level.noise for level in inference.levels])
-            total = total + self.config.mmd.weight * self.mmd(sums["mmd"])
-            logs["mmd"] = self.mmd.discrepancy().expand(len(image))
         if self.discriminator is not None:
             costs, found, sums["costs"] = self._adversarial(model, image, inference, draw, step, valid)
             total, logs = total + costs, logs | found
-        return Costs(total, logs, {name: value.detach() for name, value in sums.items()})
+        return Costs(total, logs, sums)
+
+    def couple(
+        self, shares: dict[str, Tensor], means: dict[str, Tensor], count: float
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """What couples the ``count`` images of a global batch, in nats for each of them: `Companion.couple`."""
+        if self.mmd is None:
+            return None, {}
+        weight = self.config.mmd.weight
+        carrier = weight * self.mmd.couple(shares["mmd"], means["mmd"], count)
+        return carrier, {"mmd": weight * self.mmd.discrepancy(means["mmd"], count)}
 
     def absorb(self, means: dict[str, Tensor]) -> None:
         """Take in the means of ``sums`` over a global batch, after its step."""
-        if self.mmd is not None:
-            self.mmd.absorb(means["mmd"])
         if self.discriminator is not None:
             self.discriminator.absorb(means["costs"])
 
@@ -254,4 +261,4 @@ class Objective(nn.Module):
             "generator": verdict.generator,
             "discriminator": verdict.real + verdict.made,
         }
-        return cost, logs, torch.stack((verdict.real, verdict.made), dim=1)
+        return cost, logs, torch.stack((verdict.real, verdict.made), dim=1).detach()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.models.divergences import MMDConfig, RunningMMD, imq_frequencies, imq_kernel, mmd
+from pipeline.models.divergences import MMDConfig, RandomFeatureMMD, imq_frequencies, imq_kernel, mmd
 
 
 @pytest.fixture(autouse=True)
@@ -34,50 +34,61 @@ def test_random_frequencies_tend_to_the_kernel():
     torch.testing.assert_close(found, imq_kernel(x, y), atol=0.01, rtol=0)
 
 
-def running(frequencies=4096, memory=0.0, shapes=((4, 1, 1),)):
-    return RunningMMD(MMDConfig(frequencies=frequencies, memory=memory), shapes)
+def features(frequencies, *latents):
+    """The features of latents of one level or several, and what made them."""
+    found = RandomFeatureMMD(MMDConfig(frequencies=frequencies), [tuple(latent.shape[1:]) for latent in latents])
+    return found, found.features(latents)
 
 
-def test_the_running_discrepancy_is_the_direct_one():
+def test_the_discrepancy_of_features_is_the_direct_one():
     latents = torch.randn(2000, 4, 1, 1) * 0.5 + 0.7
-    found = running()
-    found.absorb(found.features([latents]).mean(0))
-    direct = mmd(latents.flatten(1), torch.randn(2000, 4))
-    assert found.discrepancy().item() == pytest.approx(direct.item(), rel=0.1)
-    prior = running()
-    prior.absorb(prior.features([torch.randn(20_000, 4, 1, 1)]).mean(0))
-    assert prior.discrepancy().item() < 1e-3 < found.discrepancy().item()
+    found, phi = features(4096, latents)
+    direct = mmd(latents.flatten(1), torch.randn(2000, 4)).item()
+    assert found.discrepancy(phi.mean(0), 2000).item() == pytest.approx(direct, rel=0.1)
+    both, phi = features(4096, latents, latents[:, :2])
+    second = mmd(latents[:, :2].flatten(1), torch.randn(2000, 2)).item()
+    assert both.discrepancy(phi.mean(0), 2000).item() == pytest.approx(direct + second, rel=0.1), "levels add up"
+
+
+def test_it_is_unbiased_in_small_batches():
+    found, phi = features(256, torch.randn(40_000, 3, 1, 1))
+    small = torch.stack([found.discrepancy(part.mean(0), 8) for part in phi.split(8)])
+    assert abs(small.mean().item()) < 4 * small.std().item() / len(small) ** 0.5
+    assert small.min() < 0 < small.max()
+    alone = found.discrepancy(phi[0], 1)
+    torch.testing.assert_close(alone, (phi[0] - found.prior).square().sum())
+
+
+def test_shares_of_a_batch_carry_the_whole_gradient():
+    latents = (torch.randn(12, 4, 1, 1) * 0.5 + 0.7).requires_grad_()
+    found, phi = features(64, latents)
+    (whole,) = torch.autograd.grad(found.discrepancy(phi.mean(0), 12), latents, retain_graph=True)
+    mean = phi.detach().mean(0).double()
+    parts = [
+        torch.autograd.grad(found.couple(phi[rows].sum(0) / 12, mean, 12), latents, retain_graph=True)[0]
+        for rows in (slice(0, 5), slice(5, 12))
+    ]
+    torch.testing.assert_close(parts[0] + parts[1], whole)
+    assert (parts[0][5:] == 0).all()
 
 
 def test_its_gradient_is_that_of_the_direct_discrepancy():
     latents = (torch.randn(400, 4, 1, 1) * 0.5 + 0.7).requires_grad_()
-    found = running(frequencies=20_000)
-    with torch.no_grad():
-        found.absorb(found.features([latents]).mean(0))
-    (mine,) = torch.autograd.grad(found(found.features([latents])).mean(), latents)
-    # With pairs of an image with itself, whose kernel has no gradient, the direct formula is not changed but for n.
+    found, phi = features(20_000, latents)
+    (mine,) = torch.autograd.grad(found.discrepancy(phi.mean(0), 400), latents)
     (theirs,) = torch.autograd.grad(mmd(latents.flatten(1), torch.randn(3000, 4)), latents)
-    cosine = torch.nn.functional.cosine_similarity(mine.flatten(), theirs.flatten(), dim=0)
-    assert cosine.item() > 0.98
-    assert mine.norm().item() == pytest.approx(theirs.norm().item(), rel=0.05)
-
-
-def test_at_the_prior_there_is_nothing_to_gain():
-    found = running(64)
-    assert found(found.features([torch.randn(5, 4, 1, 1)])).abs().max() == 0, "the first step has no gradient"
+    assert torch.nn.functional.cosine_similarity(mine.flatten(), theirs.flatten(), dim=0).item() > 0.98
+    assert mine.norm().item() == pytest.approx(theirs.norm().item(), rel=0.1)
 
 
 def test_following_it_moves_latents_to_the_prior():
     latents = (torch.randn(256, 2, 1, 1) * 0.2 + 2).requires_grad_()
-    found = RunningMMD(MMDConfig(memory=0.5), ((2, 1, 1),))
     optimizer = torch.optim.Adam([latents], 0.05)
-    for step in range(300):
-        features = found.features([latents])
+    for _ in range(300):
+        found, phi = features(512, latents)
         optimizer.zero_grad()
-        found(features).sum().backward()
+        found.discrepancy(phi.mean(0), 256).backward()
         optimizer.step()
-        found.absorb(features.detach().mean(0))
-        if step == 5:
-            assert found.discrepancy().item() > 0.3
-    assert found.discrepancy().item() < 2e-3
     assert latents.mean().abs().item() < 0.2
+    assert latents.std().item() == pytest.approx(1.0, abs=0.3)
+    assert found.discrepancy(phi.mean(0), 256).item() < 1e-3
