@@ -41,7 +41,8 @@ def imq_kernel(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"]) -> Float[Tensor
 
 def mmd(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """The squared discrepancy of two samples, without bias (Gretton et al. 2012, equation 3): it may be negative."""
-    within = [(kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1)) for kernel in _own(x, y)]
+    own = [imq_kernel(sample, sample) for sample in (x, y)]
+    within = [(kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1)) for kernel in own]
     return within[0] + within[1] - 2 * imq_kernel(x, y).mean()
 
 
@@ -104,7 +105,3 @@ class RandomFeatureMMD(nn.Module):
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(self.discrepancy(mean, count), mean)
         return share @ gradient
-
-
-def _own(*samples: Tensor) -> list[Tensor]:
-    return [imq_kernel(sample, sample) for sample in samples]

@@ -53,6 +53,31 @@ def test_a_package_tells_where_it_comes_from(place: Path) -> None:
     assert not list((place / "segmenter").glob("*.pt"))
 
 
+def test_a_ladder_of_binary_gray_images_from_the_command_line(place: Path) -> None:
+    out = place / "ladder"
+    ladder = ["--ladder.channels", "1", "--ladder.widths", "[8,16]", "--ladder.latent_channels", "[2,1]"]
+    ladder += ["--ladder.blocks", "[0,1]", "--ladder.decoder_blocks", "[0,1]", "--ladder.likelihood", "bernoulli"]
+    task = ["--task.height_px", "28", "--task.width_px", "28", "--task.channels", "1", "--task.binarise"]
+    task += ["--task.objective.terms", '["kl","mmd"]', "--task.objective.kl.warmup", "linear"]
+    places = ["--images", str(place / "scenes"), "--out", str(out), "--architecture", "ladder_vae"]
+    epochs = ["--train.epochs", "1", "--train.batch_rows", "4"]
+    code, summary, err = run_job("train_autoencoder", *places, *ladder, *task, *epochs, *ONE_CPU)
+    assert code == 0, err
+    assert 0 < summary["metrics"]["bits_per_dimension"] < 2
+    found = package.load(str(out), "autoencoder")
+    assert found.model_name == "ladder_vae"
+    assert found.task["objective"]["terms"] == ["kl", "mmd"]
+    code, summary, err = run_job("evaluate", "--model", str(out), "--data", str(place / "scenes"), "--split", "test")
+    assert code == 0, err
+    code, summary, _ = run_job(
+        "train_autoencoder", *places, *ladder, *task[:-4], "--task.objective.terms", '["sparsity"]'
+    )
+    assert code == 2
+    assert (
+        "'sparsity', which needs a code of 'hard_concrete', but LadderVAEConfig.code is 'gaussian'" in summary["error"]
+    )
+
+
 def test_evaluate_writes_metrics_and_a_page(place: Path) -> None:
     code, summary, err = run_job(
         "evaluate", "--model", str(place / "segmenter"), "--data", str(place / "scenes"), "--split", "test"

@@ -4,6 +4,7 @@ from torch.nn import functional as F
 
 from pipeline.errors import RequestError
 from pipeline.models.autoencoder import ConvVAE, ConvVAEConfig
+from pipeline.models.ladder import LadderVAE, LadderVAEConfig
 from pipeline.models.segmenter import UNet, UNetConfig, init_from_autoencoder
 
 STAGES = {"widths": (8, 16, 24), "blocks": (0, 1, 1)}
@@ -46,8 +47,16 @@ def test_overfits_one_batch():
     assert (model(image).argmax(1) == label).float().mean() > 0.97
 
 
-def test_the_encoder_starts_from_an_autoencoder():
-    source = ConvVAE(ConvVAEConfig(**STAGES, decoder_blocks=(0, 0, 0), latent_channels=4))
+@pytest.mark.parametrize(
+    "source",
+    [
+        lambda: ConvVAE(ConvVAEConfig(**STAGES, decoder_blocks=(0, 0, 0), latent_channels=4)),
+        lambda: LadderVAE(LadderVAEConfig(**STAGES, decoder_blocks=(0, 0, 0), latent_channels=(4, 2))),
+    ],
+    ids=["flat", "ladder"],
+)
+def test_the_encoder_starts_from_an_autoencoder(source):
+    source = source()
     model = UNet(UNetConfig(classes=5, **STAGES))
     head = model.head.weight.clone()
     assert init_from_autoencoder(model, source) == len(source.encoder.state_dict()) == len(model.encoder.state_dict())
