@@ -1,21 +1,165 @@
-"""MNIST as arrays, for benchmarks: the four IDX files of LeCun et al. 1998 under ``PARQUETRY_DATA/mnist``."""
+"""MNIST for benchmarks: the four IDX files of LeCun et al. 1998 under ``PARQUETRY_DATA/mnist``, and training on it."""
 
 from __future__ import annotations
 
 import gzip
+import json
+import os
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from pipeline import config, package
+from pipeline.images.augment import AugmentConfig
+from pipeline.images.task import ImageReconstruction
+from pipeline.models.autoencoder import Autoencoder, ConvVAEConfig
+from pipeline.models.ladder import LadderVAEConfig
+from pipeline.models.objectives import ObjectiveConfig
+from pipeline.training import Samples, TrainConfig, Trainer
+
+#: The last images of the training set are held out wherever something is chosen, and from all training.
+HELD_OUT = 10_000
+SIZE_PX = 28
 
 _STEMS = {"train": "train", "test": "t10k"}
-#: The last images of the training set are held out wherever something is chosen.
-HELD_OUT = 10_000
+# As many of the held-out images choose the best of a training's weights.
+_VALIDATION_IMAGES = 1_000
+_CHECKPOINT_S = 60.0
+_KEPT_AS_IT_IS = AugmentConfig(flip=False, scale=(1.0, 1.0), brightness=0.0, contrast=0.0, color=0.0)
 
 
-def load(folder: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 28, 28) uint8, white on black, and labels (n,) int64 of the official split."""
-    images = _idx(folder / f"{_STEMS[split]}-images-idx3-ubyte.gz", header=16).reshape(-1, 28, 28)
+@dataclass(frozen=True, kw_only=True)
+class Mnist:
+    """Images (n, 28, 28) uint8, white on black, and labels (n,) int64 of the official splits."""
+
+    train: np.ndarray
+    train_labels: np.ndarray
+    held_out: np.ndarray
+    held_out_labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """An autoencoder, and how it is trained."""
+
+    model: ConvVAEConfig | LadderVAEConfig
+    train: TrainConfig
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    binarise: bool = False
+
+    @property
+    def architecture(self) -> str:
+        return "conv_vae" if isinstance(self.model, ConvVAEConfig) else "ladder_vae"
+
+    @property
+    def task(self) -> ImageReconstruction:
+        return ImageReconstruction(
+            height_px=SIZE_PX,
+            width_px=SIZE_PX,
+            channels=1,
+            binarise=self.binarise,
+            objective=self.objective,
+            augmentation=_KEPT_AS_IT_IS,
+        )
+
+
+def load(folder: Path) -> Mnist:
+    """All of it, from ``folder``/mnist."""
+    images, labels = _split(folder / "mnist", "train")
+    test, test_labels = _split(folder / "mnist", "test")
+    return Mnist(
+        train=images[:-HELD_OUT],
+        train_labels=labels[:-HELD_OUT],
+        held_out=images[-HELD_OUT:],
+        held_out_labels=labels[-HELD_OUT:],
+        test=test,
+        test_labels=test_labels,
+    )
+
+
+def samples(images: np.ndarray) -> Samples:
+    """Training samples, as `ImageReconstruction.prepare_samples` makes them of files."""
+    colour = np.repeat(images[..., None], 3, axis=-1)
+    size = pa.array(np.full(len(images), SIZE_PX, np.int32))
+    sizes = dict.fromkeys(("height", "width", "valid_height", "valid_width"), size)
+    return Samples([pa.table({"image": pa.array([image.tobytes() for image in colour], pa.large_binary()), **sizes})])
+
+
+def trained(work: Path, name: str, arm: Arm, data: Mnist) -> tuple[Autoencoder, dict[str, Any]]:
+    """The model of an arm, trained where it is not there yet, in eval mode; and its record.
+
+    ``work``/``name`` has the package, a checkpoint of every minute from which an interrupted training goes on, and
+    ``record.json``: metrics on the held-out images, CPU and wall seconds. Another arm in its place is an error.
+    """
+    folder = work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"task": config.to_dict(arm.task), "model": config.to_dict(arm.model)}
+    settings["train"] = config.to_dict(arm.train)
+    described = folder / "arm.json"
+    if described.exists() and json.loads(described.read_text()) != json.loads(json.dumps(settings)):
+        raise SystemExit(f"{folder} holds a training with other settings; name another --work or remove it")
+    described.write_text(json.dumps(settings, indent=2))
+    done = folder / "record.json"
+    if not done.exists():
+        found = _train(folder, arm, data)
+        done.write_text(json.dumps(found, indent=2))
+    model = package.load(str(folder), "autoencoder").model()
+    assert isinstance(model, Autoencoder)
+    return model, json.loads(done.read_text())
+
+
+def _train(folder: Path, arm: Arm, data: Mnist) -> dict[str, Any]:
+    trainer = Trainer(arm.task, _new(arm), arm.train, samples(data.train), samples(data.held_out[:_VALIDATION_IMAGES]))
+    checkpoint, spent = folder / "checkpoint.safetensors", {"cpu_s": 0.0, "wall_s": 0.0}
+    if checkpoint.exists():
+        with safe_open(checkpoint, "pt") as file:
+            plain = json.loads(file.metadata()["plain"])
+        spent = plain.pop("spent")
+        trainer.load_state(safetensors.torch.load_file(checkpoint), plain)
+    cpu, wall, saved = time.process_time(), time.monotonic(), time.monotonic()
+
+    def now() -> dict[str, float]:
+        return {
+            "cpu_s": spent["cpu_s"] + time.process_time() - cpu,
+            "wall_s": spent["wall_s"] + time.monotonic() - wall,
+        }
+
+    for progress in trainer.run():
+        if progress.metrics:
+            line = {"step": progress.step, "steps": progress.steps, **progress.losses, **progress.metrics, **now()}
+            print(folder.name, {key: round(value, 3) for key, value in line.items()}, flush=True)
+            with (folder / "history.jsonl").open("a") as history:
+                history.write(json.dumps(line) + "\n")
+        if time.monotonic() - saved > _CHECKPOINT_S:
+            tensors, plain = trainer.state()
+            whole = json.dumps({**plain, "spent": now()})
+            safetensors.torch.save_file(tensors, folder / "checkpoint.new", metadata={"plain": whole})
+            os.replace(folder / "checkpoint.new", checkpoint)
+            saved = time.monotonic()
+    found = {"metrics": trainer.best_metrics, "steps": trainer.step, **now()}
+    card = {"data": "MNIST, training images but the last 10,000", "metrics": trainer.best_metrics}
+    package.save(str(folder), model_name=arm.architecture, model=trainer.best_model(), task=arm.task, card=card)
+    checkpoint.unlink(missing_ok=True)
+    return found
+
+
+def _new(arm: Arm) -> nn.Module:
+    torch.manual_seed(arm.train.seed)
+    return package.build(arm.architecture, config.to_dict(arm.model))
+
+
+def _split(folder: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
+    images = _idx(folder / f"{_STEMS[split]}-images-idx3-ubyte.gz", header=16).reshape(-1, SIZE_PX, SIZE_PX)
     labels = _idx(folder / f"{_STEMS[split]}-labels-idx1-ubyte.gz", header=8).astype(np.int64)
     assert len(images) == len(labels), (len(images), len(labels))
     return images, labels

@@ -152,7 +152,7 @@ class Trainer:
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         beside = list(self.companion.parameters()) if self.companion is not None else []
         groups.append({"params": beside, "weight_decay": 0.0, "betas": _COMPANION_BETAS})
-        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate)
+        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, fused=True)
 
     def run(self) -> Iterator[Progress]:
         """Train from the current step to the end, yielding after every step."""
@@ -287,13 +287,13 @@ class Trainer:
 
     def _update_average(self) -> None:
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        average, values = (list(model.state_dict().values()) for model in (self.average, self.model))
         with torch.no_grad():
-            average = dict(self.average.state_dict())
-            for name, value in self.model.state_dict().items():
-                if value.is_floating_point():
-                    average[name].lerp_(value, 1 - decay)
-                else:
-                    average[name].copy_(value)
+            floats = [pair for pair in zip(average, values, strict=True) if pair[1].is_floating_point()]
+            torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], 1 - decay)
+            for mean, value in zip(average, values, strict=True):
+                if not value.is_floating_point():
+                    mean.copy_(value)
 
     def _evaluate_and_keep(self) -> tuple[dict[str, float], bool]:
         metrics = self.evaluate()

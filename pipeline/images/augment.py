@@ -30,6 +30,11 @@ class AugmentConfig:
     color: float = 0.3
     """Largest change of the saturation, as a factor of exp(+-color)."""
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every image stays as it is."""
+        return not self.flip and self.scale == (1, 1) and not any((self.brightness, self.contrast, self.color))
+
     def __post_init__(self) -> None:
         check(self, "scale", 0 < self.scale[0] <= self.scale[1], "be positive, the smaller first")
         for name in ("brightness", "contrast", "color"):
@@ -43,6 +48,8 @@ def augment_images(
 
     Outside of an image is padding, as `inputs.fit` leaves it.
     """
+    if config.changes_nothing:
+        return image, label
     draws = noise.uniform(8, device=image.device)
     grid = _grid(image, config, draws[:, :4])
     # Zeros surround what grid_sample sees, so padding is moved to zero and back.
