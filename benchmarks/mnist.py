@@ -19,7 +19,7 @@ from torch import nn
 
 from pipeline import config, package
 from pipeline.images.augment import AugmentConfig
-from pipeline.images.task import ImageReconstruction
+from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.models.autoencoder import Autoencoder, ConvVAEConfig
 from pipeline.models.ladder import LadderVAEConfig
 from pipeline.models.objectives import ObjectiveConfig
@@ -148,7 +148,9 @@ def _train(folder: Path, arm: Arm, data: Mnist) -> dict[str, Any]:
             saved = time.monotonic()
     found = {"metrics": trainer.best_metrics, "steps": trainer.step, **now()}
     card = {"data": "MNIST, training images but the last 10,000", "metrics": trainer.best_metrics}
-    package.save(str(folder), model_name=arm.architecture, model=trainer.best_model(), task=arm.task, card=card)
+    model = trainer.best_model()
+    task = trainer.calibrated_task(model)
+    package.save(str(folder), model_name=arm.architecture, model=model, task=task, card=card)
     checkpoint.unlink(missing_ok=True)
     return found
 

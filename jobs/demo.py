@@ -17,8 +17,9 @@ from jobs.train_text_segmenter import TrainTextSegmenter
 from pipeline import config, package, storage
 from pipeline.distributed.session import ClusterConfig, session
 from pipeline.distributed.train import DistributedTrainConfig
+from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.scenes import write_scenes
-from pipeline.images.task import ImageReconstruction, ImageSegmentation
+from pipeline.images.task import ImageSegmentation
 from pipeline.quality import showcase
 from pipeline.quality.evaluation import reconstructions
 from pipeline.quality.report import Page

@@ -13,7 +13,8 @@ from jobs.cli import main, say
 from pipeline import config, package, storage
 from pipeline.distributed import samples
 from pipeline.errors import RequestError
-from pipeline.images.task import ImageReconstruction, ImageSegmentation
+from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.images.task import ImageSegmentation
 from pipeline.quality.evaluation import Evaluation, evaluate_autoencoder, evaluate_documents, evaluate_images
 from pipeline.quality.report import Page
 from pipeline.storage import StorageConfig

@@ -10,7 +10,7 @@ from jobs.wiring import TrainSettings, fit, require_folder
 from pipeline import storage
 from pipeline.distributed import samples, train
 from pipeline.distributed.session import session
-from pipeline.images.task import ImageReconstruction
+from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.models.autoencoder import ConvVAEConfig
 from pipeline.models.ladder import LadderVAEConfig
 

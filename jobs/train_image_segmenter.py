@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.cli import main
-from jobs.wiring import TrainSettings, fit, initial, require_folder
-from pipeline import package, storage
+from jobs.wiring import Copies, TrainSettings, fit, initial, require_folder
+from pipeline import config, package, storage
 from pipeline.distributed import samples, train
 from pipeline.distributed.session import session
 from pipeline.errors import RequestError
 from pipeline.images.augment import AugmentConfig
-from pipeline.images.task import ImageReconstruction, ImageSegmentation, described_classes
-from pipeline.models.segmenter import UNetConfig, init_from_autoencoder
+from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.images.task import ImageSegmentation, described_classes
+from pipeline.models import MODELS
+from pipeline.models.segmenter import UNetConfig, carry_autoencoder, init_from_autoencoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class TrainImageSegmenter(TrainSettings):
     """Labelled folder: images/, labels/, classes.json, train.txt and perhaps val.txt."""
     init: str | None = None
     """Autoencoder package whose encoder the segmenter starts from."""
+    novelty: str | None = None
+    """Autoencoder package that the segmenter carries, to tell in each row how unlike its training data an image is."""
     validation_split: str = "val"
     """Split to choose the best weights by; where it has no file, validation_fraction of the training split."""
     height_px: int = 180
@@ -52,8 +56,10 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
         width_px=settings.width_px,
         class_weights=settings.class_weights,
         augmentation=settings.augmentation,
+        autoencoder=None if settings.novelty is None else _seen(settings.novelty),
     )
-    start = initial(settings.init, ImageReconstruction.kind, init_from_autoencoder)
+    kind = ImageReconstruction.kind
+    start = [*initial(settings.init, kind, init_from_autoencoder), *initial(settings.novelty, kind, carry_autoencoder)]
     model = _model(settings, len(task.classes))
     learned = samples.split_files(settings.images, "train")
     if storage.exists(storage.join(settings.images, f"{settings.validation_split}.txt")):
@@ -72,8 +78,8 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
             model_config=model,
             train_config=settings.train,
             samples=prepared,
-            data={"images": settings.images, "init": settings.init},
-            initialise=start,
+            data={"images": settings.images, "init": settings.init, "novelty": settings.novelty},
+            initialise=Copies(tuple(start)),
         )
 
 
@@ -86,7 +92,18 @@ def _model(settings: TrainImageSegmenter, classes: int) -> UNetConfig:
             if value not in (None, theirs):
                 raise RequestError(f"UNetConfig.{name} must be the autoencoder's {theirs}, got {value}")
             chosen[name] = theirs
+    if settings.novelty is not None:
+        carried = package.load(settings.novelty, ImageReconstruction.kind)
+        chosen["autoencoder"] = config.from_dict(MODELS[carried.model_name][0], carried.model_config)
     return UNetConfig(classes=classes, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def _seen(uri: str) -> ImageReconstruction:
+    """How the autoencoder of a package sees an image."""
+    task = config.from_dict(ImageReconstruction, package.load(uri, ImageReconstruction.kind).task)
+    if task.reference is None:
+        raise RequestError(f"novelty {uri!r}: the package has no reference to tell percentiles by; train it anew")
+    return task
 
 
 def _classes(folder: str) -> dict[str, Any]:

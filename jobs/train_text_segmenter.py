@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.cli import main
-from jobs.wiring import TrainSettings, fit, initial
+from jobs.wiring import Copies, TrainSettings, fit, initial
 from pipeline.distributed import samples, train
 from pipeline.distributed.session import session
 from pipeline.models.documents import SentenceTaggerConfig, init_from_tagger
@@ -54,7 +54,7 @@ def work(settings: TrainTextSegmenter) -> dict[str, Any]:
             train_config=settings.train,
             samples=prepared,
             data={"documents": settings.documents, "split": settings.split},
-            initialise=start,
+            initialise=Copies(tuple(start)),
         )
 
 

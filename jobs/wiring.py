@@ -117,7 +117,18 @@ class CopyWeights:
         self.copy(model, package.load(self.package_uri).model())
 
     def __repr__(self) -> str:
-        return f"CopyWeights({self.package_digest})"
+        return f"CopyWeights({self.package_digest}, {self.copy.__name__})"
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Start a model from several packages, or from none. Travels to the workers."""
+
+    copies: tuple[CopyWeights, ...] = ()
+
+    def __call__(self, model: nn.Module) -> None:
+        for copy in self.copies:
+            copy(model)
 
 
 def fit(
@@ -129,7 +140,7 @@ def fit(
     train_config: train.DistributedTrainConfig,
     samples: Callable[[], tuple[Prepared, Prepared]],
     data: dict[str, Any],
-    initialise: CopyWeights | None = None,
+    initialise: Copies = Copies(),
 ) -> dict[str, Any]:
     """Prepare the samples and train. Needs a session."""
     prepared, validation = samples()
@@ -152,13 +163,13 @@ def fit(
     return train.fit(plan, say)
 
 
-def initial(uri: str | None, kind: str, copy: Callable[[nn.Module, nn.Module], int]) -> CopyWeights | None:
-    """The start from a package of a kind, checked now; None where there is none."""
+def initial(uri: str | None, kind: str, copy: Callable[[nn.Module, nn.Module], int]) -> list[CopyWeights]:
+    """The start from a package of a kind, checked now; none where there is no package."""
     if uri is None:
-        return None
+        return []
     found = package.load(uri, kind)
     found.weights()
-    return CopyWeights(package_uri=found.uri, package_digest=found.digest, copy=copy)
+    return [CopyWeights(package_uri=found.uri, package_digest=found.digest, copy=copy)]
 
 
 def pick(cls: type[T], settings: Any) -> T:

@@ -144,6 +144,11 @@ class Task(ABC):
         """A new companion to train this model with; None where the loss carries nothing from step to step."""
         return None
 
+    def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table]) -> Task:
+        """The task as it goes into the package: with what only the trained model can tell of batches of its
+        validation samples (rows of `prepare_samples` without ``error``)."""
+        return self
+
     @abstractmethod
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
         """What `summarize` needs from one batch, as float64 tensors that add up over batches and workers."""

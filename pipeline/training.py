@@ -23,6 +23,8 @@ from pipeline.config import check
 from pipeline.task import Batch, Companion, Loss, Noise, Statistics, Task
 
 _VALIDATION_STEP = -1  # noise of validation is the same at every evaluation
+# More of them would not make a percentile finer.
+_CALIBRATION_SAMPLES = 10_000
 # A companion's parameters work against the model's: little momentum, as is usual for discriminators.
 _COMPANION_BETAS = (0.5, 0.99)
 
@@ -147,8 +149,8 @@ class Trainer:
         if config.compile:
             self.model.compile()
         self._objective = self.workers.wrap(_Objective(task, self.model, self.companion))
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        learned = [p for p in self.model.parameters() if p.requires_grad]
+        decayed, plain = [p for p in learned if p.ndim > 1], [p for p in learned if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         beside = list(self.companion.parameters()) if self.companion is not None else []
         groups.append({"params": beside, "weight_decay": 0.0, "betas": _COMPANION_BETAS})
@@ -199,6 +201,14 @@ class Trainer:
         model = copy.deepcopy(self.average).cpu()
         model.load_state_dict(self.best)
         return model.eval()
+
+    def calibrated_task(self, model: nn.Module) -> Task:
+        """The task as it goes into the package with this model: `Task.calibrated` on the first validation samples."""
+        end = min(len(self.validation), _CALIBRATION_SAMPLES)
+        starts = range(0, end, self.batch_rows)
+        return self.task.calibrated(
+            model, (self.validation.take(range(start, min(end, start + self.batch_rows))) for start in starts)
+        )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that a resumed run needs, as flat tensors and plain values."""
@@ -290,7 +300,9 @@ class Trainer:
         average, values = (list(model.state_dict().values()) for model in (self.average, self.model))
         with torch.no_grad():
             floats = [pair for pair in zip(average, values, strict=True) if pair[1].is_floating_point()]
-            torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], 1 - decay)
+            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+                [mean for mean, _ in floats], [value for _, value in floats], 1 - decay
+            )
             for mean, value in zip(average, values, strict=True):
                 if not value.is_floating_point():
                     mean.copy_(value)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from pipeline import config, package
 from pipeline.errors import RequestError
-from pipeline.images.task import ImageReconstruction
+from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.models import MODELS
 from pipeline.models.adversarial import AdversarialConfig
 from pipeline.models.divergences import MMDConfig

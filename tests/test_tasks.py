@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from pipeline import config, package
+from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.scenes import CLASSES, PALETTE, write_scenes
-from pipeline.images.task import ImageReconstruction, ImageSegmentation
+from pipeline.images.task import ImageSegmentation
 from pipeline.task import INPUT_SCHEMA, Noise, Task
 from pipeline.text.prose import reference_documents
 from pipeline.text.task import TextSegmentation

@@ -258,7 +258,8 @@ class _Keeper:
         metrics = {f"validation {name}": round(value, 6) for name, value in trainer.best_metrics.items()}
         card = {**plan.card, "metrics": metrics}
         model = trainer.best_model()
-        written = package.save(plan.out, model_name=plan.model_name, model=model, task=plan.task, card=card)
+        task = trainer.calibrated_task(model)
+        written = package.save(plan.out, model_name=plan.model_name, model=model, task=task, card=card)
         summary = {
             "status": "done",
             "package": written.uri,

@@ -11,7 +11,17 @@ from torch.nn import functional as F
 
 from pipeline.config import check
 from pipeline.errors import RequestError
-from pipeline.models.autoencoder import ConvEncoder, ConvNormAct, ResidualBlock, check_stages, double
+from pipeline.models.autoencoder import (
+    Autoencoder,
+    ConvEncoder,
+    ConvNormAct,
+    ConvVAE,
+    ConvVAEConfig,
+    ResidualBlock,
+    check_stages,
+    double,
+)
+from pipeline.models.ladder import LadderVAE, LadderVAEConfig
 
 _ENCODER = "encoder."
 
@@ -26,6 +36,8 @@ class UNetConfig:
     """Channels at each resolution, from half the image's size on, each half the one before."""
     blocks: tuple[int, ...] = (1, 2, 2, 2)
     """Residual blocks of the encoder at each resolution."""
+    autoencoder: ConvVAEConfig | LadderVAEConfig | None = None
+    """An autoencoder that is carried along, to tell how unlike its training data an image is."""
 
     def __post_init__(self) -> None:
         check_stages(self, "blocks")
@@ -46,6 +58,7 @@ class UNet(nn.Module):
             nn.Sequential(ConvNormAct(2 * width, width), ResidualBlock(width)) for width in config.widths[:-1]
         )
         self.head = nn.Conv2d(config.widths[0], config.classes, 1)
+        self.autoencoder = None if config.autoencoder is None else _frozen(config.autoencoder)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Logits of an image in [0, 1], at its size, float32."""
@@ -72,3 +85,17 @@ def init_from_autoencoder(segmenter: nn.Module, autoencoder: nn.Module) -> int:
     own.update(weights)
     segmenter.load_state_dict(own)
     return len(weights)
+
+
+def carry_autoencoder(segmenter: nn.Module, autoencoder: nn.Module) -> int:
+    """Copy an autoencoder's weights into the one that the segmenter carries; returns how many tensors."""
+    assert isinstance(segmenter, UNet)
+    assert segmenter.autoencoder is not None
+    weights = autoencoder.state_dict()
+    segmenter.autoencoder.load_state_dict(weights)
+    return len(weights)
+
+
+def _frozen(config: ConvVAEConfig | LadderVAEConfig) -> Autoencoder:
+    model = ConvVAE(config) if isinstance(config, ConvVAEConfig) else LadderVAE(config)
+    return model.requires_grad_(False)

@@ -19,7 +19,8 @@ from pipeline.errors import InputError, RequestError
 from pipeline.images import inputs as image_inputs
 from pipeline.images import metrics as image_metrics
 from pipeline.images.outputs import overlay
-from pipeline.images.task import ImageReconstruction, ImageSegmentation
+from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.images.task import ImageSegmentation
 from pipeline.task import INPUT_SCHEMA, Task
 from pipeline.text import inputs as text_inputs
 from pipeline.text import metrics as text_metrics
@@ -82,7 +83,7 @@ def evaluate_autoencoder(task: ImageReconstruction, model: nn.Module, rows: pa.T
     result = Evaluation(metrics={})
     bits: list[float] = []
     for batch, good, predicted in _predictions(task, model, rows, result.failed):
-        bits += predicted["novelty_raw"].to_pylist()
+        bits += predicted["bits_per_dimension"].to_pylist()
         if len(result.pictures) < 2 * pictures:
             names = [batch["uri"][int(index)].as_py() for index in good[:pictures]]
             result.pictures += reconstructions(task, model, names)

@@ -15,8 +15,9 @@ import torch
 from pipeline import config, package, storage
 from pipeline.distributed import samples, train
 from pipeline.errors import RequestError
+from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.scenes import CLASSES, PALETTE, write_scenes
-from pipeline.images.task import ImageReconstruction, ImageSegmentation
+from pipeline.images.task import ImageSegmentation
 from pipeline.models.adversarial import AdversarialConfig
 from pipeline.models.autoencoder import ConvVAEConfig
 from pipeline.models.objectives import ObjectiveConfig

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
 
 from pipeline import package, storage
+from pipeline.distributed.table import open_delta
 from pipeline.images.scenes import write_scenes
 from tests.distributed.test_run import write_package
 from tests.processes import run_job, start_job
@@ -40,6 +45,7 @@ def autoencoder(folder: Path) -> list[str]:
 
 def segmenter(folder: Path, out: str, epochs: int = 3) -> list[str]:
     box = ["--height_px", "32", "--width_px", "48", "--init", str(folder / "autoencoder")]
+    box += ["--novelty", str(folder / "autoencoder")]
     places = ["--images", str(folder / "scenes"), "--out", str(folder / out)]
     return [*places, *box, "--train.epochs", str(epochs), "--train.batch_rows", "4", "--train.checkpoint_s", "0"]
 
@@ -51,6 +57,32 @@ def test_a_package_tells_where_it_comes_from(place: Path) -> None:
     assert package.load(str(place / "segmenter")).model_config["widths"] == [8, 16]
     assert not list(place.rglob("*.pkl"))
     assert not list((place / "segmenter").glob("*.pt"))
+
+
+def test_every_row_tells_how_unlike_the_training_data_its_image_is(place: Path) -> None:
+    source = place / "strange"
+    source.mkdir()
+    for file in sorted((place / "scenes" / "images" / "test").iterdir()):
+        shutil.copy(file, source)
+    noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    Image.fromarray(noise).save(source / "noise.png")
+    (source / "broken.png").write_bytes(b"\x89PNG")
+    sink = place / "strange-sink"
+    code, _, err = run_job(
+        "segment_images", "--source", str(source), "--model", str(place / "segmenter"), "--sink", str(sink), *ONE_CPU
+    )
+    assert code == 0, err
+    rows = {
+        row["uri"].rsplit("/", 1)[-1]: row for row in pa.table(open_delta(str(sink)).to_pyarrow_table()).to_pylist()
+    }
+    broken, strange = rows.pop("broken.png"), rows.pop("noise.png")
+    assert broken["novelty"] is broken["novelty_raw"] is broken["embedding"] is None
+    assert strange["novelty"] == 100
+    assert all(0 <= row["novelty"] <= 100 and len(row["embedding"]) == 16 for row in rows.values())
+    assert strange["novelty_raw"] > max(row["novelty_raw"] for row in rows.values())
+    task = package.load(str(place / "autoencoder")).task
+    assert len(task["reference"]) > 2
+    assert package.load(str(place / "segmenter")).task["autoencoder"] == task
 
 
 def test_a_ladder_of_binary_gray_images_from_the_command_line(place: Path) -> None:

@@ -1,0 +1,245 @@
+"""Images through an autoencoder: its training, and how unlike the training data each image is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import check
+from pipeline.errors import RequestError
+from pipeline.images import boxed, novelty
+from pipeline.images.augment import AugmentConfig, augment_images, luma
+from pipeline.images.inputs import NO_CLASS
+from pipeline.models.autoencoder import Autoencoder
+from pipeline.models.likelihoods import LEVELS, Likelihood, bits_per_dimension
+from pipeline.models.objectives import Bound, Objective, ObjectiveConfig, elbo
+from pipeline.task import Batch, Companion, Loss, Noise, Statistics, Task
+
+# Noise of binary values in prediction, where an image has no index.
+_PREDICTION_STEP = -2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReconstruction(Task):
+    """An image through an autoencoder: how well it is explained, in bits."""
+
+    height_px: int = 180
+    """Height of the box that the model sees an image in."""
+    width_px: int = 240
+    """Width of that box."""
+    max_pixels: int = 100_000_000
+    """Images with more pixels become errors before they are decoded."""
+    channels: Literal[1, 3] = 3
+    """What the model sees: 1 is gray (the luma of ITU-R BT.601), 3 is red, green, blue."""
+    binarise: bool = False
+    """Draw each value as 0 or 1 with the pixel as the chance of 1: anew at each use in training, the same draw always
+    in validation and prediction. For bernoulli models."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What the model is trained for; the default is the evidence lower bound."""
+    augmentation: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(scale=(1.0, 1.0), brightness=0.0, contrast=0.0, color=0.0)
+    )
+    """Random changes of training images."""
+    reference: tuple[float, ...] | None = None
+    """Quantiles of novelty_raw among held-out images, lowest to highest; set by training."""
+
+    kind: ClassVar[str] = "autoencoder"
+    metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("bits_per_dimension", "min")
+    suffixes: ClassVar[tuple[str, ...]] = (*boxed.IMAGE_SUFFIXES, ".tar", ".parquet")
+
+    def __post_init__(self) -> None:
+        boxed.check_box(self)
+        check(self, "channels", self.channels in (1, 3), "be 1 or 3")
+        ok = self.reference is None or (len(self.reference) > 1 and list(self.reference) == sorted(self.reference))
+        check(self, "reference", ok, "be at least 2 quantiles, lowest first")
+
+    def check_model(self, config: Any) -> None:
+        """`RequestError` where a model with this configuration cannot be trained for this task, before it is."""
+        self.objective.check_model(config)
+        if config.channels != self.channels:
+            rule = f"{type(config).__name__}.channels must be the {self.channels} of ImageReconstruction.channels"
+            raise RequestError(f"{rule}, got {config.channels}")
+        if self.binarise and config.likelihood != "bernoulli":
+            rule = f"{type(config).__name__}.likelihood must be 'bernoulli' if ImageReconstruction.binarise"
+            raise RequestError(f"{rule}, got {config.likelihood!r}")
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([*boxed.SIZES, *novelty.COLUMNS])
+
+    def prepare(self, inputs: pa.Table) -> pa.Table:
+        return self.compressed(boxed.prepare(self, inputs))
+
+    def compressed(self, prepared: pa.Table) -> pa.Table:
+        """Rows of boxed images, with what they cost a lossless compressor: ``compressed_bits`` for each value."""
+        bits: list[float | None] = []
+        for row in prepared.select(["image", "valid_height", "valid_width"]).to_pylist():
+            if row["image"] is None:
+                bits.append(None)
+                continue
+            pixels = np.frombuffer(row["image"], np.uint8).reshape(self.height_px, self.width_px, 3)
+            image = self._predicted(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
+            inside = image[:, : row["valid_height"], : row["valid_width"]].permute(1, 2, 0)
+            values = (inside * 255).round().to(torch.uint8).numpy()
+            bits.append(novelty.compressed_bits(values[..., 0] if self.channels == 1 else values))
+        return prepared.append_column("compressed_bits", pa.array(bits, pa.float32()))
+
+    def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
+        """Columns of `schema` and ``bits_per_dimension``, the negative evidence lower bound.
+
+        The latents are the posterior's mean, and binary values compare all images with the same random numbers, so
+        that the same image always has the same value. ``novelty_raw`` is by how many bits for each value the bound
+        exceeds the size of the compressed image; ``embedding`` is the latent mean, itself averaged over places.
+        """
+        with torch.inference_mode():
+            image = self._predicted(boxed.images(prepared, self).to(device))
+            inside = boxed.valid(prepared, self).to(device)
+            assert isinstance(model, Autoencoder)
+            inference = model.infer(image, None)
+            nats = elbo(model, image, inference, inside).total()
+            bits = bits_per_dimension(nats, self.channels * inside.flatten(1).sum(1), LEVELS[model.config.likelihood])
+            means = torch.cat([level.mean.flatten(2).mean(2) for level in inference.levels], dim=1)
+        bits = bits.float().cpu().numpy()
+        raw = bits - prepared["compressed_bits"].to_numpy()
+        scores = [None] * len(raw) if self.reference is None else novelty.percentile(raw, self.reference)
+        return pa.table(
+            {
+                **{name: prepared[name] for name, _ in boxed.SIZES},
+                "novelty": pa.array(scores, pa.float32()),
+                "novelty_raw": pa.array(raw, pa.float32()),
+                "embedding": pa.array(list(means.float().cpu().numpy()), pa.list_(pa.float32())),
+                "bits_per_dimension": pa.array(bits, pa.float32()),
+            }
+        )
+
+    def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table]) -> ImageReconstruction:
+        """With the reference that turns raw scores of novelty into percentiles."""
+        device = torch.device("cpu")
+        scores = [self.predict(model, self.compressed(rows), device)["novelty_raw"].to_numpy() for rows in held_out]
+        return dataclasses.replace(self, reference=novelty.reference(np.concatenate(scores)))
+
+    def encode(self, predicted: pa.Table) -> pa.Table:
+        return predicted.select(self.schema.names).cast(self.schema)
+
+    def prepare_samples(self, inputs: pa.Table) -> pa.Table:
+        return boxed.prepare(self, inputs)
+
+    def collate(self, samples: pa.Table) -> Batch:
+        """``image`` (b, 3, h, w) uint8 and ``valid`` (b, 1, h, w), 1 inside of the image and 0 in padding.
+
+        Colour stays until `augment` or the model's turn, so that gray models see the same changes.
+        """
+        return {"image": boxed.images(samples, self), "valid": boxed.valid(samples, self)}
+
+    def augment(self, batch: Batch, noise: Noise) -> Batch:
+        # What is padding moves with the image, as a label does.
+        moved = torch.where(batch["valid"][:, 0] > 0, 0, NO_CLASS).to(torch.uint8)
+        image, moved = augment_images(boxed.unit(batch["image"]), moved, self.augmentation, noise)
+        assert moved is not None
+        return {"image": image, "valid": (moved != NO_CLASS).unsqueeze(1).to(image.dtype)}
+
+    def companion(self, model: nn.Module) -> Companion | None:
+        objective = self._objective(model)
+        return None if objective.is_a_sum else _Training(self, objective)
+
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
+        """The objective in nats, summed over pixels and latents; units are images.
+
+        An objective that is more than a sum over images has a `companion`, whose loss is used instead.
+        """
+        objective = self._objective(model)
+        assert objective.is_a_sum, "the companion has the loss"
+        return self.objective_loss(objective, model, batch, noise)
+
+    def objective_loss(self, objective: Objective, model: Any, batch: Batch, noise: Noise) -> Loss:
+        """`loss` by an objective that may have come a long way."""
+        image = self.seen(batch["image"])
+        if self.binarise:
+            image = _drawn(image, noise)
+
+        def draw(*shape: int) -> Tensor:
+            return noise.normal(*shape, device=image.device)
+
+        costs = objective(model, image, draw, noise.step, batch["valid"])
+        units = torch.tensor(float(len(image)), device=image.device)
+        logs, sums = ({name: value.sum(0) for name, value in found.items()} for found in (costs.logs, costs.sums))
+        return Loss(total=costs.total.sum(), units=units, logs=logs, sums=sums)
+
+    def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
+        image, valid = self.seen(batch["image"]), batch["valid"]
+        if self.binarise:
+            image = _drawn(image, noise)
+        bound = self._bound(model, image, valid, noise)
+        values = self.channels * valid.double().sum()
+        sums = {"reconstruction": bound.reconstruction, "kl": bound.kl}
+        count = torch.tensor(float(len(image)), dtype=torch.float64, device=image.device)
+        found = {name: value.double().sum() for name, value in sums.items()}
+        level_bits = values * math.log2(LEVELS[_likelihood(model)])
+        return found | {"images": count, "values": values, "level_bits": level_bits}
+
+    def summarize(self, statistics: Statistics) -> dict[str, float]:
+        """Per image in nats, and the whole bound as bits for each dimension."""
+        images, values = statistics["images"], statistics["values"]
+        nats = statistics["reconstruction"] + statistics["kl"]
+        found = {
+            "bits_per_dimension": nats / (values * math.log(2)) + statistics["level_bits"] / values,
+            "nll_bound": nats / images,
+            "reconstruction": statistics["reconstruction"] / images,
+            "kl": statistics["kl"] / images,
+        }
+        return {name: float(value) for name, value in found.items()}
+
+    def seen(self, image: Tensor) -> Tensor:
+        """What the model sees of (b, 3, h, w) images: (b, channels, h, w) in [0, 1]."""
+        image = boxed.unit(image)
+        return luma(image) if self.channels == 1 else image
+
+    def _predicted(self, image: Tensor) -> Tensor:
+        """What the model sees in prediction of (b, 3, h, w) images."""
+        image = self.seen(image)
+        return _drawn(image, Noise(0, _PREDICTION_STEP, [0])) if self.binarise else image
+
+    def _objective(self, model: Any) -> Objective:
+        self.check_model(model.config)
+        return Objective(self.objective, model, self.height_px, self.width_px)
+
+    def _bound(self, model: Any, image: Tensor, valid: Tensor, noise: Noise) -> Bound:
+        shapes = model.latent_shapes(image.shape[2], image.shape[3])
+        drawn = [noise.normal(*shape, device=image.device) for shape in shapes]
+        return elbo(model, image, model.infer(image, drawn), valid)
+
+
+class _Training(Companion):
+    """An objective that is more than a sum over images, beside the model that it trains."""
+
+    def __init__(self, task: ImageReconstruction, objective: Objective) -> None:
+        super().__init__()
+        self.task, self.objective = task, objective
+
+    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
+        return self.task.objective_loss(self.objective, model, batch, noise)
+
+    def couple(
+        self, shares: dict[str, Tensor], means: dict[str, Tensor], units: float
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        return self.objective.couple(shares, means, units)
+
+    def absorb(self, means: dict[str, Tensor]) -> None:
+        self.objective.absorb(means)
+
+
+def _drawn(image: Tensor, noise: Noise) -> Tensor:
+    """Ones and zeros with the values of images in [0, 1] as chances; noise of one sample serves all images."""
+    return (noise.uniform(*image.shape[1:], device=image.device) < image).to(image.dtype)
+
+
+def _likelihood(model: Any) -> Likelihood:
+    return model.config.likelihood

@@ -1,0 +1,133 @@
+"""Novelty: the bits that an image costs the autoencoder beyond those that it costs a compressor."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from pipeline.errors import RequestError
+from pipeline.images import novelty
+from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.images.task import ImageSegmentation
+from pipeline.models.autoencoder import ConvVAE, ConvVAEConfig
+from pipeline.models.ladder import LadderVAE, LadderVAEConfig
+from pipeline.models.segmenter import UNet, UNetConfig, carry_autoencoder
+from pipeline.training import Samples, TrainConfig, Trainer
+from tests.images.broken import encoded
+from tests.images.test_task import CPU, rows
+
+STAGES = {"widths": (8, 16), "blocks": (0, 1), "decoder_blocks": (0, 1)}
+FLAT = ConvVAEConfig(**STAGES, latent_channels=3)
+LADDER = LadderVAEConfig(**STAGES, latent_channels=(3, 2))
+TASK = ImageReconstruction(height_px=16, width_px=24)
+
+
+def image(seed, height=16, width=24):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def scored(task, model, images):
+    prepared = task.prepare(rows([encoded(one, "PNG") for one in images]))
+    return task.predict(model, prepared.drop(["error"]), CPU)
+
+
+def model_of(config, seed=0):
+    torch.manual_seed(seed)
+    return (ConvVAE if isinstance(config, ConvVAEConfig) else LadderVAE)(config).eval()
+
+
+def test_noise_cannot_be_compressed_and_a_constant_costs_next_to_nothing():
+    assert novelty.compressed_bits(image(0, 64, 64)) == pytest.approx(8, rel=0.05)
+    assert novelty.compressed_bits(np.full((64, 64, 3), 77, np.uint8)) < 0.1
+    assert novelty.compressed_bits(image(0, 64, 64)[..., 0]) == pytest.approx(8, rel=0.05)
+
+
+def test_percentiles_are_shares_of_the_reference():
+    quantiles = novelty.reference(np.arange(101, dtype=np.float32)[::-1])
+    found = novelty.percentile(np.array([-5, 0, 25, 50.5, 100, 1e9]), quantiles)
+    np.testing.assert_allclose(found, [0, 0, 25, 50.5, 100, 100], atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [FLAT, LADDER], ids=["flat", "ladder"])
+def test_the_raw_score_is_the_bound_less_the_compressor(config):
+    model, images = model_of(config), [image(0), np.full((16, 24, 3), 90, np.uint8), image(1, 9, 24)]
+    found = scored(TASK, model, images)
+    compressed = TASK.prepare(rows([encoded(one, "PNG") for one in images]))["compressed_bits"].to_numpy()
+    expected = found["bits_per_dimension"].to_numpy() - compressed
+    np.testing.assert_allclose(found["novelty_raw"].to_numpy(), expected, rtol=1e-6)
+    assert compressed[0] == pytest.approx(novelty.compressed_bits(image(0)))
+    # What is padding in the box is nobody's complexity.
+    assert compressed[2] == pytest.approx(novelty.compressed_bits(image(1, 9, 24)))
+    assert found["novelty"].null_count == 3
+    pixels = torch.from_numpy(images[0]).permute(2, 0, 1)[None].float() / 255
+    means = [level.mean.mean((2, 3)) for level in model.infer(pixels, None).levels]
+    np.testing.assert_allclose(
+        found["embedding"][0].as_py(), torch.cat(means, 1)[0].detach().numpy(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_gray_and_binary_models_compress_what_they_see():
+    gray = dataclasses.replace(TASK, channels=1)
+    binary = dataclasses.replace(gray, binarise=True)
+    even = rows([encoded(np.full((16, 24, 3), 128, np.uint8), "PNG")])
+    assert gray.prepare(even)["compressed_bits"][0].as_py() < 1
+    assert binary.prepare(even)["compressed_bits"][0].as_py() > 1  # the draw is noise
+
+
+def test_training_leaves_a_reference_of_held_out_images():
+    samples = Samples([TASK.prepare_samples(rows([encoded(image(seed), "PNG") for seed in range(12)])).drop(["error"])])
+    trainer = Trainer(TASK, model_of(FLAT), TrainConfig(epochs=1, batch_rows=4), samples, samples)
+    list(trainer.run())
+    model = trainer.best_model()
+    task = trainer.calibrated_task(model)
+    assert isinstance(task, ImageReconstruction)
+    found = scored(task, model, [image(seed) for seed in range(12)])
+    order = np.argsort(found["novelty_raw"].to_numpy())
+    np.testing.assert_allclose(found["novelty"].to_numpy()[order], np.linspace(0, 100, 12), atol=0.2)
+    assert task.calibrated(model, [samples.take(range(12))]) == task
+    with pytest.raises(RequestError, match=r"reference must be at least 2 quantiles, lowest first"):
+        dataclasses.replace(task, reference=(2.0, 1.0))
+
+
+@pytest.mark.parametrize("config", [FLAT, LADDER], ids=["flat", "ladder"])
+def test_a_segmenter_carries_an_autoencoder_that_training_does_not_touch(config):
+    autoencoder = model_of(config, seed=3)
+    calibrated = TASK.calibrated(
+        autoencoder, [TASK.prepare_samples(rows([encoded(image(seed), "PNG") for seed in range(8)])).drop(["error"])]
+    )
+    task = ImageSegmentation(
+        classes=("a", "b"), palette=((0, 0, 0), (9, 9, 9)), height_px=16, width_px=24, autoencoder=calibrated
+    )
+    segmenter = UNet(UNetConfig(classes=2, widths=(8, 16), blocks=(0, 1), autoencoder=config))
+    assert carry_autoencoder(segmenter, autoencoder) == len(autoencoder.state_dict())
+    labels = [encoded(np.ones((16, 24), np.uint8), "PNG")] * 4
+    table = rows([encoded(image(seed), "PNG") for seed in range(4)], labels)
+    samples = Samples([task.prepare_samples(table).drop(["error"])])
+    trainer = Trainer(task, segmenter, TrainConfig(epochs=2, batch_rows=2, weight_decay=0.5), samples, samples)
+    list(trainer.run())
+    model = trainer.best_model()
+    assert isinstance(model, UNet)
+    assert model.autoencoder is not None
+    for name, value in autoencoder.state_dict().items():
+        assert torch.equal(model.autoencoder.state_dict()[name], value), name
+    found = task.encode(task.predict(model, task.prepare(table).drop(["error"]), CPU))
+    alone = scored(calibrated, autoencoder, [image(seed) for seed in range(4)])
+    for name, _ in novelty.COLUMNS:
+        assert found[name].null_count == 0
+        assert found[name].to_pylist() == [pytest.approx(value, abs=1e-4) for value in alone[name].to_pylist()]
+
+
+def test_both_see_images_in_the_same_box():
+    with pytest.raises(RequestError, match=r"autoencoder must see images in the same box of 16 x 32 pixels"):
+        ImageSegmentation(
+            classes=("a", "b"), palette=((0, 0, 0), (9, 9, 9)), height_px=16, width_px=32, autoencoder=TASK
+        )
+
+
+def test_a_failed_row_has_no_compressed_size():
+    prepared = TASK.prepare(rows([b"", encoded(image(0), "PNG")]))
+    assert prepared["compressed_bits"].to_pylist()[0] is None
+    assert prepared["compressed_bits"].null_count == 1
+    assert isinstance(prepared, pa.Table)
