@@ -2,17 +2,21 @@
 
 A likelihood alone ranks simple foreign images as familiar (Nalisnick et al. 2019): it says how many bits an image
 costs, and simple images cost few bits under any model. So the cost is compared with that under a lossless compressor,
-which knows nothing of the training data (Serra et al. 2020).
+which knows nothing of the training data (Serra et al. 2020). They subtract one from the other. Here the compressor's
+bits weigh as much as they tell of the autoencoder's among held-out images: an autoencoder's bits depend on its
+likelihood, and grow less than a compressor's with what an image shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+
+from pipeline.config import check
 
 COLUMNS = [("novelty", pa.float32()), ("novelty_raw", pa.float32()), ("embedding", pa.list_(pa.float32()))]
 
@@ -27,12 +31,36 @@ def compressed_bits(pixels: np.ndarray) -> float:
     return 8.0 * file.tell() / pixels.size
 
 
-def reference(raw: np.ndarray) -> tuple[float, ...]:
-    """Quantiles of the raw scores of held-out images of the training kind, lowest to highest."""
-    assert len(raw), "a reference needs images"
-    return tuple(float(value) for value in np.quantile(raw.astype(np.float64), np.linspace(0, 1, _STEPS + 1)))
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What held-out images of the training kind cost, to compare others with."""
+
+    complexity_weight: float
+    """Bits that the autoencoder needs more for each bit that the compressor needs more."""
+    quantiles: tuple[float, ...]
+    """Of the raw scores, lowest to highest."""
+
+    def __post_init__(self) -> None:
+        check(self, "complexity_weight", 0 <= self.complexity_weight <= 1, "be between 0 and 1")
+        ok = len(self.quantiles) > 1 and list(self.quantiles) == sorted(self.quantiles)
+        check(self, "quantiles", ok, "be at least 2 values, lowest first")
+
+    def raw(self, bits: np.ndarray, compressed: np.ndarray) -> np.ndarray:
+        """Bits for each value beyond what the image's complexity explains, but for a constant."""
+        return bits - self.complexity_weight * compressed
+
+    def percentile(self, raw: np.ndarray) -> np.ndarray:
+        """Share of held-out images whose raw score is lower, in per cent; 0 and 100 at and beyond the ends."""
+        return np.interp(raw, self.quantiles, np.linspace(0, 100, len(self.quantiles)))
 
 
-def percentile(raw: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
-    """Share of held-out images whose raw score is lower, in per cent; 0 and 100 at and beyond the ends."""
-    return np.interp(raw, quantiles, np.linspace(0, 100, len(quantiles)))
+def reference(bits: np.ndarray, compressed: np.ndarray) -> Reference:
+    """From the bits of held-out images under the autoencoder and under the compressor: (n,) each."""
+    assert len(bits) == len(compressed) > 0, "a reference needs images"
+    bits, compressed = bits.astype(np.float64), compressed.astype(np.float64)
+    spread = compressed - compressed.mean()
+    variance = float(spread @ spread)
+    slope = float(spread @ bits) / variance if variance > 0 else 0.0
+    weight = min(1.0, max(0.0, slope))
+    quantiles = np.quantile(bits - weight * compressed, np.linspace(0, 1, _STEPS + 1))
+    return Reference(complexity_weight=weight, quantiles=tuple(np.maximum.accumulate(quantiles).tolist()))

@@ -48,8 +48,8 @@ class ImageReconstruction(Task):
         default_factory=lambda: AugmentConfig(scale=(1.0, 1.0), brightness=0.0, contrast=0.0, color=0.0)
     )
     """Random changes of training images."""
-    reference: tuple[float, ...] | None = None
-    """Quantiles of novelty_raw among held-out images, lowest to highest; set by training."""
+    reference: novelty.Reference | None = None
+    """What held-out images cost, to tell novelty by; set by training."""
 
     kind: ClassVar[str] = "autoencoder"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("bits_per_dimension", "min")
@@ -58,8 +58,6 @@ class ImageReconstruction(Task):
     def __post_init__(self) -> None:
         boxed.check_box(self)
         check(self, "channels", self.channels in (1, 3), "be 1 or 3")
-        ok = self.reference is None or (len(self.reference) > 1 and list(self.reference) == sorted(self.reference))
-        check(self, "reference", ok, "be at least 2 quantiles, lowest first")
 
     def check_model(self, config: Any) -> None:
         """`RequestError` where a model with this configuration cannot be trained for this task, before it is."""
@@ -96,8 +94,8 @@ class ImageReconstruction(Task):
         """Columns of `schema` and ``bits_per_dimension``, the negative evidence lower bound.
 
         The latents are the posterior's mean, and binary values compare all images with the same random numbers, so
-        that the same image always has the same value. ``novelty_raw`` is by how many bits for each value the bound
-        exceeds the size of the compressed image; ``embedding`` is the latent mean, itself averaged over places.
+        that the same image always has the same value. Novelty is null without a reference (`novelty.Reference`);
+        ``embedding`` is the latent mean, itself averaged over places.
         """
         with torch.inference_mode():
             image = self._predicted(boxed.images(prepared, self).to(device))
@@ -108,23 +106,27 @@ class ImageReconstruction(Task):
             bits = bits_per_dimension(nats, self.channels * inside.flatten(1).sum(1), LEVELS[model.config.likelihood])
             means = torch.cat([level.mean.flatten(2).mean(2) for level in inference.levels], dim=1)
         bits = bits.float().cpu().numpy()
-        raw = bits - prepared["compressed_bits"].to_numpy()
-        scores = [None] * len(raw) if self.reference is None else novelty.percentile(raw, self.reference)
+        scores: dict[str, Any] = dict.fromkeys(("novelty", "novelty_raw"), [None] * len(bits))
+        if self.reference is not None:
+            raw = self.reference.raw(bits, prepared["compressed_bits"].to_numpy())
+            scores = {"novelty": self.reference.percentile(raw), "novelty_raw": raw}
         return pa.table(
             {
                 **{name: prepared[name] for name, _ in boxed.SIZES},
-                "novelty": pa.array(scores, pa.float32()),
-                "novelty_raw": pa.array(raw, pa.float32()),
+                **{name: pa.array(values, pa.float32()) for name, values in scores.items()},
                 "embedding": pa.array(list(means.float().cpu().numpy()), pa.list_(pa.float32())),
                 "bits_per_dimension": pa.array(bits, pa.float32()),
             }
         )
 
     def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table]) -> ImageReconstruction:
-        """With the reference that turns raw scores of novelty into percentiles."""
-        device = torch.device("cpu")
-        scores = [self.predict(model, self.compressed(rows), device)["novelty_raw"].to_numpy() for rows in held_out]
-        return dataclasses.replace(self, reference=novelty.reference(np.concatenate(scores)))
+        """With the reference that novelty is told by."""
+        bits, compressed = [], []
+        for rows in held_out:
+            prepared = self.compressed(rows)
+            bits.append(self.predict(model, prepared, torch.device("cpu"))["bits_per_dimension"].to_numpy())
+            compressed.append(prepared["compressed_bits"].to_numpy())
+        return dataclasses.replace(self, reference=novelty.reference(np.concatenate(bits), np.concatenate(compressed)))
 
     def encode(self, predicted: pa.Table) -> pa.Table:
         return predicted.select(self.schema.names).cast(self.schema)

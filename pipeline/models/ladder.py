@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.config import check
+from pipeline.errors import RequestError
 from pipeline.models.autoencoder import (
     Autoencoder,
     AutoencoderConfig,
@@ -32,6 +33,8 @@ _LOG_VARIANCE_RANGE = (-8.0, 4.0)
 class LadderVAEConfig(AutoencoderConfig):
     latent_channels: tuple[int, ...] = (16, 8, 4)
     """Latents at each place of the coarsest resolutions, coarsest first: 2 to 4 stochastic levels."""
+    size_px: tuple[int, int] | None = None
+    """Height and width of every image, if the top level is to be one vector for an image; null: any size."""
 
     code: ClassVar[Code] = "gaussian"
 
@@ -42,6 +45,7 @@ class LadderVAEConfig(AutoencoderConfig):
             self, "latent_channels", len(self.latent_channels) <= len(self.widths), "not have more levels than widths"
         )
         check(self, "latent_channels", min(self.latent_channels) >= 1, "be at least 1")
+        check(self, "size_px", self.size_px is None or min(self.size_px) >= 1, "be at least 1")
 
 
 class LadderVAE(Autoencoder):
@@ -57,22 +61,31 @@ class LadderVAE(Autoencoder):
         self.config: LadderVAEConfig = config
         widths = config.widths[::-1]
         self.top = nn.Parameter(torch.zeros(1, widths[0], 1, 1))
-        self.rungs = nn.ModuleList(
+        rungs: list[Rung | DenseRung] = [
             Rung(width, latents, is_top=not index)
             for index, (width, latents) in enumerate(zip(widths, config.latent_channels, strict=False))
-        )
+        ]
+        if config.size_px is not None:
+            size = sizes(*config.size_px, len(config.widths))[-1]
+            rungs[0] = DenseRung(widths[0], config.latent_channels[0], size)
+        self.rungs = nn.ModuleList(rungs)
         self.stages = decoder_stages(config)
         self.head = decoder_head(config)
 
     def latent_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         coarsest_first = sizes(height, width, len(self.config.widths))[::-1]
+        if self.config.size_px is not None:
+            coarsest_first[0] = (1, 1)
         return [(d, *size) for d, size in zip(self.config.latent_channels, coarsest_first, strict=False)]
 
     def infer(self, image: Float[Tensor, "b c h w"], noise: Sequence[Tensor] | None) -> Inference:
+        if self.config.size_px not in (None, tuple(image.shape[2:])):
+            rule = f"LadderVAEConfig.size_px is {self.config.size_px}"
+            raise RequestError(f"{rule}, but images are {tuple(image.shape[2:])}")
         maps = self.encoder.features(image)[::-1]
         levels: list[Level] = []
 
-        def choose(index: int, prior: Gaussian, rung: Rung, x: Tensor) -> Tensor:
+        def choose(index: int, prior: Gaussian, rung: Rung | DenseRung, x: Tensor) -> Tensor:
             posterior = rung.posterior_of(x, maps[index], prior)
             sample = posterior.mean if noise is None else posterior.sample(noise[index])
             levels.append(Level(sample, posterior.mean, posterior, prior))
@@ -90,7 +103,7 @@ class LadderVAE(Autoencoder):
         )
 
     def _descend(
-        self, count: int, height: int, width: int, choose: Callable[[int, Gaussian, Rung, Tensor], Tensor]
+        self, count: int, height: int, width: int, choose: Callable[[int, Gaussian, Rung | DenseRung, Tensor], Tensor]
     ) -> Tensor:
         """Logits by the top-down pass, in which ``choose`` gives the latents of each level."""
         coarsest_first = sizes(height, width, len(self.stages))[::-1]
@@ -99,7 +112,7 @@ class LadderVAE(Autoencoder):
             x = double(x, *size) if index else x
             if index < len(self.rungs):
                 rung = self.rungs[index]
-                assert isinstance(rung, Rung)
+                assert isinstance(rung, Rung | DenseRung)
                 x = rung(x, choose(index, rung.prior_of(x), rung, x))
             x = stage(x)
         return to_image(self.head(x), height, width)
@@ -132,6 +145,30 @@ class Rung(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c y x"], latent: Float[Tensor, "b d y x"]) -> Float[Tensor, "b c y x"]:
         return x + self.merge(latent)
+
+
+class DenseRung(nn.Module):
+    """A top level of one vector for an image: over all places, a convolution is a linear layer."""
+
+    def __init__(self, width: int, latents: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.latents = latents
+        self.posterior = nn.Conv2d(width, 2 * latents, size)
+        self.spread = nn.ConvTranspose2d(latents, width, size)
+
+    def prior_of(self, x: Float[Tensor, "b c y x"]) -> Gaussian:
+        """Standard normal."""
+        return standard_normal(x[:, :1, :1, :1].expand(-1, self.latents, -1, -1))
+
+    def posterior_of(
+        self, x: Float[Tensor, "b c y x"], features: Float[Tensor, "b c y x"], prior: Gaussian
+    ) -> Gaussian:
+        """The posterior given the image's features."""
+        mean, log_variance = self.posterior(features).float().chunk(2, dim=1)
+        return Gaussian(mean, log_variance.clamp(*_LOG_VARIANCE_RANGE))
+
+    def forward(self, x: Float[Tensor, "b c y x"], latent: Float[Tensor, "b d 1 1"]) -> Float[Tensor, "b c y x"]:
+        return x + self.spread(latent)
 
 
 def _small(inputs: int, outputs: int) -> nn.Conv2d:

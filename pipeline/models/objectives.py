@@ -34,6 +34,8 @@ class KLConfig:
     """Weight at the end; 1 is the evidence lower bound, others are beta-VAE (Higgins et al. 2017)."""
     warmup: Literal["none", "linear", "cyclical"] = "none"
     """How the weight rises from 0: once (Bowman et al. 2016), or in several cycles (Fu et al. 2019)."""
+    warmup_levels: Literal["all", "top"] = "all"
+    """Levels whose weight rises; if only the top one's does, finer levels do not take its work while it is learning."""
     warmup_steps: int = 1000
     """Steps of a rise."""
     cycles: int = 4
@@ -225,7 +227,9 @@ class Objective(nn.Module):
         config = self.config
         if term == "kl":
             free = with_free_nats(inference.kl_of_channels(), config.kl.free_nats)
-            return kl_weight(config.kl, step) * sum_kl(free, inference.logits)
+            weight = kl_weight(config.kl, step)
+            below = weight if config.kl.warmup_levels == "all" else config.kl.beta
+            return sum_kl([(below if level else weight) * found for level, found in enumerate(free)], inference.logits)
         if term == "code_norm":
             # The prior term of the regularised autoencoder (Ghosh et al. 2020).
             norms = [level.sample.square().flatten(1).sum(1) for level in inference.levels]

@@ -45,22 +45,41 @@ def test_noise_cannot_be_compressed_and_a_constant_costs_next_to_nothing():
 
 
 def test_percentiles_are_shares_of_the_reference():
-    quantiles = novelty.reference(np.arange(101, dtype=np.float32)[::-1])
-    found = novelty.percentile(np.array([-5, 0, 25, 50.5, 100, 1e9]), quantiles)
-    np.testing.assert_allclose(found, [0, 0, 25, 50.5, 100, 100], atol=1e-4)
+    bits = np.arange(101, dtype=np.float32)[::-1]
+    found = novelty.reference(bits, np.full(101, 3.0))
+    assert found.complexity_weight == 0
+    shares = found.percentile(np.array([-5, 0, 25, 50.5, 100, 1e9]))
+    np.testing.assert_allclose(shares, [0, 0, 25, 50.5, 100, 100], atol=1e-4)
+
+
+def test_complexity_weighs_as_much_as_it_explains_of_the_bits():
+    generator = np.random.default_rng(0)
+    compressed = generator.uniform(1, 5, 5000)
+    bits = 2 + 0.4 * compressed + generator.normal(0, 0.1, 5000)
+    found = novelty.reference(bits, compressed)
+    assert found.complexity_weight == pytest.approx(0.4, abs=0.01)
+    raw = found.raw(bits, compressed)
+    assert abs(np.corrcoef(raw, compressed)[0, 1]) < 1e-3
+    # A simple image that costs as much as a complex one does is novel, though its bits alone are ordinary.
+    simple = found.raw(np.array([bits.mean()]), np.array([0.1]))
+    assert found.percentile(simple) == 100
+    assert novelty.reference(-bits, compressed).complexity_weight == 0
+    assert novelty.reference(3 * compressed, compressed).complexity_weight == 1
 
 
 @pytest.mark.parametrize("config", [FLAT, LADDER], ids=["flat", "ladder"])
-def test_the_raw_score_is_the_bound_less_the_compressor(config):
+def test_the_raw_score_is_the_bound_less_what_complexity_explains(config):
     model, images = model_of(config), [image(0), np.full((16, 24, 3), 90, np.uint8), image(1, 9, 24)]
-    found = scored(TASK, model, images)
+    assert scored(TASK, model, images)["novelty"].null_count == 3
+    task = dataclasses.replace(TASK, reference=novelty.Reference(complexity_weight=0.25, quantiles=(0.0, 100.0)))
+    found = scored(task, model, images)
     compressed = TASK.prepare(rows([encoded(one, "PNG") for one in images]))["compressed_bits"].to_numpy()
-    expected = found["bits_per_dimension"].to_numpy() - compressed
+    expected = found["bits_per_dimension"].to_numpy() - 0.25 * compressed
     np.testing.assert_allclose(found["novelty_raw"].to_numpy(), expected, rtol=1e-6)
     assert compressed[0] == pytest.approx(novelty.compressed_bits(image(0)))
     # What is padding in the box is nobody's complexity.
     assert compressed[2] == pytest.approx(novelty.compressed_bits(image(1, 9, 24)))
-    assert found["novelty"].null_count == 3
+    np.testing.assert_allclose(found["novelty"].to_numpy(), np.clip(expected, 0, 100), rtol=1e-5)
     pixels = torch.from_numpy(images[0]).permute(2, 0, 1)[None].float() / 255
     means = [level.mean.mean((2, 3)) for level in model.infer(pixels, None).levels]
     np.testing.assert_allclose(
@@ -87,8 +106,8 @@ def test_training_leaves_a_reference_of_held_out_images():
     order = np.argsort(found["novelty_raw"].to_numpy())
     np.testing.assert_allclose(found["novelty"].to_numpy()[order], np.linspace(0, 100, 12), atol=0.2)
     assert task.calibrated(model, [samples.take(range(12))]) == task
-    with pytest.raises(RequestError, match=r"reference must be at least 2 quantiles, lowest first"):
-        dataclasses.replace(task, reference=(2.0, 1.0))
+    with pytest.raises(RequestError, match=r"Reference.quantiles must be at least 2 values, lowest first"):
+        novelty.Reference(complexity_weight=0.1, quantiles=(2.0, 1.0))
 
 
 @pytest.mark.parametrize("config", [FLAT, LADDER], ids=["flat", "ladder"])

@@ -81,7 +81,7 @@ def test_every_row_tells_how_unlike_the_training_data_its_image_is(place: Path) 
     assert all(0 <= row["novelty"] <= 100 and len(row["embedding"]) == 16 for row in rows.values())
     assert strange["novelty_raw"] > max(row["novelty_raw"] for row in rows.values())
     task = package.load(str(place / "autoencoder")).task
-    assert len(task["reference"]) > 2
+    assert len(task["reference"]["quantiles"]) > 2
     assert package.load(str(place / "segmenter")).task["autoencoder"] == task
 
 
