@@ -63,7 +63,7 @@ def forecast(
     sample = pa.concat_tables(picked).drop_columns(["pending"])
     blocks = split(sample, max(1, -(-sample.num_rows // _BLOCKS)), work.stream.block_bytes)
     say(f"timing {sample.num_rows} of them")
-    return listing | _predicted(_timed(blocks, work, sink), manifest.pending, work)
+    return listing | _predicted(_timed(blocks, work, sink), manifest.pending)
 
 
 def _timed(blocks: list[pa.Table], work: Work, sink: str) -> list[tuple[float, dict[str, Any]]]:
@@ -85,7 +85,7 @@ def _timed(blocks: list[pa.Table], work: Work, sink: str) -> list[tuple[float, d
                     storage.delete(uri)
 
 
-def _predicted(timed: list[tuple[float, dict[str, Any]]], pending: int, work: Work) -> dict[str, Any]:
+def _predicted(timed: list[tuple[float, dict[str, Any]]], pending: int) -> dict[str, Any]:
     rows = np.array([receipt["rows"] for _, receipt in timed])
     busy = np.array([sum(receipt[f"{stage}_s"] for stage in STAGES) for _, receipt in timed])
     arrived = np.array([seconds for seconds, _ in timed])
