@@ -113,10 +113,6 @@ class Table:
         delta = self._delta
         return max((str(entry.get("run_id") or "") for entry in _patiently(lambda: delta.history(2))), default="")
 
-    def file_uris(self) -> list[str]:
-        """The committed part files: what a plain Parquet reader must be given."""
-        return [] if self._delta is None else sorted(self._delta.file_uris())
-
     def write_part(self, rows: pa.Table, run_id: str, model: str) -> Part:
         """Write rows of one model as a part that nobody sees yet. Callable from any worker."""
         return write_part(self.uri, rows.cast(self.schema), run_id, model)
