@@ -114,7 +114,8 @@ class Listing:
             beyond = last[: mine.depth + 1] + _LAST_CHARACTER
             found = self._first_after(beyond)
             key = found["key"][0].as_py() if found.num_rows else None
-            if key is not None and (mine.until is None or key < mine.until):
+            # Where the last character stands in ``last``, what is found may be ``last`` or before it.
+            if key is not None and last < key and (mine.until is None or key < mine.until):
                 self._put(found)
                 with self._changed:
                     self._ranges.append(_Range(key, mine.until, mine.depth))
