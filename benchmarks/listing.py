@@ -157,7 +157,8 @@ def run_manifest(count: int, folder: str) -> list[dict[str, Any]]:
         manifest.write(entries([f"s3://{BUCKET}/data"], [".jpg"]), KeySet(), None)
         assert (manifest.pending, manifest.repeated) == (count, 0)
 
-    return [timed("manifest", count, run), timed("key sets of the manifest", count, manifest.key_sets)]
+    sets = timed("key sets of the manifest", count, lambda: (manifest.inputs(), manifest.versions()))
+    return [timed("manifest", count, run), sets]
 
 
 def run_table(count: int, sink: str, part_rows: str) -> list[dict[str, Any]]:
@@ -203,9 +204,9 @@ def run_done(count: int, sink: str, part_rows: str) -> list[dict[str, Any]]:
     held: list[Any] = []
 
     def read() -> None:
-        sound, failed = Table(sink, schema).done(MODEL, SETTINGS)
-        assert (len(sound), len(failed)) == (count, 0)
-        held.append(sound)
+        found = Table(sink, schema).held(MODEL, SETTINGS)
+        assert (len(found.sound), len(found.failed)) == (count, 0)
+        held.append(found.done(retry_errors=False))
 
     rows = [timed(f"done, parts of {part_rows}", count, read)]
     numbers = range(0, count, max(1, count // 200_000))
@@ -235,11 +236,12 @@ def run_again(count: int, folder: str, sink: str) -> list[dict[str, Any]]:
     from pipeline.distributed.table import Table, table_schema
 
     manifest = Manifest(folder)
-    sound, _ = Table(sink, table_schema(pa.schema([("value", pa.int32())]), {})).done(MODEL, SETTINGS)
+    held = Table(sink, table_schema(pa.schema([("value", pa.int32())]), {})).held(MODEL, SETTINGS)
 
     def run() -> None:
-        manifest.write(entries([f"s3://{BUCKET}/data"], [".jpg"]), sound, None)
+        manifest.write(entries([f"s3://{BUCKET}/data"], [".jpg"]), held.done(retry_errors=False), None)
         assert (manifest.listed, manifest.pending) == (count, 0)
+        assert not held.outdated(manifest.inputs(), manifest.pending)
 
     return [timed("manifest, all done", count, run)]
 

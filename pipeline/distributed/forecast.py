@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, KeySet, keys
+from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, keys
 from pipeline.distributed.manifest import Manifest, split
 from pipeline.distributed.stream import STAGES, Work, receipts
 from pipeline.distributed.table import Table
@@ -36,22 +36,22 @@ def forecast(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Counts of a listing against the table, and a predicted time with its range. Nothing stays in the sink."""
-    inputs, versions = table.inputs()
-    sound, failed = table.done(work.package_digest, work.settings)
+    held = table.held(work.package_digest, work.settings, every_model=True)
     with tempfile.TemporaryDirectory(prefix="parquetry-") as folder:
         manifest = Manifest(folder)
-        manifest.write(entries, sound if retry_errors else KeySet([sound.keys, failed.keys]), limit)
+        manifest.write(entries, held.done(retry_errors), limit)
         counts = dict.fromkeys(("new", "changed", "other_model_or_settings", "done", "failed"), 0)
         pending = []
         for rows in manifest.rows():
             version = keys(rows, VERSION_KEY)
-            is_sound, is_failed = sound.contains(version), failed.contains(version)
-            known, same = inputs.contains(keys(rows, INPUT_KEY)), versions.contains(version)
+            known, is_sound = held.inputs.contains(keys(rows, INPUT_KEY)), held.sound.contains(version)
+            is_failed = held.failed.contains(version) & ~is_sound
+            is_of_others = held.others.contains(version) & ~is_sound & ~is_failed
             counts["new"] += int((~known).sum())
-            counts["changed"] += int((known & ~same).sum())
-            counts["other_model_or_settings"] += int((same & ~is_sound & ~is_failed).sum())
+            counts["changed"] += int((known & ~is_sound & ~is_failed & ~is_of_others).sum())
+            counts["other_model_or_settings"] += int(is_of_others.sum())
             counts["done"] += int(is_sound.sum())
-            counts["failed"] += int((is_failed & ~is_sound).sum())
+            counts["failed"] += int(is_failed.sum())
             pending.append(rows["ordinal"].to_numpy()[rows["pending"].to_numpy(zero_copy_only=False)])
         listing = {"listed": manifest.listed, "repeated": manifest.repeated, "pending": manifest.pending} | counts
         say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in listing.items()))
@@ -63,7 +63,7 @@ def forecast(
     sample = pa.concat_tables(picked).drop_columns(["pending"])
     blocks = split(sample, max(1, -(-sample.num_rows // _BLOCKS)), work.stream.block_bytes)
     say(f"timing {sample.num_rows} of them")
-    return listing | _predicted(_timed(blocks, work, sink), manifest.pending, work)
+    return listing | _predicted(_timed(blocks, work, sink), manifest.pending)
 
 
 def _timed(blocks: list[pa.Table], work: Work, sink: str) -> list[tuple[float, dict[str, Any]]]:
@@ -85,7 +85,7 @@ def _timed(blocks: list[pa.Table], work: Work, sink: str) -> list[tuple[float, d
                     storage.delete(uri)
 
 
-def _predicted(timed: list[tuple[float, dict[str, Any]]], pending: int, work: Work) -> dict[str, Any]:
+def _predicted(timed: list[tuple[float, dict[str, Any]]], pending: int) -> dict[str, Any]:
     rows = np.array([receipt["rows"] for _, receipt in timed])
     busy = np.array([sum(receipt[f"{stage}_s"] for stage in STAGES) for _, receipt in timed])
     arrived = np.array([seconds for seconds, _ in timed])

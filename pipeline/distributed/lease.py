@@ -96,14 +96,6 @@ def acquire(sink: str, run_id: str, lease_s: float) -> Lease:
             return Lease(folder, number, mine)
 
 
-def holder(sink: str) -> dict[str, Any] | None:
-    """The record of the newest lease, or None where there is none or it was released."""
-    folder = storage.join(sink, "lease")
-    newest = _newest(folder)
-    record = None if newest is None else _read(folder, newest)
-    return None if record is None or record["released"] else record
-
-
 def _is_free(folder: str, number: int, sink: str) -> bool:
     """Whether the lease has ended; False if a newer one appeared while looking. Waits one lease time if it must."""
     first = _read(folder, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,37 @@ class GrowingKeySet:
 
     def key_set(self) -> KeySet:
         """All of them, as a set that stays as it is."""
-        return KeySet([level.keys for level in self._levels])
+        if len(self._levels) > 1:  # kept, so that asking again costs neither time nor a second copy
+            self._levels = [KeySet([level.keys for level in self._levels])]
+        return self._levels[0] if self._levels else KeySet()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What one scan of a table found, seen from a run's model and settings. Every row has its own key in the sets."""
+
+    inputs: KeySet
+    """All rows (`INPUT_KEY`)."""
+    sound: KeySet
+    """Rows of the run's model and settings that are no errors (`VERSION_KEY`)."""
+    failed: KeySet
+    """Rows of the run's model and settings that are errors (`VERSION_KEY`)."""
+    others: KeySet
+    """Rows of another model or other settings (`VERSION_KEY`)."""
+
+    def done(self, retry_errors: bool) -> KeySet:
+        """The versions that a run need not work on."""
+        if retry_errors or not len(self.failed):
+            return self.sound
+        return KeySet([self.sound.keys, self.failed.keys])
+
+    def outdated(self, listed: KeySet, pending: int) -> bool:
+        """Whether a row found here is not current any more once the pending inputs among the ``listed`` have new rows.
+
+        ``listed`` (`INPUT_KEY`) has each input once. One that is not pending has its current row here, so every row
+        beyond one for each of those is an older one: of another version, model or settings, or of a retried error.
+        """
+        return int(listed.contains(self.inputs.keys).sum()) != len(listed) - pending
 
 
 def _marked(column: pa.ChunkedArray) -> pa.ChunkedArray:

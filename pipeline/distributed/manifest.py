@@ -44,9 +44,13 @@ class Manifest:
         if held:
             self._store(held)
 
-    def key_sets(self) -> tuple[KeySet, KeySet]:
-        """The listed inputs, and their listed versions."""
-        return self._inputs.key_set(), KeySet(self._versions)
+    def inputs(self) -> KeySet:
+        """The listed inputs (`INPUT_KEY`), each once."""
+        return self._inputs.key_set()
+
+    def versions(self) -> KeySet:
+        """The listed inputs as they were listed (`VERSION_KEY`)."""
+        return KeySet(self._versions)
 
     def blocks(self, committed: np.ndarray, block_rows: int, block_bytes: int) -> Iterator[list[pa.Table]]:
         """For each shard with work left: its blocks, bounded by rows and by listed bytes.

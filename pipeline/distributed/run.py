@@ -23,7 +23,6 @@ from pipeline import storage
 from pipeline.config import check, to_dict
 from pipeline.distributed import lease
 from pipeline.distributed.forecast import forecast
-from pipeline.distributed.ledger import KeySet
 from pipeline.distributed.manifest import Manifest
 from pipeline.distributed.parallel import ordered
 from pipeline.distributed.source import entries
@@ -209,9 +208,7 @@ class Run:
         self._describe()  # now, so that whoever reads rows of a run that was killed knows what made them
         self.summary["orphans"] = self.table.remove_orphans(self._unfinished())
         self._say(f"listing {', '.join(self._sources)}")
-        sound, failed = self.table.done(self._work.package_digest, self._work.settings)
-        done = sound if self._config.retry_errors else KeySet([sound.keys, failed.keys])
-        self._manifest.write(self._entries, done, self._config.limit)
+        outdated = self._write_manifest()
         listed, pending = self._manifest.listed, self._manifest.pending
         self.summary |= {"listed": listed, "pending": pending, "skipped": listed - pending}
         self.summary["repeated"] = self._manifest.repeated
@@ -223,7 +220,16 @@ class Run:
             self._run_passes(pending, held)
         finally:
             ray.kill(board)
-        self._finish_table()
+        self._finish_table(outdated)
+
+    def _write_manifest(self) -> bool:
+        """List the sources and subtract what the table holds; whether older rows of this model will have to leave.
+
+        What the table holds is let go of at once: its keys take memory that the stream needs.
+        """
+        held = self.table.held(self._work.package_digest, self._work.settings)
+        self._manifest.write(self._entries, held.done(self._config.retry_errors), self._config.limit)
+        return held.outdated(self._manifest.inputs(), self._manifest.pending)
 
     def _run_passes(self, pending: int, held: lease.Lease) -> None:
         stream = self._work.stream
@@ -237,19 +243,19 @@ class Run:
                 self._stream(blocks, held)
         self._commit()
 
-    def _finish_table(self) -> None:
+    def _finish_table(self, outdated: bool) -> None:
         pending = self.summary["pending"]
         if self._committed.sum() != pending:
             missing = pending - int(self._committed.sum())
             raise StreamStalled(f"{missing} inputs have no row after {_PASSES} passes; the same command takes them up")
         if self._config.superseded == "remove":
-            inputs, versions = self._manifest.key_sets()
             self.summary["removed"] = self.table.supersede(
-                inputs,
-                versions,
+                self._manifest.inputs(),
+                self._manifest.versions(),
                 model=self._work.package_digest,
                 settings=self._work.settings,
                 run_id=self.run_id,
+                own_parts=outdated,
             )
         # Attempts that were repeated leave parts behind that nobody sees.
         self.summary["orphans"] += self.table.remove_orphans([self.run_id])

@@ -7,16 +7,14 @@ Parquet file. Entries travel as Arrow tables with the columns of `ENTRIES`.
 
 from __future__ import annotations
 
-import gzip
 import io
 import itertools
 import json
 import re
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,33 +25,24 @@ import zstandard
 
 from pipeline import storage
 from pipeline.config import check
+from pipeline.distributed.containers import (
+    BYTES_COLUMNS,
+    CHUNK_ROWS,
+    COMPRESSIONS,
+    ENTRIES,
+    container_error,
+    decompress,
+    is_plain_tar,
+    kind_of,
+    members,
+    read_members,
+)
 from pipeline.distributed.parallel import ordered
 from pipeline.errors import InputError, RequestError
 from pipeline.storage import LISTING
 from pipeline.task import ERROR_TYPE, error_value
 
-ENTRIES = pa.schema(
-    [
-        ("uri", pa.string()),
-        ("member", pa.string()),
-        ("etag", pa.string()),
-        ("size", pa.int64()),
-        ("mtime", LISTING.field("mtime").type),
-        ("format", pa.string()),
-        ("start", pa.int64()),
-        ("end", pa.int64()),
-        ("error", ERROR_TYPE),
-    ]
-)
-COMPRESSIONS = (".gz", ".zst")
-CHUNK_ROWS = 8192
-#: Columns of a Parquet file that hold whole inputs, as binary values or as structs with ``bytes``.
-BYTES_COLUMNS = ("bytes", "image", "data", "content")
-
-_LINES, _PARQUET, _TAR = "lines", "parquet", "tar"
-_RECORD_COLUMNS = ("text", "doc_id", "paragraphs")
 _GLOB = re.compile(r"[*?\[]")
-_BROKEN = (OSError, EOFError, InputError, zstandard.ZstdError, pa.ArrowException, tarfile.TarError)
 _STAT_THREADS = 32
 _LIST_THREADS = 8
 
@@ -113,7 +102,7 @@ def fetch(rows: pa.Table, config: FetchConfig) -> tuple[list[bytes | None], pa.A
                 else:
                     data[index] = item
         except Exception as reason:
-            failure = _container_error(listed[group[0]]["uri"], reason)
+            failure = container_error(listed[group[0]]["uri"], reason)
             for index in group:
                 if data[index] is None and errors[index] is None:
                     errors[index] = error_value("fetch", failure)
@@ -183,7 +172,10 @@ def _matching_glob(pattern: str) -> Iterator[pa.Table]:
 
 
 def _glob_expression(pattern: str) -> str:
-    """A regular expression for a glob: ``**/`` any folders, ``**`` anything, ``*`` and ``?`` no slash, ``[...]``."""
+    """A regular expression for a glob: ``**/`` any folders, ``**`` anything, ``*`` and ``?`` no slash, ``[...]``.
+
+    fsspec's own lets ``[!x]`` match a slash, ``*/`` no empty name, as object stores have them, and ``[z-a]`` nothing.
+    """
     pieces, position = [], 0
     for match in re.finditer(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]", pattern):
         pieces.append(re.escape(pattern[position : match.start()]))
@@ -215,7 +207,7 @@ def _expanded(pages: Iterable[pa.Table], suffixes: Sequence[str]) -> Iterator[pa
 
     def containers() -> Iterator[pa.Table | dict[str, Any]]:
         for page in pages:
-            kinds = np.array([_container(uri) is not None for uri in page["uri"].to_pylist()], bool)
+            kinds = np.array([kind_of(uri) is not None for uri in page["uri"].to_pylist()], bool)
             kinds &= page["etag"].to_numpy() != ""  # without one, fetching says what is wrong
             if not kinds.any():
                 yield page
@@ -227,7 +219,7 @@ def _expanded(pages: Iterable[pa.Table], suffixes: Sequence[str]) -> Iterator[pa
                     yield page.slice(start, end - start)
 
     def expand(item: pa.Table | dict[str, Any]) -> Iterator[pa.Table]:
-        return iter([_objects(item)]) if isinstance(item, pa.Table) else _members(item, suffixes)
+        return iter([_objects(item)]) if isinstance(item, pa.Table) else members(item, suffixes)
 
     def begin(item: pa.Table | dict[str, Any]) -> tuple[pa.Table | None, Iterator[pa.Table]]:
         results = expand(item)
@@ -250,80 +242,6 @@ def _objects(page: pa.Table) -> pa.Table:
     columns: dict[str, Any] = {name: page[name] for name in LISTING.names}
     columns["format"] = pa.array(["object"] * count)
     return pa.table([columns.get(field.name, pa.nulls(count, field.type)) for field in ENTRIES], schema=ENTRIES)
-
-
-def _members(row: dict[str, Any], suffixes: Sequence[str]) -> Iterator[pa.Table]:
-    """The entries of a container; one failed entry where it cannot be read to its end."""
-    kind = _container(row["uri"])
-    listing = {_LINES: _lines, _PARQUET: _parquet_rows}.get(str(kind))
-    try:
-        yield from listing(row) if listing else _tar_files(row, suffixes)
-    except _BROKEN as reason:
-        failure = error_value("list", _container_error(row["uri"], reason))
-        yield _table([row | {"format": "object", "error": failure}])
-
-
-def _lines(row: dict[str, Any]) -> Iterator[pa.Table]:
-    held: list[dict[str, Any]] = []
-    with _open(row["uri"]) as file:
-        start = 0
-        for number, line in enumerate(file, 1):
-            end = start + len(line)
-            if line.strip():
-                extra = {"member": str(number), "size": len(line), "format": "json", "start": start, "end": end}
-                held.append(row | extra)
-            start = end
-            if len(held) == CHUNK_ROWS:
-                yield _table(held)
-                held = []
-    if held:
-        yield _table(held)
-
-
-def _parquet_rows(row: dict[str, Any]) -> Iterator[pa.Table]:
-    with storage.open_file(row["uri"]) as file:
-        parquet = pq.ParquetFile(file)
-        column = _parquet_column(parquet.schema_arrow)
-        if column is None:
-            allowed = ", ".join(("text", *BYTES_COLUMNS))
-            failure = InputError("bad_archive", f"the Parquet file has none of the columns {allowed}")
-            yield _table([row | {"format": "object", "error": error_value("list", failure)}])
-            return
-        count = parquet.metadata.num_rows
-    shared = row | {"format": "json" if column == "text" else "object", "size": row["size"] // max(1, count)}
-    for start in range(0, count, CHUNK_ROWS):
-        numbers = range(start, min(start + CHUNK_ROWS, count))
-        yield _table([shared | {"member": str(number + 1), "start": number} for number in numbers])
-
-
-def _tar_files(row: dict[str, Any], suffixes: Sequence[str]) -> Iterator[pa.Table]:
-    """Files in a tar archive whose names end in a suffix; of two of one name, the last, as tar has it."""
-    found: dict[str, dict[str, Any]] = {}
-    mode: Any = "r:" if _is_plain_tar(row["uri"]) else "r|"
-    with _open(row["uri"]) as file, tarfile.open(fileobj=file, mode=mode, encoding="utf-8") as archive:
-        while (item := archive.next()) is not None:
-            if item.isreg() and item.name.lower().endswith(tuple(suffixes)) and _container(item.name) is None:
-                start = item.offset_data
-                extra = {"member": item.name, "size": item.size, "start": start, "end": start + item.size}
-                found[item.name] = row | {"format": "object"} | extra
-            cast("Any", archive).members = []  # else they pile up
-    rows = list(found.values())
-    for start in range(0, len(rows), CHUNK_ROWS):
-        yield _table(rows[start : start + CHUNK_ROWS])
-
-
-def _parquet_column(schema: pa.Schema) -> str | None:
-    """The column of a Parquet file that holds its inputs."""
-    if "text" in schema.names:
-        return "text"
-    for name in BYTES_COLUMNS:
-        if name in schema.names:
-            kind = schema.field(name).type
-            if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-                kind = kind.field("bytes").type
-            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-                return name
-    return None
 
 
 def _manifest(uri: str) -> Iterator[pa.Table] | None:
@@ -417,14 +335,10 @@ def _listing(objects: list[storage.Object]) -> pa.Table:
     return pa.table({name: [getattr(item, name) for item in objects] for name in LISTING.names}, schema=LISTING)
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.table({name: [row.get(name) for row in rows] for name in ENTRIES.names}, schema=ENTRIES)
-
-
 def _read_together(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two entries are in one container that is read in one go."""
     both = one["uri"] == other["uri"] and one["member"] is not None and other["member"] is not None
-    return both and not _is_plain_tar(one["uri"])
+    return both and not is_plain_tar(one["uri"])
 
 
 def _fetch_group(
@@ -438,7 +352,7 @@ def _fetch_group(
     if first["member"] is None:
         yield group[0], _fetch_object(first["uri"], first["etag"], config)
         return
-    if _is_plain_tar(first["uri"]):
+    if is_plain_tar(first["uri"]):
         yield (
             group[0],
             storage.fetch(
@@ -451,28 +365,7 @@ def _fetch_group(
             ),
         )
         return
-    # Offsets of the old file would cut the new one anywhere.
-    opened = storage.open_file(first["uri"], first["etag"], config.deadline_s)
-    if _container(first["uri"]) == _PARQUET:
-        with opened:
-            yield from _fetch_parquet_rows(opened, listed, group)
-        return
-    with _decompress(first["uri"], opened) as file:
-        position = 0
-        for index in group:
-            start, end = listed[index]["start"], listed[index]["end"]
-            if end - start > config.max_bytes:
-                limit = f"{end - start} bytes, more than the limit of {config.max_bytes}"
-                yield index, InputError("too_large", limit)
-                continue
-            if start != position:
-                file.seek(start)
-            line = file.read(end - start)
-            position = start + len(line)
-            if len(line) < end - start:
-                yield index, InputError("changed", "the file is shorter than when it was listed")
-                continue
-            yield index, line
+    yield from read_members(listed, group, config.max_bytes, config.deadline_s)
 
 
 def _fetch_object(uri: str, etag: str, config: FetchConfig) -> bytes:
@@ -480,113 +373,10 @@ def _fetch_object(uri: str, etag: str, config: FetchConfig) -> bytes:
     if not uri.endswith(COMPRESSIONS):
         return data
     try:
-        with _decompress(uri, io.BytesIO(data)) as file:
+        with decompress(uri, io.BytesIO(data)) as file:
             plain = file.read(config.max_bytes + 1)
     except (OSError, EOFError, zstandard.ZstdError) as reason:
         raise InputError("bad_archive", "the compressed data are broken") from reason
     if len(plain) > config.max_bytes:
         raise InputError("too_large", f"more than the limit of {config.max_bytes} bytes after decompression")
     return plain
-
-
-def _fetch_parquet_rows(
-    file: BinaryIO, listed: list[dict[str, Any]], group: list[int]
-) -> Iterator[tuple[int, bytes | InputError]]:
-    parquet = pq.ParquetFile(file)
-    names = parquet.schema_arrow.names
-    inputs = _parquet_column(parquet.schema_arrow)
-    columns = [name for name in _RECORD_COLUMNS if name in names] if inputs == "text" else [str(inputs)]
-    wanted = {listed[index]["start"]: index for index in group}
-    row = 0
-    for number in range(parquet.metadata.num_row_groups):
-        rows = parquet.metadata.row_group(number).num_rows
-        if any(row <= start < row + rows for start in wanted):
-            position = row
-            for batch in parquet.iter_batches(256, row_groups=[number], columns=columns):
-                inside = [position + offset for offset in range(batch.num_rows) if position + offset in wanted]
-                for start, record in zip(
-                    inside, batch.take([start - position for start in inside]).to_pylist(), strict=True
-                ):
-                    yield wanted[start], _record_bytes(record, str(inputs))
-                position += batch.num_rows
-        row += rows
-
-
-def _record_bytes(record: dict[str, Any], column: str) -> bytes | InputError:
-    if column == "text":
-        present = {key: value for key, value in record.items() if value is not None}
-        return json.dumps(present, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    value = record[column]
-    value = value["bytes"] if isinstance(value, dict) else value
-    return InputError("empty", f"the row has nothing in column {column!r}") if value is None else cast("bytes", value)
-
-
-def _container_error(uri: str, reason: BaseException) -> InputError:
-    known = storage.input_error(reason)
-    if isinstance(reason, InputError) or known.code != "unreadable":
-        return known
-    if uri.endswith(COMPRESSIONS) or _container(uri) in (_PARQUET, _TAR):
-        return InputError("bad_archive", "the file that holds the records is broken")
-    return known
-
-
-def _container(uri: str) -> str | None:
-    """What kind of container an object is, by its name."""
-    name = uri.lower()
-    if name.endswith(".parquet"):
-        return _PARQUET
-    for compression in COMPRESSIONS:
-        name = name.removesuffix(compression)
-    kinds = {".jsonl": _LINES, ".tar": _TAR, ".tgz": _TAR}
-    return next((kind for suffix, kind in kinds.items() if name.endswith(suffix)), None)
-
-
-def _is_plain_tar(uri: str) -> bool:
-    return uri.lower().endswith(".tar")
-
-
-def _open(uri: str) -> BinaryIO:
-    """A container's plain bytes as a file that can seek forward."""
-    return _decompress(uri, storage.open_file(uri))
-
-
-def _decompress(uri: str, file: BinaryIO) -> BinaryIO:
-    name = uri.lower()
-    if name.endswith((".gz", ".tgz")):
-        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
-    if name.endswith(".zst"):
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
-        return cast("BinaryIO", io.BufferedReader(_Forward(reader)))  # type: ignore[arg-type]
-    return file
-
-
-class _Forward(io.RawIOBase):
-    """A decompressing reader as a raw stream; zstandard's own cannot be buffered or iterated by line."""
-
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence != io.SEEK_SET or offset < self._position:
-            raise OSError("only forward")
-        while self._position < offset:
-            step = len(self._reader.read(min(1 << 20, offset - self._position)))
-            if not step:
-                break
-            self._position += step
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        count = self._reader.readinto(buffer)
-        self._position += count
-        return count

@@ -24,7 +24,7 @@ from deltalake.transaction import AddAction, RemoveAction, Transaction
 
 from pipeline import storage
 from pipeline.distributed.lease import LeaseLost
-from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, KeySet, keys
+from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, Held, KeySet, keys
 from pipeline.distributed.parallel import ordered
 from pipeline.errors import RequestError
 from pipeline.task import ERROR_TYPE
@@ -113,10 +113,6 @@ class Table:
         delta = self._delta
         return max((str(entry.get("run_id") or "") for entry in _patiently(lambda: delta.history(2))), default="")
 
-    def file_uris(self) -> list[str]:
-        """The committed part files: what a plain Parquet reader must be given."""
-        return [] if self._delta is None else sorted(self._delta.file_uris())
-
     def write_part(self, rows: pa.Table, run_id: str, model: str) -> Part:
         """Write rows of one model as a part that nobody sees yet. Callable from any worker."""
         return write_part(self.uri, rows.cast(self.schema), run_id, model)
@@ -185,30 +181,39 @@ class Table:
         _patiently(delta.update_incremental)
         return any(entry.get("commit") == token for entry in _patiently(lambda: delta.history(20)))
 
-    def done(self, model: str, settings: str) -> tuple[KeySet, KeySet]:
-        """The inputs (`VERSION_KEY`) with a row of this model and these settings: the sound ones, the failed ones."""
-        sound, failed = [], []
-        for _, rows in self._scan(model):
-            mine = rows.filter(pa.array(_equal(rows["settings"], settings)))
-            version, is_sound = keys(mine, VERSION_KEY), mine["error"].is_null().to_numpy()
-            sound.append(version[is_sound])
-            failed.append(version[~is_sound])
-        return KeySet(sound), KeySet(failed)
+    def held(self, model: str, settings: str, *, every_model: bool = False) -> Held:
+        """What the table holds for a run. It reads each part of this model once, or each part of ``every_model``."""
+        inputs, sound, failed, others = [], [], [], []
+        for part, rows in self._scan([part for part in self._parts() if every_model or part.model == model]):
+            version, is_sound = keys(rows, VERSION_KEY), rows["error"].is_null().to_numpy()
+            mine = _is_of(part, rows, model, settings)
+            inputs.append(keys(rows, INPUT_KEY))
+            sound.append(version[mine & is_sound])
+            failed.append(version[mine & ~is_sound])
+            others.append(version[~mine])
+        return Held(inputs=KeySet(inputs), sound=KeySet(sound), failed=KeySet(failed), others=KeySet(others))
 
-    def inputs(self) -> tuple[KeySet, KeySet]:
-        """All inputs that have a row, and their versions (`INPUT_KEY`, `VERSION_KEY`), of any model and settings."""
-        found = [(keys(rows, INPUT_KEY), keys(rows, VERSION_KEY)) for _, rows in self._scan()]
-        return KeySet([item[0] for item in found]), KeySet([item[1] for item in found])
-
-    def supersede(self, listed: KeySet, current: KeySet, *, model: str, settings: str, run_id: str) -> int:
+    def supersede(
+        self,
+        listed: KeySet,
+        current: KeySet,
+        *,
+        model: str,
+        settings: str,
+        run_id: str,
+        own_parts: bool,
+    ) -> int:
         """Remove the rows of ``listed`` inputs (`INPUT_KEY`) that are not their current row; return how many.
 
         The current row of a listed input has this model, these settings and the tag in ``current`` (`VERSION_KEY`);
         of several, the newest run's. Rows of inputs that were not listed stay. One commit; affected files are written
         anew by our own writer, because delta-rs drops the metadata that makes a mask a picture.
+
+        ``own_parts``: whether to read this model's parts too. Not needed where `held` has found nothing `outdated`.
         """
-        keep = self._rows_to_keep(listed, current, model, settings)
-        remove = [part for part in self._parts() if not keep[part.path].all()]
+        parts = [part for part in self._parts() if own_parts or part.model != model]
+        keep = self._rows_to_keep(parts, listed, current, model, settings)
+        remove = [part for part in parts if not keep[part.path].all()]
 
         def rewrite(part: Part) -> Part | None:
             if not keep[part.path].any():
@@ -235,14 +240,14 @@ class Table:
             uri for page in pages for uri in page["uri"].to_pylist() if uri[len(self.uri) + 1 :] not in visible
         )
 
-    def _rows_to_keep(self, listed: KeySet, current: KeySet, model: str, settings: str) -> dict[str, np.ndarray]:
+    def _rows_to_keep(
+        self, parts: list[Part], listed: KeySet, current: KeySet, model: str, settings: str
+    ) -> dict[str, np.ndarray]:
         keep: dict[str, np.ndarray] = {}
         candidates: list[tuple[np.ndarray, np.ndarray, str, np.ndarray]] = []
-        for part, rows in self._scan():
-            mine = np.full(rows.num_rows, part.model == model)
-            mine &= _equal(rows["settings"], settings)
+        for part, rows in self._scan(parts):
             version = keys(rows, VERSION_KEY)
-            mine &= current.contains(version)
+            mine = _is_of(part, rows, model, settings) & current.contains(version)
             keep[part.path] = ~listed.contains(keys(rows, INPUT_KEY)) | mine
             where = np.flatnonzero(mine)
             candidates.append((version[where], where, part.path, np.asarray(rows["run_id"].to_pylist(), str)[where]))
@@ -258,10 +263,9 @@ class Table:
             keep[candidates[owner[index]][2]][row[index]] = False
         return keep
 
-    def _scan(self, model: str | None = None) -> Iterator[tuple[Part, pa.Table]]:
-        """The key and provenance columns of every committed part (of one model)."""
+    def _scan(self, parts: list[Part]) -> Iterator[tuple[Part, pa.Table]]:
+        """The key and provenance columns of each part."""
         columns = ["uri", "member", "etag", "settings", "run_id", "error"]
-        parts = [part for part in self._parts() if model is None or part.model == model]
         yield from ordered(lambda part: (part, self._read(part, columns)), parts, _THREADS)
 
     def _parts(self) -> list[Part]:
@@ -362,8 +366,9 @@ def _patiently(run: Callable[[], T]) -> T:
     raise AssertionError
 
 
-def _equal(column: pa.ChunkedArray, value: str) -> np.ndarray:
-    return column.to_numpy() == value
+def _is_of(part: Part, rows: pa.Table, model: str, settings: str) -> np.ndarray:
+    """Which rows of a part are of a model and settings: booleans (rows,)."""
+    return (rows["settings"].to_numpy() == settings) & (part.model == model)
 
 
 def _leaves(schema: pa.Schema) -> list[str]:

@@ -101,13 +101,14 @@ class _Member(nn.Module):
 
     def forward(
         self,
-        content: Int[Tensor, "b t"],
-        counts: Int[Tensor, "b s"],
-        frame: Int[Tensor, "b s f"],
-        dense: Float[Tensor, "b s v"],
-        lengths: Int[Tensor, " b"],
-        seeds: Int[Tensor, " b"] | None = None,
+        content: Tensor,
+        counts: Tensor,
+        frame: Tensor,
+        dense: Tensor,
+        lengths: Tensor,
+        seeds: Tensor | None = None,
     ) -> Float[Tensor, "b s"]:
+        """What `SentenceTagger.forward` takes, to the logits of one member."""
         rate, place = self.config.dropout, self.number * _MEMBER_PLACES
         vectors = torch.cat([self._bags(content, counts), self._frames(frame), dense], dim=-1)
         sentence = self.sentence(vectors)

@@ -11,13 +11,10 @@ from __future__ import annotations
 import functools
 import io
 import os
-import queue
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, cast
 
@@ -33,6 +30,7 @@ from obstore.store import S3Store as FastStore
 
 from pipeline.errors import RequestError
 from pipeline.storage.base import LISTING, Object, RangeFile, Store, StoreError, with_retries
+from pipeline.storage.listing import Listing
 
 #: Environment variables of our own, beside the usual AWS ones.
 ADDRESSING, ANONYMOUS = "PARQUETRY_S3_ADDRESSING", "PARQUETRY_S3_ANONYMOUS"
@@ -42,10 +40,6 @@ _TIMEOUTS_S = (2, 5, 10, 30)
 _RANGE_BYTES = 32 << 20  # larger objects are read in ranges, so that a failure repeats one of them only
 _BUFFER_BYTES = 1 << 20
 _STATUS = re.compile(r"status code: (\d{3})|HTTP status (?:client|server) error \((\d{3})")
-_LAST_CHARACTER = "\U0010ffff"
-_PAGES_BEFORE_SPLIT = 4
-_LISTERS = 8
-
 
 #: Data, tag and size of an object; no data where it has too many bytes for one request.
 _Answer = tuple[bytes | None, str, int]
@@ -80,9 +74,7 @@ class S3(Store):
         if not key:
             _patiently(lambda _: self._call("head_bucket", Bucket=bucket))
             return True
-        return bool(
-            _patiently(lambda _: self._call("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1))["KeyCount"]
-        )
+        return self._has_keys(bucket, prefix)
 
     def names(self, uri: str) -> list[str]:
         bucket, key = split(uri)
@@ -191,7 +183,15 @@ class S3(Store):
     def walk(self, uri: str, begins: str) -> Iterator[pa.Table]:
         """Pages in no particular order: several parts of the keys are listed at the same time."""
         bucket, key = split(uri)
-        return _Listing(self, bucket, f"{key}/" if key else "", begins).pages()
+        prefix = f"{key}/" if key else ""
+        exact = not prefix and self._has_keys(bucket, "/")  # obstore drops a slash at the start of a key
+        listing = Listing(
+            prefix,
+            begins,
+            lambda after: self.pages_after(bucket, prefix, after, exact),
+            lambda after: self.first_after(bucket, prefix, after),
+        )
+        return (_named(bucket, page) for page in listing.pages())
 
     def open(self, uri: str, etag: str | None, deadline_s: float) -> BinaryIO:
         file = RangeFile(self, uri, etag, deadline_s, _RANGE_BYTES)
@@ -262,6 +262,10 @@ class S3(Store):
         )
         return page, bool(answer.get("IsTruncated"))
 
+    def _has_keys(self, bucket: str, prefix: str) -> bool:
+        answer = _patiently(lambda _: self._call("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1))
+        return bool(answer["KeyCount"])
+
     def _read(
         self,
         bucket: str,
@@ -298,9 +302,7 @@ class S3(Store):
                 reply["Body"].close()
                 return None, etag, size
             data = reply["Body"].read()
-            size = len(data)
-        expected = size if not ranged else (end or size) - (start or 0)
-        if len(data) < expected and not ranged:
+        if not ranged and len(data) < size:
             raise StoreError("timeout", "the store sent less than the whole object", transient=True)
         return data, etag, size
 
@@ -390,124 +392,6 @@ def split(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-@dataclass
-class _Range:
-    """Keys after one, before another; ``depth``: where characters have been found to differ."""
-
-    after: str
-    until: str | None
-    depth: int
-
-
-class _Listing:
-    """Lists the keys with a prefix by several threads. A thread that finds its range long gives a part of it away, as
-    long as another thread has nothing to do; so a short listing costs no more requests than it must."""
-
-    def __init__(self, store: S3, bucket: str, prefix: str, begins: str) -> None:
-        self._store, self._bucket, self._prefix = store, bucket, prefix
-        # obstore drops a slash at the start of a key.
-        self._exact = not prefix and bool(_patiently(lambda _: self._begins_with_slash()))
-        whole = _Range("", None, len(prefix))
-        self._first = prefix + begins
-        if begins:
-            whole = _Range(_below(self._first), _above(self._first), len(self._first))
-        self._ranges = deque([whole])
-        self._busy = 0
-        self._changed = threading.Condition()
-        self._arrived: queue.Queue[pa.Table | BaseException | None] = queue.Queue(maxsize=4 * _LISTERS)
-        self._stopped = threading.Event()
-
-    def pages(self) -> Iterator[pa.Table]:
-        threads = [threading.Thread(target=self._work, name="list", daemon=True) for _ in range(_LISTERS)]
-        for thread in threads:
-            thread.start()
-        ended = 0
-        try:
-            while ended < len(threads):
-                item = self._arrived.get()
-                if item is None:
-                    ended += 1
-                elif isinstance(item, BaseException):
-                    raise item
-                else:
-                    yield self._named(item)
-        finally:
-            self._stopped.set()
-            with self._changed:
-                self._changed.notify_all()
-
-    def _begins_with_slash(self) -> int:
-        answer = self._store._call("list_objects_v2", Bucket=self._bucket, Prefix="/", MaxKeys=1)
-        return int(answer["KeyCount"])
-
-    def _work(self) -> None:
-        try:
-            while (mine := self._next()) is not None:
-                self._list(mine)
-                with self._changed:
-                    self._busy -= 1
-                    self._changed.notify_all()
-            self._put(None)
-        except BaseException as reason:
-            self._put(reason)
-
-    def _next(self) -> _Range | None:
-        with self._changed:
-            while not self._ranges and self._busy and not self._stopped.is_set():
-                self._changed.wait()
-            if not self._ranges or self._stopped.is_set():
-                return None
-            self._busy += 1
-            return self._ranges.popleft()
-
-    def _list(self, mine: _Range) -> None:
-        pages = self._store.pages_after(self._bucket, self._prefix, mine.after, self._exact)
-        for number, page in enumerate(pages, 1):
-            if not page.num_rows:
-                continue
-            if mine.until is not None:
-                inside = page.filter(pc.call_function("less", [page["key"], pa.scalar(mine.until)]))
-                self._put(inside)
-                if inside.num_rows < page.num_rows:
-                    return
-            else:
-                self._put(page)
-            if self._stopped.is_set():
-                return
-            if number % _PAGES_BEFORE_SPLIT == 0 and not self._ranges and self._busy < _LISTERS:
-                self._give_away(mine, page["key"][-1].as_py())
-
-    def _give_away(self, mine: _Range, last: str) -> None:
-        """Look for a key that differs as early as possible from where we are; another thread begins there."""
-        while mine.depth < len(last):
-            beyond = last[: mine.depth + 1] + _LAST_CHARACTER
-            found = self._store.first_after(self._bucket, self._prefix, beyond)
-            key = found["key"][0].as_py() if found.num_rows else None
-            if key is not None and (mine.until is None or key < mine.until):
-                self._put(found)
-                with self._changed:
-                    self._ranges.append(_Range(key, mine.until, mine.depth))
-                    self._changed.notify()
-                mine.until = key
-                return
-            mine.depth += 1
-
-    def _put(self, item: pa.Table | BaseException | None) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._arrived.put(item, timeout=0.5)
-                return
-            except queue.Full:
-                continue
-
-    def _named(self, page: pa.Table) -> pa.Table:
-        if self._first != self._prefix:  # the ends of the range are near what is wanted, not quite it
-            page = page.filter(pc.call_function("starts_with", [page["key"]], pc.MatchSubstringOptions(self._first)))
-        parts = [pa.scalar(f"s3://{self._bucket}/"), page["key"], pa.scalar("")]
-        uris = pc.call_function("binary_join_element_wise", parts)
-        return pa.table([uris, page["etag"], page["size"], page["mtime"]], schema=LISTING)
-
-
 class _Exists(StoreError):
     """A create-only write met an object."""
 
@@ -589,22 +473,15 @@ def _check_size(size: int | None, max_bytes: int) -> None:
         raise StoreError("too_large", f"{size} bytes, more than the limit of {max_bytes}")
 
 
-def _below(text: str) -> str:
-    """A string before ``text`` with hardly a key between them."""
-    code = ord(text[-1])
-    before = 0xD7FF if code == 0xE000 else code - 1  # there are no characters between
-    return text[:-1] + (chr(before) + _LAST_CHARACTER if before > 0 else "")
-
-
-def _above(text: str) -> str | None:
-    """The first string after all those that begin with ``text``; None where there is none."""
-    text = text.rstrip(_LAST_CHARACTER)
-    return text[:-1] + chr(0xE000 if text[-1] == "\ud7ff" else ord(text[-1]) + 1) if text else None
-
-
 def _spellable(key: str) -> bool:
     """Whether obstore can name this key without changing it."""
     return key.isprintable() and all(part not in ("", ".", "..") for part in key.split("/"))
+
+
+def _named(bucket: str, page: pa.Table) -> pa.Table:
+    """A page of keys as one of `LISTING`."""
+    uris = pc.call_function("binary_join_element_wise", [pa.scalar(f"s3://{bucket}/"), page["key"], pa.scalar("")])
+    return pa.table([uris, page["etag"], page["size"], page["mtime"]], schema=LISTING)
 
 
 def _fast_page(batch: pa.RecordBatch) -> pa.Table:

@@ -71,8 +71,7 @@ def test_a_manifest_marks_what_is_done_and_stops_at_the_limit(tmp_path: Path) ->
     manifest = Manifest(str(tmp_path))
     manifest.write([every.slice(0, 5), every.slice(5)], done, limit=10)
     assert (manifest.listed, manifest.pending) == (14, 10)
-    listed, _ = manifest.key_sets()
-    assert listed.contains(keys(every, INPUT_KEY)).tolist() == [True] * 14 + [False] * 6
+    assert manifest.inputs().contains(keys(every, INPUT_KEY)).tolist() == [True] * 14 + [False] * 6
     committed = np.zeros(manifest.listed, bool)
     committed[[0, 13]] = True
     left = [b["ordinal"].to_pylist() for blocks in manifest.blocks(committed, 3, 1 << 20) for b in blocks]

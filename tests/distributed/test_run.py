@@ -107,11 +107,15 @@ def test_results_ignore_scheduling(reference: Path, images: Path, model: str, tm
     assert_equal_tables(str(reference), str(tmp_path))
 
 
-def test_a_finished_run_again_fetches_nothing(reference: Path, images: Path, model: str, tmp_path: Path) -> None:
+def test_a_finished_run_again_fetches_nothing(
+    reference: Path, images: Path, model: str, tmp_path: Path, part_reads: list[str]
+) -> None:
     shutil.copytree(reference, tmp_path / "sink")
     again = run(images, model, tmp_path / "sink")
-    assert {again.summary[name] for name in ("pending", "done", "failed", "fetched_bytes")} == {0}
+    assert {again.summary[name] for name in ("pending", "done", "failed", "fetched_bytes", "removed")} == {0}
     assert again.summary["skipped"] == 40
+    assert sorted(part_reads) == sorted(open_delta(str(tmp_path / "sink")).file_uris()), "each part is read once"
+    assert len(part_reads) >= 3
 
 
 def test_limit_other_folders_and_changes_take_nothing_away(

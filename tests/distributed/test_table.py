@@ -8,7 +8,6 @@ from pathlib import Path
 
 import datasets
 import duckdb
-import numpy as np
 import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,10 +66,14 @@ def held(sink: Path) -> list[tuple[str, str, str, str]]:
     return sorted(zip(*(found[name].to_pylist() for name in ("uri", "model", "etag", "run_id")), strict=True))
 
 
-def supersede(table: Table, uris: list[str], *, model: str = A, etag: str = "1") -> int:
+def supersede(table: Table, uris: list[str], *, model: str = A, etag: str = "1", own_parts: bool = True) -> int:
     listed = rows(uris, "x", etag=etag)
     inputs, versions = KeySet([keys(listed, INPUT_KEY)]), KeySet([keys(listed, VERSION_KEY)])
-    return table.supersede(inputs, versions, model=model, settings="s", run_id="9")
+    return table.supersede(inputs, versions, model=model, settings="s", run_id="9", own_parts=own_parts)
+
+
+def is_outdated(table: Table, uris: list[str], pending: int, *, model: str = A) -> bool:
+    return table.held(model, "s").outdated(KeySet([keys(rows(uris, "x"), INPUT_KEY)]), pending)
 
 
 def test_uncommitted_parts_are_not_seen(tmp_path: Path) -> None:
@@ -88,13 +91,46 @@ def test_done_knows_model_settings_tag_and_errors(tmp_path: Path) -> None:
     add(table, rows(["z"], "1", error="empty"))
     add(table, rows(["w"], "1", model=B))
     wanted = keys(rows(["x", "y", "z", "w"], "2"), VERSION_KEY)
-    sound, failed = table.done(A, "s")
-    assert sound.contains(wanted).tolist() == [True, True, False, False]
-    assert failed.contains(wanted).tolist() == [False, False, True, False]
-    assert not any(part.contains(wanted).any() for part in table.done(A, "other"))
+    held = table.held(A, "s")
+    assert held.sound.contains(wanted).tolist() == [True, True, False, False]
+    assert held.failed.contains(wanted).tolist() == [False, False, True, False]
+    assert held.done(retry_errors=False).contains(wanted).tolist() == [True, True, True, False]
+    assert held.done(retry_errors=True).contains(wanted).tolist() == [True, True, False, False]
+    other = table.held(A, "other")
+    assert not other.done(retry_errors=False).contains(wanted).any()
+    assert other.others.contains(wanted).tolist() == [True, True, True, False]
     changed = keys(rows(["x"], "2", etag="2"), VERSION_KEY)
-    assert not any(part.contains(changed).any() for part in table.done(A, "s"))
-    assert all(part.contains(wanted).all() for part in table.inputs()[1:])
+    assert not held.done(retry_errors=False).contains(changed).any()
+    every = table.held(A, "s", every_model=True)
+    assert every.others.contains(wanted).tolist() == [False, False, False, True]
+    assert every.inputs.contains(keys(rows(["x", "y", "z", "w", "v"], "2"), INPUT_KEY)).tolist() == [True] * 4 + [False]
+
+
+def test_outdated_rows_are_foreseen(tmp_path: Path) -> None:
+    table = opened(tmp_path)
+    add(table, rows(["x", "y"], "1"))
+    add(table, rows(["z"], "1", error="timeout"))
+    assert not is_outdated(table, ["x", "y", "z"], 0), "a run that has nothing to do"
+    assert not is_outdated(table, ["x"], 0), "what is not listed stays"
+    assert not is_outdated(table, ["x", "new"], 1), "new inputs only"
+    assert is_outdated(table, ["x", "y", "z"], 1), "a changed object, or a retried error"
+    assert not is_outdated(table, ["x"], 1, model=B), "another model's parts are not its own"
+    add(table, rows(["z"], "2"))
+    assert is_outdated(table, ["x", "y", "z"], 0), "a retry that was killed before it superseded"
+
+
+def test_a_table_that_holds_all_is_read_once(tmp_path: Path, part_reads: list[str]) -> None:
+    table = opened(tmp_path)
+    for number, name in enumerate("uvwxyz"):
+        add(table, rows([name], f"{number}"))
+    listed = list("uvwxyz")
+    assert supersede(table, listed, own_parts=is_outdated(table, listed, 0)) == 0
+    assert sorted(part_reads) == sorted(open_delta(str(tmp_path)).file_uris())
+    del part_reads[:]
+    add(table, rows(["v"], "7", model=B))
+    assert supersede(table, listed, own_parts=is_outdated(table, listed, 0)) == 1
+    others = [uri for uri in part_reads if f"model={B}" in uri]
+    assert (len(part_reads), len(others)) == (7, 1), "the parts of others are read too, once"
 
 
 def test_superseding_takes_listed_inputs_only(tmp_path: Path) -> None:
@@ -176,14 +212,16 @@ def test_any_history_leaves_one_current_row(tmp_path_factory: pytest.TempPathFac
         table = opened(sink)
         before = held(sink)
         inputs = rows(sorted(listed), "x", etag=etag)
-        parts = table.done(model, "s")[: 1 if retry else 2]
-        done = np.any([part.contains(keys(inputs, VERSION_KEY)) for part in parts], axis=0)
+        found = table.held(model, "s")
+        done = found.done(retry).contains(keys(inputs, VERSION_KEY))
         todo = [uri for uri, is_done in zip(sorted(listed), done, strict=True) if not is_done]
+        outdated = found.outdated(KeySet([keys(inputs, INPUT_KEY)]), len(todo))
         if todo:
             add(table, rows(todo, f"{number:02d}", model=model, etag=etag, error="empty" if fails else None))
         if crashes:
             continue
-        supersede(table, sorted(listed), model=model, etag=etag)
+        supersede(table, sorted(listed), model=model, etag=etag, own_parts=outdated)
+        assert supersede(table, sorted(listed), model=model, etag=etag) == 0
         after = held(sink)
         mine = [row for row in after if row[0] in listed]
         assert sorted((row[0], row[1], row[2]) for row in mine) == [(uri, model, etag) for uri in sorted(listed)]

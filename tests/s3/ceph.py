@@ -22,6 +22,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -179,7 +180,7 @@ def answers(url: str) -> bool:
         return False
 
 
-class Server(AbstractContextManager["Server"]):
+class Server(AbstractContextManager["Server"], ABC):
     """An S3 server with a temporary folder of its own, for the time of a ``with`` block."""
 
     name: str
@@ -190,9 +191,9 @@ class Server(AbstractContextManager["Server"]):
         self.parent = folder
         self.start_s = 0.0
 
+    @abstractmethod
     def launch(self, folder: Path, processes: Processes) -> Endpoint:
         """Start everything and return when requests are answered."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         began = time.monotonic()

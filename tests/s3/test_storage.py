@@ -21,7 +21,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import InputError, RequestError
-from pipeline.storage import s3
+from pipeline.storage import listing, s3
 from tests.s3.ceph import Endpoint
 from tests.s3.fixtures import applied, bucket, client
 from tests.s3.proxy import Fault, FaultProxy
@@ -163,7 +163,7 @@ def test_a_split_listing_has_each_key_once(
     keys = many(kind)
     fill(s3_endpoint, b, [f"p/{key}" for key in keys])
     fill(s3_endpoint, b, ["o", "p", "p.x", "p0", "q/1"])
-    monkeypatch.setattr(s3, "_PAGES_BEFORE_SPLIT", 1)
+    monkeypatch.setattr(listing, "_PAGES_BEFORE_SPLIT", 1)
     given: list[str] = []
     first_after = s3.S3.first_after
 
@@ -198,7 +198,7 @@ def test_a_listing_survives_faults(
 ) -> None:
     keys = many("deep")
     fill(s3_endpoint, b, keys)
-    monkeypatch.setattr(s3, "_PAGES_BEFORE_SPLIT", 1)
+    monkeypatch.setattr(listing, "_PAGES_BEFORE_SPLIT", 1)
     kinds = ("reset", "truncate", "server_error", "throttle")
     proxy = through(*(Fault(kind=kind, rate=0.15, times=2) for kind in kinds))
     for _ in range(3):
@@ -460,7 +460,7 @@ def test_settings_reach_the_clients(s3_endpoint: Endpoint, b: str, monkeypatch: 
 
 
 def test_another_make_of_server(swift_endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "_PAGES_BEFORE_SPLIT", 1)
+    monkeypatch.setattr(listing, "_PAGES_BEFORE_SPLIT", 1)
     with applied(swift_endpoint), bucket(swift_endpoint) as name:
         storage.configure(storage.StorageConfig())
         keys = ["a/1", "a/b c%ü", "a/new\nline", "a//b", "x?#+*[", "a/2/3"]

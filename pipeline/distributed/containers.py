@@ -1,0 +1,260 @@
+"""Containers: objects that hold many inputs. Tar archives, JSONL and Parquet files, and what is compressed.
+
+What is compressed is read forward only, so that it is never held whole. A member of a plain tar is a range of the
+object, which a store fetches without this module.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from pipeline import storage
+from pipeline.errors import InputError
+from pipeline.storage import LISTING
+from pipeline.task import ERROR_TYPE, error_value
+
+ENTRIES = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("member", pa.string()),
+        ("etag", pa.string()),
+        ("size", pa.int64()),
+        ("mtime", LISTING.field("mtime").type),
+        ("format", pa.string()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("error", ERROR_TYPE),
+    ]
+)
+COMPRESSIONS = (".gz", ".zst")
+CHUNK_ROWS = 8192
+#: Columns of a Parquet file that hold whole inputs, as binary values or as structs with ``bytes``.
+BYTES_COLUMNS = ("bytes", "image", "data", "content")
+
+_LINES, _PARQUET, _TAR = "lines", "parquet", "tar"
+_RECORD_COLUMNS = ("text", "doc_id", "paragraphs")
+_BROKEN = (OSError, EOFError, InputError, zstandard.ZstdError, pa.ArrowException, tarfile.TarError)
+
+
+def members(row: dict[str, Any], suffixes: Sequence[str]) -> Iterator[pa.Table]:
+    """The entries of a container; one failed entry where it cannot be read to its end."""
+    listing = {_LINES: _lines, _PARQUET: _parquet_rows}.get(str(kind_of(row["uri"])))
+    try:
+        yield from listing(row) if listing else _tar_files(row, suffixes)
+    except _BROKEN as reason:
+        failure = error_value("list", container_error(row["uri"], reason))
+        yield _table([row | {"format": "object", "error": failure}])
+
+
+def read_members(
+    listed: list[dict[str, Any]], wanted: list[int], max_bytes: int, deadline_s: float
+) -> Iterator[tuple[int, bytes | InputError]]:
+    """The bytes of some rows of `ENTRIES`, ``wanted``, in the order of their places in the container they share.
+
+    The container is opened once. Raises what the store, the compression or Parquet raise: see `container_error`.
+    """
+    first = listed[wanted[0]]
+    # Offsets of the old file would cut the new one anywhere.
+    opened = storage.open_file(first["uri"], first["etag"], deadline_s)
+    if kind_of(first["uri"]) == _PARQUET:
+        with opened:
+            yield from _read_rows(opened, listed, wanted)
+        return
+    with decompress(first["uri"], opened) as file:
+        position = 0
+        for index in wanted:
+            start, end = listed[index]["start"], listed[index]["end"]
+            if end - start > max_bytes:
+                limit = f"{end - start} bytes, more than the limit of {max_bytes}"
+                yield index, InputError("too_large", limit)
+                continue
+            if start != position:
+                file.seek(start)
+            line = file.read(end - start)
+            position = start + len(line)
+            if len(line) < end - start:
+                yield index, InputError("changed", "the file is shorter than when it was listed")
+                continue
+            yield index, line
+
+
+def container_error(uri: str, reason: BaseException) -> InputError:
+    """The typed error behind what was raised while an object was read: the store's, or ``bad_archive``."""
+    known = storage.input_error(reason)
+    if isinstance(reason, InputError) or known.code != "unreadable":
+        return known
+    if uri.endswith(COMPRESSIONS) or kind_of(uri) in (_PARQUET, _TAR):
+        return InputError("bad_archive", "the file that holds the records is broken")
+    return known
+
+
+def kind_of(uri: str) -> str | None:
+    """What kind of container an object is, by its name."""
+    name = uri.lower()
+    if name.endswith(".parquet"):
+        return _PARQUET
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    kinds = {".jsonl": _LINES, ".tar": _TAR, ".tgz": _TAR}
+    return next((kind for suffix, kind in kinds.items() if name.endswith(suffix)), None)
+
+
+def is_plain_tar(uri: str) -> bool:
+    """Whether members are ranges of the object."""
+    return uri.lower().endswith(".tar")
+
+
+def decompress(uri: str, file: BinaryIO) -> BinaryIO:
+    """A file's plain bytes, as its name says that they are packed; they can be sought forward only."""
+    name = uri.lower()
+    if name.endswith((".gz", ".tgz")):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    if name.endswith(".zst"):
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
+        return cast("BinaryIO", io.BufferedReader(_Forward(reader)))  # type: ignore[arg-type]
+    return file
+
+
+def _lines(row: dict[str, Any]) -> Iterator[pa.Table]:
+    held: list[dict[str, Any]] = []
+    with _open(row["uri"]) as file:
+        start = 0
+        for number, line in enumerate(file, 1):
+            end = start + len(line)
+            if line.strip():
+                extra = {"member": str(number), "size": len(line), "format": "json", "start": start, "end": end}
+                held.append(row | extra)
+            start = end
+            if len(held) == CHUNK_ROWS:
+                yield _table(held)
+                held = []
+    if held:
+        yield _table(held)
+
+
+def _parquet_rows(row: dict[str, Any]) -> Iterator[pa.Table]:
+    with storage.open_file(row["uri"]) as file:
+        parquet = pq.ParquetFile(file)
+        column = _inputs_column(parquet.schema_arrow)
+        if column is None:
+            allowed = ", ".join(("text", *BYTES_COLUMNS))
+            failure = InputError("bad_archive", f"the Parquet file has none of the columns {allowed}")
+            yield _table([row | {"format": "object", "error": error_value("list", failure)}])
+            return
+        count = parquet.metadata.num_rows
+    shared = row | {"format": "json" if column == "text" else "object", "size": row["size"] // max(1, count)}
+    for start in range(0, count, CHUNK_ROWS):
+        numbers = range(start, min(start + CHUNK_ROWS, count))
+        yield _table([shared | {"member": str(number + 1), "start": number} for number in numbers])
+
+
+def _tar_files(row: dict[str, Any], suffixes: Sequence[str]) -> Iterator[pa.Table]:
+    """Files in a tar archive whose names end in a suffix; of two of one name, the last, as tar has it."""
+    found: dict[str, dict[str, Any]] = {}
+    mode: Any = "r:" if is_plain_tar(row["uri"]) else "r|"
+    with _open(row["uri"]) as file, tarfile.open(fileobj=file, mode=mode, encoding="utf-8") as archive:
+        while (item := archive.next()) is not None:
+            if item.isreg() and item.name.lower().endswith(tuple(suffixes)) and kind_of(item.name) is None:
+                start = item.offset_data
+                extra = {"member": item.name, "size": item.size, "start": start, "end": start + item.size}
+                found[item.name] = row | {"format": "object"} | extra
+            cast("Any", archive).members = []  # else they pile up
+    rows = list(found.values())
+    for start in range(0, len(rows), CHUNK_ROWS):
+        yield _table(rows[start : start + CHUNK_ROWS])
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.table({name: [row.get(name) for row in rows] for name in ENTRIES.names}, schema=ENTRIES)
+
+
+def _read_rows(
+    file: BinaryIO, listed: list[dict[str, Any]], group: list[int]
+) -> Iterator[tuple[int, bytes | InputError]]:
+    parquet = pq.ParquetFile(file)
+    names = parquet.schema_arrow.names
+    inputs = _inputs_column(parquet.schema_arrow)
+    columns = [name for name in _RECORD_COLUMNS if name in names] if inputs == "text" else [str(inputs)]
+    wanted = {listed[index]["start"]: index for index in group}
+    row = 0
+    for number in range(parquet.metadata.num_row_groups):
+        rows = parquet.metadata.row_group(number).num_rows
+        if any(row <= start < row + rows for start in wanted):
+            position = row
+            for batch in parquet.iter_batches(256, row_groups=[number], columns=columns):
+                inside = [position + offset for offset in range(batch.num_rows) if position + offset in wanted]
+                for start, record in zip(
+                    inside, batch.take([start - position for start in inside]).to_pylist(), strict=True
+                ):
+                    yield wanted[start], _record_bytes(record, str(inputs))
+                position += batch.num_rows
+        row += rows
+
+
+def _record_bytes(record: dict[str, Any], column: str) -> bytes | InputError:
+    if column == "text":
+        present = {key: value for key, value in record.items() if value is not None}
+        return json.dumps(present, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    value = record[column]
+    value = value["bytes"] if isinstance(value, dict) else value
+    return InputError("empty", f"the row has nothing in column {column!r}") if value is None else cast("bytes", value)
+
+
+def _inputs_column(schema: pa.Schema) -> str | None:
+    """The column of a Parquet file that holds its inputs."""
+    if "text" in schema.names:
+        return "text"
+    for name in BYTES_COLUMNS:
+        if name in schema.names:
+            kind = schema.field(name).type
+            if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+                kind = kind.field("bytes").type
+            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                return name
+    return None
+
+
+def _open(uri: str) -> BinaryIO:
+    """A container's plain bytes as a file that can seek forward."""
+    return decompress(uri, storage.open_file(uri))
+
+
+class _Forward(io.RawIOBase):
+    """A decompressing reader as a raw stream; zstandard's own cannot be buffered or iterated by line."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence != io.SEEK_SET or offset < self._position:
+            raise OSError("only forward")
+        while self._position < offset:
+            step = len(self._reader.read(min(1 << 20, offset - self._position)))
+            if not step:
+                break
+            self._position += step
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._reader.readinto(buffer)
+        self._position += count
+        return count
