@@ -25,8 +25,8 @@ def class_entropy(shares: Float[np.ndarray, "*r k"]) -> Float[np.ndarray, "*r"]:
 def class_kl(shares: Float[np.ndarray, "*r k"], real: Float[np.ndarray, "*r k"], count: int) -> Float[np.ndarray, "*r"]:
     """KL(samples' classes || real classes), nats.
 
-    Of ``count`` real images; a class of which there is none counts as half an image, so that samples of it cost much but
-    not without end.
+    Of ``count`` real images; a class of which there is none counts as half an image, so that samples of it cost much,
+    but not without end.
     """
     floor = np.maximum(real, 0.5 / count)
     return (shares * np.log(np.where(shares > 0, shares, 1) / floor)).sum(-1)

@@ -47,8 +47,8 @@ def birthday_support(pairs: float, count: int) -> float:
     """How many different samples there are, if among ``count`` of them so many ``pairs`` are the same.
 
     A birthday test (Arora and Zhang 2018): two of N equally frequent ones are the same with chance 1 / N, so N is all
-    pairs over the same pairs; where frequencies differ, that is the inverse of the sum of their squares. Where less than
-    one pair is the same, the figure is what one pair would give, which is then a lower bound and no estimate.
+    pairs over the same pairs; where frequencies differ, that is the inverse of the sum of their squares. Where less
+    than one pair is the same, the figure is what one pair would give, which is a lower bound and no estimate.
     """
     return count * (count - 1) / 2 / max(1.0, pairs)
 

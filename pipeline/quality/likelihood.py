@@ -34,8 +34,8 @@ def importance_nll(
     """-log p(x) of each image in nats, float64, by as many samples of the posterior as asked for, all from one pass.
 
     -log of the mean over K samples of p(x | z) p(z) / q(z | x): the bound of Burda et al. 2016, which falls to the
-    truth as K grows. The first of the samples for a larger K are those for a smaller one. The encoder runs once for each
-    image, and ``rows`` bounds how many samples the decoder sees at a time; results do not depend on it but for
+    truth as K grows. The first of the samples for a larger K are those for a smaller one. The encoder runs once for
+    each image, and ``rows`` bounds how many samples the decoder sees at a time; results do not depend on it but for
     rounding, nor on what other images there are: the noise belongs to the seed and the image's place, which is that in
     ``places`` where a part of a set is given. In ``bfloat16`` the networks' products are rounded, and the likelihood is
     that of the model so rounded; densities and sums stay float32 and float64.
