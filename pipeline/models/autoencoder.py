@@ -209,11 +209,15 @@ class ConvVAE(Autoencoder):
         return [(self.config.latent_channels, *sizes(height, width, len(self.config.widths))[-1])]
 
     def infer(self, image: Float[Tensor, "b c h w"], noise: Sequence[Tensor] | None) -> Inference:
+        level = self.encode(image, noise[0] if noise else None)
+        return Inference((level,), self.decoder(level.sample, image.shape[2], image.shape[3]))
+
+    def encode(self, image: Float[Tensor, "b c h w"], noise: Tensor | None) -> Level:
+        """The latents of `infer`, without the cost of a reconstruction."""
         if self.config.size_px not in (None, tuple(image.shape[2:])):
             rule = f"ConvVAEConfig.size_px is {self.config.size_px}"
             raise RequestError(f"{rule}, but images are {tuple(image.shape[2:])}")
-        level = self._level(self.posterior(self.encoder.features(image)[-1]).float(), noise[0] if noise else None)
-        return Inference((level,), self.decoder(level.sample, image.shape[2], image.shape[3]))
+        return self._level(self.posterior(self.encoder.features(image)[-1]).float(), noise)
 
     def decode(self, latents: Sequence[Tensor], height: int, width: int) -> Float[Tensor, "b c h w"]:
         return torch.sigmoid(self.decoder(latents[0], height, width))
