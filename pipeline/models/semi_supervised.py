@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -138,7 +139,7 @@ def semi_supervised_objective(
 def perceptron(sizes: tuple[int, ...], dropout: float = 0.0) -> nn.Sequential:
     """Linear layers with ReLU and dropout between them."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         layers += [nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])] if layers else []
         layers.append(nn.Linear(inputs, outputs))
     return nn.Sequential(*layers)

@@ -148,7 +148,8 @@ def linear_probe(problem: Problem, settings: ClassifierConfig) -> np.ndarray:
     """Multinomial logistic regression on the means of the labelled images, standardised by all of them."""
     train, test = _standardised(problem)
     model = LogisticRegression(max_iter=500).fit(train[problem.chosen.numpy()], problem.labels.numpy())
-    return model.predict_proba(test.reshape(-1, test.shape[2])).reshape(*test.shape[:2], -1).mean(1).argmax(1)
+    found = np.asarray(model.predict_proba(test.reshape(-1, test.shape[2])))
+    return found.reshape(*test.shape[:2], -1).mean(1).argmax(1)
 
 
 def nearest_neighbours(problem: Problem, settings: ClassifierConfig) -> np.ndarray:
@@ -156,7 +157,8 @@ def nearest_neighbours(problem: Problem, settings: ClassifierConfig) -> np.ndarr
     model = KNeighborsClassifier(min(settings.neighbours, len(problem.chosen)), weights="distance")
     model.fit(problem.train.mean[problem.chosen, 0].numpy(), problem.labels.numpy())
     test = problem.test.mean
-    return model.predict_proba(test.flatten(0, 1).numpy()).reshape(*test.shape[:2], -1).mean(1).argmax(1)
+    found = np.asarray(model.predict_proba(test.flatten(0, 1).numpy()))
+    return found.reshape(*test.shape[:2], -1).mean(1).argmax(1)
 
 
 def m1(problem: Problem, settings: ClassifierConfig) -> np.ndarray:
