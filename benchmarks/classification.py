@@ -36,8 +36,8 @@ from pipeline.training import schedule
 M1 = ConvVAEConfig(
     channels=1,
     widths=(32, 64),
-    blocks=(1, 1),
-    decoder_blocks=(0, 1),
+    blocks=(0, 1),
+    decoder_blocks=(0, 0),
     likelihood="bernoulli",
     latent="dense",
     size_px=(28, 28),
@@ -55,7 +55,7 @@ _ENCODED_ROWS = 500
 
 @dataclass(frozen=True, kw_only=True)
 class M1Training:
-    epochs: int = 12
+    epochs: int = 5
     """Passes over the images."""
     batch_rows: int = 128
     """Images in a step."""
