@@ -32,11 +32,11 @@ class SemiSupervisedConfig:
     """Values of one view: latents of the autoencoder below."""
     classes: int = 10
     """Classes, equally likely before anything is seen."""
-    latents: int = 16
+    latents: int = 8
     """Gaussian latents beside the class."""
-    hidden: tuple[int, ...] = (384,)
+    hidden: tuple[int, ...] = (192,)
     """Units of each hidden layer of the two networks of the generative model."""
-    classifier_hidden: tuple[int, ...] = (512, 512)
+    classifier_hidden: tuple[int, ...] = (256, 256)
     """Units of each hidden layer of the classifier q(class | view)."""
     dropout: float = 0.0
     """Part of the classifier's hidden units that a step of training leaves out."""

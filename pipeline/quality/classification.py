@@ -38,25 +38,25 @@ _WARMUP_FRACTION = 0.05
 class ClassifierConfig:
     steps: int = 3000
     """Steps of training of the perceptron on M1 and of M1+M2."""
-    labelled_rows: int = 100
+    labelled_rows: int = 256
     """Labelled images in a step, or all of them if there are fewer."""
     unlabelled_rows: int = 128
     """Unlabelled images in a step of M1+M2."""
     views: int = 2
     """Views of an image that share its class in a step; all there are, if fewer."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW; linear warm-up, then a cosine to zero."""
     weight_decay: float = 0.01
     """AdamW's weight decay, on matrices only."""
     ema_decay: float = 0.995
     """Decay of the averaged weights, which are the ones that classify."""
-    alpha: float = 1.0
+    alpha: float = 10.0
     """Weight of the classifier's cross entropy beside the bounds of M2, nats an image."""
-    hidden: tuple[int, ...] = (384,)
+    hidden: tuple[int, ...] = (192,)
     """Units of the hidden layers of M2's two generative networks."""
-    latents: int = 16
+    latents: int = 8
     """Latents of M2."""
-    classifier_hidden: tuple[int, ...] = (512, 512)
+    classifier_hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of the perceptron, on M1 and in M2."""
     dropout: float = 0.1
     """Part of the perceptron's hidden units that a step leaves out."""
