@@ -72,4 +72,4 @@ def test_classification_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> 
     }
     errors = [row["error"] for row in rows if row["labels"] == 100 and row["classifier"] == "m1+m2"]
     assert headline["error_100"] == pytest.approx(sum(errors) / 3)
-    assert all(0 < row["error"] < 0.9 for row in rows)
+    assert all(0 < row["error"] < 0.6 for row in rows if row["classifier"] == "linear probe")
