@@ -73,10 +73,10 @@ class Arm:
         )
 
 
-def load(folder: Path) -> Mnist:
-    """All of it, from ``folder``/mnist."""
-    images, labels = _split(folder / "mnist", "train")
-    test, test_labels = _split(folder / "mnist", "test")
+def load_all(folder: Path) -> Mnist:
+    """All of it."""
+    images, labels = load(folder, "train")
+    test, test_labels = load(folder, "test")
     return Mnist(
         train=images[:-HELD_OUT],
         train_labels=labels[:-HELD_OUT],
@@ -160,7 +160,8 @@ def _new(arm: Arm) -> nn.Module:
     return package.build(arm.architecture, config.to_dict(arm.model))
 
 
-def _split(folder: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
+def load(folder: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 28, 28) uint8 and labels (n,) int64 of an official split."""
     images = _idx(folder / f"{_STEMS[split]}-images-idx3-ubyte.gz", header=16).reshape(-1, SIZE_PX, SIZE_PX)
     labels = _idx(folder / f"{_STEMS[split]}-labels-idx1-ubyte.gz", header=8).astype(np.int64)
     assert len(images) == len(labels), (len(images), len(labels))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +51,25 @@ def test_storage_benchmarks_run(name: str, s3_environment: object) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((ROOT / "benchmarks" / "results" / f"{name}-small.json").read_text())
     assert all(value > 0 for value in found["headline"].values())
+
+
+@pytest.mark.slow
+def test_classification_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:
+    if not (data / "mnist").is_dir():
+        pytest.skip("no mnist")
+    command = [sys.executable, "-m", "benchmarks.classification", "--small", "--held-out", "--work", str(tmp_path)]
+    outputs = []
+    for _ in range(2):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        outputs.append(json.loads(done.stdout))
+    assert outputs[0] == outputs[1]
+    assert "M1" not in done.stderr, "nothing was trained again"
+    *rows, headline = outputs[0]
+    assert {(row["labels"], row["seed"]) for row in rows if row["classifier"] == "m1+m2"} == {
+        *((count, seed) for count in (100, 1000) for seed in (0, 1, 2)),
+        (3000, 0),
+    }
+    errors = [row["error"] for row in rows if row["labels"] == 100 and row["classifier"] == "m1+m2"]
+    assert headline["error_100"] == pytest.approx(sum(errors) / 3)
+    assert all(0 < row["error"] < 0.6 for row in rows if row["classifier"] == "linear probe")

@@ -230,7 +230,7 @@ class ConvVAE(Autoencoder):
     def infer_encoded(
         self, encoded: Sequence[Tensor], noise: Sequence[Tensor] | None, height: int, width: int
     ) -> Inference:
-        level = self._level(encoded[0], noise[0] if noise else None)
+        level = self.level(encoded[0], noise[0] if noise else None)
         return Inference((level,), self.decoder(level.sample, height, width))
 
     def decode(self, latents: Sequence[Tensor], height: int, width: int) -> Float[Tensor, "b c h w"]:
@@ -239,7 +239,8 @@ class ConvVAE(Autoencoder):
     def sample(self, noise: Sequence[Tensor], height: int, width: int) -> Float[Tensor, "b c h w"]:
         return self.decode(noise, height, width)
 
-    def _level(self, found: Tensor, noise: Tensor | None) -> Level:
+    def level(self, found: Float[Tensor, "b n y x"], noise: Tensor | None) -> Level:
+        """The latents that the encoder found, from what `encode` gives, without the cost of a reconstruction."""
         code = self.config.code
         if code == "gaussian":
             posterior = Gaussian(_half(found, 0), _half(found, 1).clamp(*_LOG_VARIANCE_RANGE))
