@@ -238,9 +238,8 @@ class ImageReconstruction(Task):
         that the same image always has the same value.
         """
         with torch.inference_mode():
-            image, valid = self.seen(_images(prepared, self).to(device)), _valid(prepared, self).to(device)
-            if self.binarise:
-                image = _drawn(image, Noise(0, _PREDICTION_STEP, [0]))
+            image = self.given(_images(prepared, self).to(device), Noise(0, _PREDICTION_STEP, [0]))
+            valid = _valid(prepared, self).to(device)
             dimensions = self.channels * valid.flatten(1).sum(1)
             nats = self._bound(model, image, valid, None).total()
             bits = bits_per_dimension(nats, dimensions, LEVELS[_likelihood(model)])
@@ -281,9 +280,7 @@ class ImageReconstruction(Task):
 
     def objective_loss(self, objective: Objective, model: Any, batch: Batch, noise: Noise) -> Loss:
         """`loss` by an objective that may have come a long way."""
-        image = self.seen(batch["image"])
-        if self.binarise:
-            image = _drawn(image, noise)
+        image = self.given(batch["image"], noise)
 
         def draw(*shape: int) -> Tensor:
             return noise.normal(*shape, device=image.device)
@@ -294,9 +291,7 @@ class ImageReconstruction(Task):
         return Loss(total=costs.total.sum(), units=units, logs=logs, sums=sums)
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
-        image, valid = self.seen(batch["image"]), batch["valid"]
-        if self.binarise:
-            image = _drawn(image, noise)
+        image, valid = self.given(batch["image"], noise), batch["valid"]
         bound = self._bound(model, image, valid, noise)
         values = self.channels * valid.double().sum()
         sums = {"reconstruction": bound.reconstruction, "kl": bound.kl}
@@ -321,6 +316,10 @@ class ImageReconstruction(Task):
         """What the model sees of (b, 3, h, w) images: (b, channels, h, w) in [0, 1]."""
         image = _unit(image)
         return luma(image) if self.channels == 1 else image
+
+    def given(self, image: Tensor, noise: Noise) -> Tensor:
+        """What the model is given of (b, 3, h, w) images: `seen`, and drawn as 0 or 1 if `binarise`."""
+        return _drawn(self.seen(image), noise) if self.binarise else self.seen(image)
 
     def _objective(self, model: Any) -> Objective:
         self.check_model(model.config)
