@@ -18,6 +18,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pipeline import config, storage
@@ -58,7 +59,7 @@ def fit(settings: SamplerConfig, found: Sequence[Tensor], seed: int) -> Sampler:
 
     The same latents and seed give the same sampler. `RequestError` where the settings do not fit the latents.
     """
-    shapes = [tuple(level.shape[1:]) for level in found]
+    shapes = [(level.shape[1], level.shape[2], level.shape[3]) for level in found]
     settings.check_latents(shapes, len(found[0]))
     sampler = build(settings, shapes, seed)
     if isinstance(sampler, FittedSampler):
@@ -76,12 +77,12 @@ def fit(settings: SamplerConfig, found: Sequence[Tensor], seed: int) -> Sampler:
     return sampler.eval().requires_grad_(False)
 
 
-def build(settings: SamplerConfig, shapes: Sequence[tuple[int, ...]], seed: int = 0) -> Sampler:
+def build(settings: SamplerConfig, shapes: Sequence[tuple[int, int, int]], seed: int = 0) -> Sampler:
     """A sampler that has not been fitted."""
     classes = dict(SAMPLERS.values())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return classes[type(settings)](settings, shapes).eval()  # type: ignore[arg-type]
+        return classes[type(settings)](settings, shapes).eval()
 
 
 def images(
@@ -142,7 +143,7 @@ def load(uri: str, model: str) -> Sampler:
     if hashlib.sha256(weights).hexdigest() != described["weights_sha256"]:
         raise RequestError(f"sampler at {uri}: sampler.safetensors is not the one that sampler.json names")
     settings = config.from_dict(SAMPLERS[described["sampler"]["name"]][0], described["sampler"]["config"])
-    sampler = build(settings, [tuple(shape) for shape in described["shapes"]])
+    sampler = build(settings, [(d, y, x) for d, y, x in described["shapes"]])
     sampler.load_state_dict(safetensors.torch.load(weights))
     return sampler.requires_grad_(False)
 
@@ -157,7 +158,7 @@ def _fit_mixture(sampler: MixtureSampler, values: Tensor, seed: int) -> None:
     settings, found = sampler.config, values.numpy()
     if settings.covariance == "low_rank":
         main = PCA(settings.rank, svd_solver="randomized", random_state=seed).fit(found)
-        directions = main.components_.T
+        directions = np.asarray(main.components_).T
         within = found @ directions
         sampler.directions.copy_(torch.from_numpy(directions))
         # What the directions leave of each latent's variance: all variances come out right.
@@ -170,14 +171,15 @@ def _fit_mixture(sampler: MixtureSampler, values: Tensor, seed: int) -> None:
         reg_covar=settings.regularisation,
         random_state=seed,
     )
-    with warnings.catch_warnings():
+    # As many threads as torch: on a busy machine, threads that wait for each other take most of the time.
+    with threadpool_limits(torch.get_num_threads()), warnings.catch_warnings():
         # The likelihood hardly grows in the last of many steps: to stop there is what ``iterations`` asks for.
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture.fit(found)
     covariances = np.asarray(mixture.covariances_, np.float64)
     factors = np.sqrt(covariances) if settings.covariance == "diagonal" else np.linalg.cholesky(covariances)
-    sampler.cumulative.copy_(torch.from_numpy(np.cumsum(mixture.weights_)))
-    sampler.means.copy_(torch.from_numpy(mixture.means_))
+    sampler.cumulative.copy_(torch.from_numpy(np.cumsum(np.asarray(mixture.weights_))))
+    sampler.means.copy_(torch.from_numpy(np.asarray(mixture.means_)))
     sampler.factors.copy_(torch.from_numpy(factors))
 
 

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -39,11 +39,7 @@ _LOG_SCALE_SPEED = 10.0
 class PriorConfig:
     """Nothing to set: standard normal latents, in name only where the code is no Gaussian."""
 
-    levels: int = 0
-    """Levels that are not from the prior: none."""
-
-    def __post_init__(self) -> None:
-        check(self, "levels", self.levels == 0, "be 0")
+    levels: ClassVar[int] = 0
 
     def check_latents(self, shapes: Sequence[tuple[int, int, int]], count: int) -> None:
         """Any latents will do."""
@@ -126,12 +122,10 @@ def dimensions(shapes: Sequence[tuple[int, int, int]]) -> int:
 class Sampler(nn.Module, ABC):
     """A distribution of latents for images of one size. ``shapes`` are (d, y, x) of all levels, coarsest first."""
 
-    config: SamplerConfig
-
     def __init__(self, config: SamplerConfig, shapes: Sequence[tuple[int, int, int]]) -> None:
         super().__init__()
         self.config = config
-        self.shapes = [tuple(shape) for shape in shapes]
+        self.shapes = list(shapes)
 
     def draw(self, normal: Draw) -> list[Tensor]:
         """What `Autoencoder.sample` takes: (b, d, y, x) for each level. ``normal`` gives standard normal numbers."""
@@ -162,7 +156,7 @@ class FittedSampler(Sampler):
 
     def __init__(self, config: MixtureConfig | TwoStageConfig, shapes: Sequence[tuple[int, int, int]]) -> None:
         super().__init__(config, shapes)
-        self.dimensions = dimensions(self.shapes[: config.levels])  # type: ignore[arg-type]
+        self.dimensions = dimensions(self.shapes[: config.levels])
         self.register_buffer("center", torch.zeros(self.dimensions))
         self.register_buffer("scale", torch.ones(self.dimensions))
 

@@ -1,7 +1,8 @@
 """What an autoencoder makes, to look at: reconstructions, interpolations, traversals, and files of samples.
 
-Latents here are those of `Level.noise`. All pictures start from the latents' means, in the coordinates in which the prior of every level is standard normal: there, finer
-levels of a hierarchy follow the coarser ones, and a step has the same meaning at every level.
+Latents here are those of `Level.noise`. All pictures start from their means, in the coordinates in which the prior of
+every level is standard normal: there, finer levels of a hierarchy follow the coarser ones, and a step has the same
+meaning at every level.
 """
 
 from __future__ import annotations
