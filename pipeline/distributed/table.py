@@ -57,7 +57,11 @@ def table_schema(task_columns: pa.Schema, features: dict[str, Any]) -> pa.Schema
 
     ``features``: by column, the features that do not follow from the Arrow type (``{"mask": {"_type": "Image"}}``).
     """
-    schema = pa.schema([*KEY_COLUMNS, *task_columns, *PROVENANCE_COLUMNS])
+    return with_features(pa.schema([*KEY_COLUMNS, *task_columns, *PROVENANCE_COLUMNS]), features)
+
+
+def with_features(schema: pa.Schema, features: dict[str, Any]) -> pa.Schema:
+    """The schema with Hugging Face features in its metadata; ``features`` as for `table_schema`."""
     described = {field.name: features.get(field.name) or _feature(field.type) for field in schema}
     return schema.with_metadata({b"huggingface": json.dumps({"info": {"features": described}}).encode()})
 

@@ -163,9 +163,7 @@ class ImageReconstruction(Task):
 
     def objective_loss(self, objective: Objective, model: Any, batch: Batch, noise: Noise) -> Loss:
         """`loss` by an objective that may have come a long way."""
-        image = self.seen(batch["image"])
-        if self.binarise:
-            image = _drawn(image, noise)
+        image = self.given(batch["image"], noise)
 
         def draw(*shape: int) -> Tensor:
             return noise.normal(*shape, device=image.device)
@@ -176,9 +174,7 @@ class ImageReconstruction(Task):
         return Loss(total=costs.total.sum(), units=units, logs=logs, sums=sums)
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
-        image, valid = self.seen(batch["image"]), batch["valid"]
-        if self.binarise:
-            image = _drawn(image, noise)
+        image, valid = self.given(batch["image"], noise), batch["valid"]
         bound = self._bound(model, image, valid, noise)
         values = self.channels * valid.double().sum()
         sums = {"reconstruction": bound.reconstruction, "kl": bound.kl}
@@ -204,10 +200,13 @@ class ImageReconstruction(Task):
         image = boxed.unit(image)
         return luma(image) if self.channels == 1 else image
 
+    def given(self, image: Tensor, noise: Noise) -> Tensor:
+        """What the model is given of (b, 3, h, w) images: `seen`, and drawn as 0 or 1 if `binarise`."""
+        return _drawn(self.seen(image), noise) if self.binarise else self.seen(image)
+
     def _predicted(self, image: Tensor) -> Tensor:
-        """What the model sees in prediction of (b, 3, h, w) images."""
-        image = self.seen(image)
-        return _drawn(image, Noise(0, _PREDICTION_STEP, [0])) if self.binarise else image
+        """What the model is given in prediction."""
+        return self.given(image, Noise(0, _PREDICTION_STEP, [0]))
 
     def _objective(self, model: Any) -> Objective:
         self.check_model(model.config)

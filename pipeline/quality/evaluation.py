@@ -217,6 +217,14 @@ def _predictions(
 ) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
     """For each batch: its inputs, the places of the good ones, and what was predicted for those."""
     model = model.eval()
+    for batch, good, prepared in prepared_batches(task, rows, failed):
+        yield batch, good, task.predict(model, prepared, torch.device("cpu"))
+
+
+def prepared_batches(
+    task: Task, rows: pa.Table, failed: Counter[str]
+) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
+    """For each batch: its inputs, the places of the good ones, and those prepared, without ``error``."""
     for start in range(0, rows.num_rows, _BATCH_ROWS):
         batch = rows.slice(start, _BATCH_ROWS)
         data, errors = fetch(batch, FetchConfig())
@@ -234,7 +242,7 @@ def _predictions(
         keep = np.array([code is None for code in codes], bool)
         good, prepared = good[keep], prepared.filter(pa.array(keep)).drop_columns(["error"])
         if len(good):
-            yield batch, good, task.predict(model, prepared, torch.device("cpu"))
+            yield batch, good, prepared
 
 
 def _compared(uri: str, task: ImageSegmentation, mask: np.ndarray, label: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -1,0 +1,188 @@
+"""Sample images from an autoencoder: pictures to look at, and a Parquet file of samples."""
+
+from __future__ import annotations
+
+import time
+import typing
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.cli import main, say
+from pipeline import config, package, sampling, storage
+from pipeline.config import check
+from pipeline.distributed import samples
+from pipeline.errors import RequestError
+from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.images.tiles import encode_png, tile
+from pipeline.models.autoencoder import Autoencoder
+from pipeline.models.samplers import MixtureConfig, PriorConfig, Sampler, SamplerConfig, SamplerName, TwoStageConfig
+from pipeline.package import Package
+from pipeline.quality import gallery
+from pipeline.quality.report import Page
+from pipeline.storage import StorageConfig
+
+Picture = Literal["samples", "reconstructions", "interpolations", "traversals"]
+
+_COLUMNS = 10
+_PICTURED = 100  # samples in their grid
+_SHOWN = 20  # images in the grid of reconstructions, and in pairs in that of interpolations
+_STUDIED = 256  # images by which channels to traverse are chosen
+_HEADINGS = {
+    "samples": "Samples",
+    "reconstructions": "Images, and below each its reconstruction",
+    "interpolations": "From image to image, {path} in the latents",
+    "traversals": "The strongest channels of the first image's latents, from -2 to 2 deviations",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Sample images from an autoencoder: pictures to look at, and a Parquet file of samples."""
+
+    model: str
+    """Model package of an autoencoder."""
+    out: str
+    """Folder for samples.parquet, the pictures, a page that shows them, and the sampler that was fitted."""
+    images: str | None = None
+    """Images to start from and to fit the sampler to, those that the model was trained on: a folder (of a labelled one
+    only the images of train.txt are used), an archive, a Parquet file; null: samples of the prior only."""
+    sampler: SamplerName = "prior"
+    """Where latents come from: the prior; a mixture of Gaussians fitted to latents of images; a second autoencoder of
+    those. Where the code is no Gaussian, the model was not trained for the prior."""
+    fitted: str | None = None
+    """A sampler of this model, and its kind, from an earlier run (OUT/sampler), instead of fitting one."""
+    count: int = 100
+    """Samples in samples.parquet; pictures show up to 100 of them."""
+    seed: int = 0
+    """Seed of samples, of the images chosen, and of the fit. A sample is a function of it and of its index."""
+    pictures: tuple[Picture, ...] | None = None
+    """Which grids to write; null: all that can be, which without images are the samples."""
+    fit_images: int = 20_000
+    """At most so many images, chosen at random, are what the sampler is fitted to."""
+    path: gallery.Path = "spherical"
+    """How interpolations go from latents to latents: along a great circle, or straight."""
+    batch_rows: int = 64
+    """Samples in one batch."""
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    two_stage: TwoStageConfig = field(default_factory=TwoStageConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("count", "batch_rows"):
+            check(self, name, getattr(self, name) >= 1, "be at least 1")
+        check(self, "fit_images", self.fit_images >= 2, "be at least 2")
+        check(self, "seed", self.seed >= 0, "not be negative")
+        check(self, "fitted", self.fitted is None or self.sampler != "prior", "be null for the prior")
+        needed = [name for name in self.pictures or () if name != "samples"]
+        if self.sampler != "prior" and self.fitted is None:
+            needed.append(f"a sampler {self.sampler!r}")
+        check(self, "images", self.images is not None or not needed, f"be given for {' and '.join(needed)}")
+
+    def wanted(self) -> list[Picture]:
+        """The grids to write."""
+        every: tuple[Picture, ...] = typing.get_args(Picture) if self.images is not None else ("samples",)
+        return list(every if self.pictures is None else dict.fromkeys(self.pictures))
+
+
+def work(settings: Sample) -> dict[str, Any]:
+    started = time.monotonic()
+    described = package.load(settings.model, ImageReconstruction.kind)
+    task, model = config.from_dict(ImageReconstruction, described.task), described.model()
+    assert isinstance(model, Autoencoder), described.model_name
+    rows = None if settings.images is None else _inputs(settings.images)
+    failed: Counter[str] = Counter()
+    sampler, fitted_to = _sampler(settings, described, task, model, rows, failed)
+    fitted = time.monotonic()
+    say(f"drawing {settings.count} samples of {task.height_px} x {task.width_px} pixels")
+    size = {"height": task.height_px, "width": task.width_px}
+    drawn = sampling.images(
+        model, sampler, range(settings.count), seed=settings.seed, **size, batch_rows=settings.batch_rows
+    )
+    table = storage.join(settings.out, "samples.parquet")
+    origin = {"seed": settings.seed, "sampler": settings.sampler, "model": described.digest}
+    first = gallery.write_samples(table, drawn, keep=_PICTURED, **origin)
+    wanted, channels = settings.wanted(), []
+    pictures = {"samples": tile(first, _COLUMNS)} if "samples" in wanted else {}
+    if rows is not None and set(wanted) != {"samples"}:
+        chosen = rows.take(_chosen(rows, _STUDIED, settings.seed))
+        # What was read for the fit has been counted.
+        ignored: Counter[str] = Counter() if fitted_to else failed
+        studied = gallery.study(task, model, chosen, shown=_SHOWN, seed=settings.seed, failed=ignored)
+        for name in wanted:
+            if name != "samples":
+                pictures[name] = gallery.grid(model, studied, name, settings.path)
+        channels = gallery.legend(studied) if "traversals" in wanted else []
+    return {
+        "status": "done",
+        **origin,
+        "count": settings.count,
+        "fitted_to": fitted_to,
+        "failed": dict(failed),
+        "samples": table,
+        **_write(settings, pictures, channels),
+        "fit_seconds": round(fitted - started, 1),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _inputs(uri: str) -> pa.Table:
+    """All images, or of a labelled folder those that models are trained on."""
+    if storage.exists(storage.join(uri, "train.txt")):
+        return samples.split_files(uri, "train")
+    return samples.all_inputs(uri, ImageReconstruction.suffixes)
+
+
+def _chosen(rows: pa.Table, count: int, seed: int) -> np.ndarray:
+    """Places of at most ``count`` inputs, at random and in random order: folders are often sorted by what they show."""
+    return np.random.default_rng(seed).permutation(rows.num_rows)[:count]
+
+
+def _sampler(
+    settings: Sample,
+    described: Package,
+    task: ImageReconstruction,
+    model: Autoencoder,
+    rows: pa.Table | None,
+    failed: Counter[str],
+) -> tuple[Sampler, int]:
+    """The sampler, and to how many images it was fitted now."""
+    shapes = model.latent_shapes(task.height_px, task.width_px)
+    if settings.sampler == "prior":
+        return sampling.build(PriorConfig(), shapes), 0
+    if settings.fitted is not None:
+        found = sampling.load(settings.fitted, described.digest)
+        if sampling.name_of(found) != settings.sampler:
+            rule = f"sampler at {settings.fitted} must be {settings.sampler!r}"
+            raise RequestError(f"{rule}, got {sampling.name_of(found)!r}")
+        return found, 0
+    assert rows is not None, "checked with the settings"
+    how: SamplerConfig = settings.mixture if settings.sampler == "mixture" else settings.two_stage
+    # In their order, because neighbours are read together.
+    chosen = rows.take(np.sort(_chosen(rows, settings.fit_images, settings.seed)))
+    how.check_latents(shapes, chosen.num_rows)  # before all of them are read
+    say(f"reading {chosen.num_rows} images")
+    found = gallery.latents(task, model, chosen, settings.seed, failed)
+    say(f"fitting {settings.sampler} to the latents of {len(found[0])}")
+    sampler = sampling.fit(how, found, settings.seed)
+    sampling.save(storage.join(settings.out, "sampler"), sampler, model=described.digest, seed=settings.seed)
+    return sampler, len(found[0])
+
+
+def _write(settings: Sample, pictures: dict[str, np.ndarray], channels: list[dict[str, float]]) -> dict[str, Any]:
+    """The grids as files and on a page; their places."""
+    encoded = {name: encode_png(picture) for name, picture in pictures.items()}
+    page = Page(f"Samples: {settings.sampler}")
+    for name, data in encoded.items():
+        storage.write(storage.join(settings.out, f"{name}.png"), data)
+        page.pictures(_HEADINGS[name].format(path=settings.path), [(f"{name}.png", data)])
+    page.table("Channels traversed, from the top", channels)
+    found = [storage.join(settings.out, f"{name}.png") for name in encoded]
+    return {"pictures": found, "report": page.write(storage.join(settings.out, "report.html"))}
+
+
+if __name__ == "__main__":
+    main(Sample, work)
