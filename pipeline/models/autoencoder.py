@@ -168,11 +168,24 @@ class Autoencoder(nn.Module, ABC):
         """(d, y, x) of one image's latents at each level, coarsest first."""
 
     @abstractmethod
+    def encode(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """What inference needs to know of an image in [0, 1], (b, ...) each, for any number of draws.
+
+        Raises `RequestError` if the image is not what the configuration says.
+        """
+
+    @abstractmethod
+    def infer_encoded(
+        self, encoded: Sequence[Tensor], noise: Sequence[Tensor] | None, height: int, width: int
+    ) -> Inference:
+        """`infer` of images that `encode` has seen; their rows may be repeated, to draw from each many times."""
+
     def infer(self, image: Float[Tensor, "b c h w"], noise: Sequence[Tensor] | None) -> Inference:
         """Latents of an image in [0, 1] and its reconstruction, float32; ``noise`` None gives the mean at each level.
 
         Raises `RequestError` if the image is not what the configuration says.
         """
+        return self.infer_encoded(self.encode(image), noise, image.shape[2], image.shape[3])
 
     @abstractmethod
     def decode(self, latents: Sequence[Tensor], height: int, width: int) -> Float[Tensor, "b c h w"]:
@@ -208,12 +221,17 @@ class ConvVAE(Autoencoder):
             return [(self.config.latent_channels, 1, 1)]
         return [(self.config.latent_channels, *sizes(height, width, len(self.config.widths))[-1])]
 
-    def infer(self, image: Float[Tensor, "b c h w"], noise: Sequence[Tensor] | None) -> Inference:
+    def encode(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         if self.config.size_px not in (None, tuple(image.shape[2:])):
             rule = f"ConvVAEConfig.size_px is {self.config.size_px}"
             raise RequestError(f"{rule}, but images are {tuple(image.shape[2:])}")
-        level = self._level(self.posterior(self.encoder.features(image)[-1]).float(), noise[0] if noise else None)
-        return Inference((level,), self.decoder(level.sample, image.shape[2], image.shape[3]))
+        return [self.posterior(self.encoder.features(image)[-1]).float()]
+
+    def infer_encoded(
+        self, encoded: Sequence[Tensor], noise: Sequence[Tensor] | None, height: int, width: int
+    ) -> Inference:
+        level = self._level(encoded[0], noise[0] if noise else None)
+        return Inference((level,), self.decoder(level.sample, height, width))
 
     def decode(self, latents: Sequence[Tensor], height: int, width: int) -> Float[Tensor, "b c h w"]:
         return torch.sigmoid(self.decoder(latents[0], height, width))

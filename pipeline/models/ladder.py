@@ -68,17 +68,21 @@ class LadderVAE(Autoencoder):
         coarsest_first = sizes(height, width, len(self.config.widths))[::-1]
         return [(d, *size) for d, size in zip(self.config.latent_channels, coarsest_first, strict=False)]
 
-    def infer(self, image: Float[Tensor, "b c h w"], noise: Sequence[Tensor] | None) -> Inference:
-        maps = self.encoder.features(image)[::-1]
+    def encode(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        return self.encoder.features(image)[::-1][: len(self.rungs)]
+
+    def infer_encoded(
+        self, encoded: Sequence[Tensor], noise: Sequence[Tensor] | None, height: int, width: int
+    ) -> Inference:
         levels: list[Level] = []
 
         def choose(index: int, prior: Gaussian, rung: Rung, x: Tensor) -> Tensor:
-            posterior = rung.posterior_of(x, maps[index], prior)
+            posterior = rung.posterior_of(x, encoded[index], prior)
             sample = posterior.mean if noise is None else posterior.sample(noise[index])
             levels.append(Level(sample, posterior.mean, posterior, prior))
             return sample
 
-        logits = self._descend(len(image), image.shape[2], image.shape[3], choose)
+        logits = self._descend(len(encoded[0]), height, width, choose)
         return Inference(tuple(levels), logits)
 
     def decode(self, latents: Sequence[Tensor], height: int, width: int) -> Float[Tensor, "b c h w"]:

@@ -1,0 +1,58 @@
+"""Active units: latents by which a model tells one image from another."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from pipeline.models.autoencoder import Autoencoder
+from pipeline.quality import bootstrap
+from pipeline.quality.bootstrap import Estimate
+from pipeline.quality.networks import Rows, evaluating, slices, unit_images
+
+#: The variance from which a unit is active (Burda et al. 2016).
+THRESHOLD = 0.01
+_ROWS = 250
+
+
+class ActiveUnits(NamedTuple):
+    active: Estimate
+    """How many units of the level are active."""
+    units: int
+    """How many it has: every channel at every place."""
+
+
+def active_units(
+    model: Autoencoder,
+    images: Rows,
+    *,
+    threshold: float = THRESHOLD,
+    seed: int = 0,
+    replicates: int = bootstrap.REPLICATES,
+) -> list[ActiveUnits]:
+    """For each level, coarsest first, the units whose mean varies by more than ``threshold`` over (n, c, h, w) images.
+
+    The variance of the posterior's mean (Burda et al. 2016), in units of the prior's deviation and from the prior's
+    mean, levels above being at their means. With a standard normal prior that is the paper's own. A lower level of a
+    hierarchy has a prior that moves with the levels above: there a posterior that only follows its prior says nothing,
+    and is inactive, however much its mean varies.
+    """
+    images = unit_images(images)
+    times = torch.from_numpy(bootstrap.draws(len(images), seed, replicates))
+    # The set itself, then its replicates.
+    times = torch.cat((torch.ones(1, len(images)), times))
+    sums: list[list[torch.Tensor]] = []
+    with evaluating(model) as device:
+        for part in slices(len(images), _ROWS):
+            levels = model.infer(images[part].to(device), None).levels
+            codes = [level.prior.noise_of(level.mean).flatten(1).double().cpu() for level in levels]
+            weights = times[:, part].double()
+            found = [[weights @ code, weights @ code.square()] for code in codes]
+            sums = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(sums, found, strict=True)] or found
+    counts = [((square / len(images) - (total / len(images)).square()) > threshold).sum(1) for total, square in sums]
+    return [
+        ActiveUnits(bootstrap.percentiles(int(count[0]), count[1:].numpy().astype(np.float64)), sums[index][0].shape[1])
+        for index, count in enumerate(counts)
+    ]
