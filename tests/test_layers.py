@@ -11,6 +11,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STDLIB_AND = {"torch", "jaxtyping"}
 
+#: Figures of tensors and arrays: no files, no tasks, no cluster.
+MEASURES = (
+    *("bootstrap", "classes", "duplicates", "features", "fidelity", "generative"),
+    *("likelihood", "neighbours", "networks", "sharpness", "units"),
+)
+
 #: For modules whose name starts so: what they must not import (prefixes of dotted names).
 FORBIDDEN = {
     "pipeline": ["jobs", "tests", "benchmarks"],
@@ -23,6 +29,10 @@ FORBIDDEN = {
     "pipeline.config": ["torch"],
     "pipeline.storage": ["torch"],
     "pipeline.errors": ["torch"],
+    **{
+        f"pipeline.quality.{name}": [f"pipeline.{part}" for part in ("distributed", "storage", "images", "text")]
+        for name in MEASURES
+    },
 }
 #: Who alone may import these.
 ONLY = {"ray": ("pipeline.distributed",), "jsonargparse": ("jobs.cli",), "deltalake": ("pipeline.distributed.table",)}
@@ -75,6 +85,7 @@ def test_imports_go_down_only(module: str, path: Path) -> None:
         ("pipeline.models.segmenter", "def later():\n    from pipeline import storage"),
         ("pipeline.config", "from torch import nn"),
         ("jobs.evaluate", "import jsonargparse"),
+        ("pipeline.quality.fidelity", "from pipeline import storage"),
     ],
 )
 def test_the_rules_can_be_broken(module: str, source: str) -> None:

@@ -93,6 +93,8 @@ class Classifier(nn.Module):
         self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
         self.features = nn.Linear(4 * inputs, config.features)
         self.head = nn.Linear(config.features, config.classes)
+        # Of the weights too, before training and after loading, so that both round alike.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b f"], Float[Tensor, "b k"]]:
         """Features and class logits of images in [0, 1], float32."""
@@ -154,7 +156,7 @@ def train_classifier(
     random = torch.Generator().manual_seed(training.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        classifier = Classifier(network).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        classifier = Classifier(network).to(device).train()
     rows = min(training.batch_rows, len(images))
     steps = training.epochs * (len(images) // rows)
     optimizer = torch.optim.AdamW(classifier.parameters(), training.learning_rate, weight_decay=training.weight_decay)
@@ -203,10 +205,16 @@ def load(data: bytes, expected: str | None = None) -> Classifier:
     except (safetensors.SafetensorError, KeyError, ValueError) as reason:
         raise RequestError("the classifier's file is broken, or is no classifier's") from reason
     classifier = Classifier(config.from_dict(ClassifierConfig, settings))
-    missing, unexpected = classifier.load_state_dict(tensors, strict=False)
-    if missing or unexpected:
-        raise RequestError(f"the classifier's weights do not fit its settings, see {(missing + unexpected)[0]!r}")
+    own = classifier.state_dict()
+    wrong = [name for name in {**own, **tensors} if _shape(own, name) != _shape(tensors, name)]
+    if wrong:
+        raise RequestError(f"the classifier's weights do not fit its settings, see {wrong[0]!r}")
+    classifier.load_state_dict(tensors)
     return classifier.eval().requires_grad_(False)
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None
 
 
 def _convolution(inputs: int, outputs: int, size: int, *, stride: int) -> list[nn.Module]:

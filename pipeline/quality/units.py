@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from pipeline.models.autoencoder import Autoencoder
 from pipeline.quality import bootstrap
@@ -43,16 +44,18 @@ def active_units(
     times = torch.from_numpy(bootstrap.draws(len(images), seed, replicates))
     # The set itself, then its replicates.
     times = torch.cat((torch.ones(1, len(images)), times))
-    sums: list[list[torch.Tensor]] = []
+    sums: list[tuple[Tensor, Tensor]] = []
     with evaluating(model) as device:
         for part in slices(len(images), _ROWS):
             levels = model.infer(images[part].to(device), None).levels
             codes = [level.prior.noise_of(level.mean).flatten(1).double().cpu() for level in levels]
             weights = times[:, part].double()
-            found = [[weights @ code, weights @ code.square()] for code in codes]
-            sums = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(sums, found, strict=True)] or found
-    counts = [((square / len(images) - (total / len(images)).square()) > threshold).sum(1) for total, square in sums]
-    return [
-        ActiveUnits(bootstrap.percentiles(int(count[0]), count[1:].numpy().astype(np.float64)), sums[index][0].shape[1])
-        for index, count in enumerate(counts)
-    ]
+            found = [(weights @ code, weights @ code.square()) for code in codes]
+            sums = [(a + c, b + d) for (a, b), (c, d) in zip(sums, found, strict=True)] if sums else found
+    return [_active(total / len(images), square / len(images), threshold) for total, square in sums]
+
+
+def _active(mean: Float[Tensor, "r u"], square: Float[Tensor, "r u"], threshold: float) -> ActiveUnits:
+    """From means and mean squares of each unit, in the set itself and in its replicates."""
+    counts = (square - mean.square() > threshold).sum(1)
+    return ActiveUnits(bootstrap.percentiles(int(counts[0]), counts[1:].double().numpy()), mean.shape[1])
