@@ -50,7 +50,7 @@ class ClassifierConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTraining:
-    epochs: int = 8
+    epochs: int = 5
     """Passes over the images."""
     batch_rows: int = 250
     """Images in a step."""
