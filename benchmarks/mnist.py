@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import safetensors.torch
 import torch
+from jaxtyping import Float
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline import config, package
 from pipeline.images.augment import AugmentConfig
@@ -87,15 +88,29 @@ def load_all(folder: Path) -> Mnist:
     )
 
 
-def samples(images: np.ndarray) -> Samples:
-    """Training samples, as `ImageReconstruction.prepare_samples` makes them of files."""
+def rows(images: np.ndarray) -> pa.Table:
+    """Images (n, 28, 28) uint8 as `ImageReconstruction.prepare_samples` makes them of files."""
     colour = np.repeat(images[..., None], 3, axis=-1)
     size = pa.array(np.full(len(images), SIZE_PX, np.int32))
     sizes = dict.fromkeys(("height", "width", "valid_height", "valid_width"), size)
-    return Samples([pa.table({"image": pa.array([image.tobytes() for image in colour], pa.large_binary()), **sizes})])
+    return pa.table({"image": pa.array([image.tobytes() for image in colour], pa.large_binary()), **sizes})
 
 
-def trained(work: Path, name: str, arm: Arm, data: Mnist) -> tuple[Autoencoder, dict[str, Any]]:
+def unit(images: np.ndarray) -> Float[Tensor, "n 1 h w"]:
+    """Images (n, 28, 28) uint8 as a model takes them."""
+    return torch.from_numpy(images.copy()).unsqueeze(1).float() / 255
+
+
+def drawn(images: np.ndarray, seed: int) -> Float[Tensor, "n 1 h w"]:
+    """Images binarised by one Bernoulli draw, each value being the chance of 1."""
+    generator = torch.Generator().manual_seed(seed)
+    chances = unit(images)
+    return (torch.rand(chances.shape, generator=generator) < chances).float()
+
+
+def trained(
+    work: Path, name: str, arm: Arm, data: Mnist, device: torch.device | None = None
+) -> tuple[Autoencoder, dict[str, Any]]:
     """The model of an arm, trained where it is not there yet, in eval mode; and its record.
 
     ``work``/``name`` has the package, a checkpoint of every minute from which an interrupted training goes on, and
@@ -111,15 +126,17 @@ def trained(work: Path, name: str, arm: Arm, data: Mnist) -> tuple[Autoencoder, 
     described.write_text(json.dumps(settings, indent=2))
     done = folder / "record.json"
     if not done.exists():
-        found = _train(folder, arm, data)
+        found = _train(folder, arm, data, device)
         done.write_text(json.dumps(found, indent=2))
     model = package.load(str(folder), "autoencoder").model()
     assert isinstance(model, Autoencoder)
     return model, json.loads(done.read_text())
 
 
-def _train(folder: Path, arm: Arm, data: Mnist) -> dict[str, Any]:
-    trainer = Trainer(arm.task, _new(arm), arm.train, samples(data.train), samples(data.held_out[:_VALIDATION_IMAGES]))
+def _train(folder: Path, arm: Arm, data: Mnist, device: torch.device | None) -> dict[str, Any]:
+    trainer = Trainer(
+        arm.task, _new(arm), arm.train, Samples([rows(data.train)]), Samples([rows(data.held_out[:_VALIDATION_IMAGES])])
+    )
     checkpoint, spent = folder / "checkpoint.safetensors", {"cpu_s": 0.0, "wall_s": 0.0}
     if checkpoint.exists():
         with safe_open(checkpoint, "pt") as file:
