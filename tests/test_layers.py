@@ -19,13 +19,19 @@ FORBIDDEN = {
     "pipeline.text": ["pipeline.images"],
     "pipeline.distributed": ["pipeline.images", "pipeline.text", "pipeline.quality"],
     "pipeline.training": ["pipeline.images", "pipeline.text", "pipeline.package"],
+    "pipeline.sampling": ["pipeline.images", "pipeline.text", "pipeline.quality", "pipeline.distributed"],
     "pipeline.task": ["pipeline.models", "pipeline.images", "pipeline.text"],
     "pipeline.config": ["torch"],
     "pipeline.storage": ["torch"],
     "pipeline.errors": ["torch"],
 }
 #: Who alone may import these.
-ONLY = {"ray": ("pipeline.distributed",), "jsonargparse": ("jobs.cli",), "deltalake": ("pipeline.distributed.table",)}
+ONLY = {
+    "ray": ("pipeline.distributed",),
+    "jsonargparse": ("jobs.cli",),
+    "deltalake": ("pipeline.distributed.table",),
+    "sklearn": ("pipeline.sampling", "pipeline.quality"),
+}
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
@@ -73,6 +79,8 @@ def test_imports_go_down_only(module: str, path: Path) -> None:
         ("pipeline.distributed.stream", "import pipeline.images.task"),
         ("pipeline.training", "import ray.train"),
         ("pipeline.models.segmenter", "def later():\n    from pipeline import storage"),
+        ("pipeline.models.samplers", "from sklearn.mixture import GaussianMixture"),
+        ("pipeline.sampling", "from pipeline.images import tiles"),
         ("pipeline.config", "from torch import nn"),
         ("jobs.evaluate", "import jsonargparse"),
     ],

@@ -11,7 +11,7 @@ from torch import Tensor
 _GAP_PX = 2
 _GROUND = 255
 # Pictures smaller than this are enlarged by a whole number, to be seen at all.
-_LEGIBLE_PX = 48
+_LEGIBLE_PX = 56
 
 
 def to_pixels(image: Tensor) -> np.ndarray:

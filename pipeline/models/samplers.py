@@ -33,6 +33,8 @@ _LOG_VARIANCE_RANGE = (-12.0, 4.0)
 _SMALLEST_LOG_SCALE = -6.0
 # The learned log scale travels this many times faster than a weight of the network under Adam.
 _LOG_SCALE_SPEED = 10.0
+# At the deviation of the latents themselves, 0, to say nothing is an optimum that training may not leave.
+_FIRST_LOG_SCALE = -2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +217,7 @@ class TwoStageSampler(FittedSampler):
         size = self.dimensions
         self.encoder = _residual(size, 2 * size, config)
         self.decoder = _residual(size, size, config)
-        self.scale_of_output = nn.Parameter(torch.zeros(()))
+        self.scale_of_output = nn.Parameter(torch.tensor(_FIRST_LOG_SCALE / _LOG_SCALE_SPEED))
 
     @property
     def log_scale(self) -> Float[Tensor, ""]:

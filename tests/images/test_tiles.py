@@ -23,8 +23,8 @@ def test_pictures_stand_in_rows_with_white_between() -> None:
 
 def test_small_pictures_are_enlarged() -> None:
     found = tile(np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1), columns=1)
-    assert found.shape == (52, 52, 3)
-    assert [found[2, 2, 0], found[25, 25, 0], found[25, 26, 0], found[26, 25, 0], found[49, 49, 0]] == [0, 0, 1, 2, 3]
+    assert found.shape == (60, 60, 3)
+    assert [found[2, 2, 0], found[29, 29, 0], found[29, 30, 0], found[30, 29, 0], found[57, 57, 0]] == [0, 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
