@@ -51,7 +51,7 @@ class Setting:
     ladder_epochs: int = 48
     width: int = 32
     few_images: int = 10_000
-    many_images: int = 300
+    many_images: int = 150
     seeds: int = 3
     strangers: int = 2000
     size: Size = dataclasses.field(default_factory=Size)

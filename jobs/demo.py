@@ -92,7 +92,14 @@ def _images(own: str | None, out: str) -> dict[str, Any]:
     say("training the segmenter")
     settings = DistributedTrainConfig(epochs=16, batch_rows=8, learning_rate=2e-3, ema_decay=0.95)
     trained = train_image_segmenter.work(
-        TrainImageSegmenter(images=folder, out=f"{out}/segmenter", init=f"{out}/autoencoder", train=settings, **_BOX)
+        TrainImageSegmenter(
+            images=folder,
+            out=f"{out}/segmenter",
+            init=f"{out}/autoencoder",
+            novelty=f"{out}/autoencoder",
+            train=settings,
+            **_BOX,
+        )
     )
     say("segmenting images, some of them broken")
     held_out = "test" if storage.exists(f"{folder}/test.txt") else "train"

@@ -54,6 +54,23 @@ def test_storage_benchmarks_run(name: str, s3_environment: object) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
+def test_the_generative_table_has_every_part(data: Path, tmp_path: Path) -> None:
+    if not (data / "mnist").is_dir():
+        pytest.skip("no mnist")
+    command = [sys.executable, "-m", "benchmarks.generative", "--small", "--work", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((ROOT / "benchmarks" / "results" / "generative-small.json").read_text())
+    assert {row["part"] for row in found["rows"]} == {
+        *("likelihood", "generation", "sparsity", "novelty", "classification")
+    }
+    names = ("nll_flat", "nll_ladder", "fld_plain", "fld_best", "sharpness_best", "error_100", "novelty_auroc_min")
+    assert all(found["headline"][name] > 0 for name in names)
+    assert len(list(tmp_path.rglob("pictures/*.png"))) == 16
+
+
+@pytest.mark.slow
 def test_classification_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:
     if not (data / "mnist").is_dir():
         pytest.skip("no mnist")
