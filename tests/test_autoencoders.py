@@ -34,9 +34,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "gated": ("conv_vae", {**FLAT, "code": "hard_concrete"}),
     "top_k": ("conv_vae", {**FLAT, "code": "top_k", "active_fraction": 0.5}),
     "ladder": ("ladder_vae", {**STAGES, "latent_channels": (4, 2)}),
+    "dense ladder": ("ladder_vae", {**STAGES, "latent_channels": (12, 2), "size_px": SIZE}),
 }
-#: What differs from "flat" where two objectives reach it.
-OTHERWISE_FLAT = ("dense", "bernoulli", "logistic")
+#: What differs from "flat" and "ladder" where two objectives reach it.
+OTHERWISE_FLAT = ("dense", "bernoulli", "logistic", "dense ladder")
 #: Sizes and weights that suit a batch of four small images; what is late starts at once.
 SMALL = {
     "mmd": MMDConfig(frequencies=32, weight=10.0),

@@ -104,6 +104,21 @@ def test_dense_latents_are_one_vector_that_sees_the_whole_image():
         model.infer(torch.rand(1, 1, 28, 28), None)
 
 
+def test_a_ladder_may_have_one_vector_at_its_top():
+    model = ladder(channels=1, size_px=(28, 20), latent_channels=(10, 3))
+    image = torch.rand(2, 1, 28, 20, requires_grad=True)
+    noise = noise_for(model, 2, (28, 20))
+    found = model.infer(image, noise)
+    assert model.latent_shapes(28, 20) == [(10, 1, 1), (3, 7, 5)]
+    (gradient,) = torch.autograd.grad(found.levels[0].mean[0, 0].sum(), image, retain_graph=True)
+    assert (gradient[0, 0, [0, 0, -1, -1], [0, -1, 0, -1]] != 0).all(), "all corners"
+    assert (gradient[1] == 0).all()
+    (gradient,) = torch.autograd.grad(found.levels[1].prior.mean.sum(), model.rungs[0].spread.weight)
+    assert gradient.abs().sum() > 0, "the prior below knows the vector"
+    with pytest.raises(RequestError, match=r"LadderVAEConfig.size_px is \(28, 20\), but images are \(28, 28\)"):
+        model.infer(torch.rand(1, 1, 28, 28), None)
+
+
 def test_a_new_ladder_says_little_below_the_top_and_learns_there():
     """The priors below depend on the latents above, and every level has a part in the loss."""
     model = ladder(latent_channels=(4, 3, 2))

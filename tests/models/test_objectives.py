@@ -183,3 +183,21 @@ def test_what_does_not_fit_is_refused(name, model, message):
 def test_settings_are_checked(make, message):
     with pytest.raises(RequestError, match=message):
         make()
+
+
+def test_the_weight_of_the_top_level_alone_may_rise():
+    model, image = ladder(), torch.rand(3, 3, 16, 16)
+    noise = [torch.randn(3, *shape) for shape in model.latent_shapes(16, 16)]
+
+    def kl_cost(levels, step):
+        given = iter(noise)
+        kl = KLConfig(beta=2.0, warmup="linear", warmup_steps=10, warmup_levels=levels)
+        objective = Objective(ObjectiveConfig(kl=kl, reconstruction=0.0), model, 16, 16)
+        return objective(model, image, lambda *shape: next(given), step).total
+
+    top, below = (found.sum(1) for found in model.infer(image, noise).kl_of_channels())
+    torch.testing.assert_close(kl_cost("top", 0), 2 * below)
+    torch.testing.assert_close(kl_cost("top", 5), top + 2 * below)
+    torch.testing.assert_close(kl_cost("all", 5), top + below)
+    for levels in ("all", "top"):
+        torch.testing.assert_close(kl_cost(levels, 10), 2 * (top + below))
