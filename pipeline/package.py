@@ -50,9 +50,12 @@ class Package:
     def model(self) -> nn.Module:
         """The model with its weights, on the CPU, in eval mode."""
         model = build(self.model_name, self.model_config)
-        missing, unexpected = model.load_state_dict(self.weights(), strict=False)
-        if missing or unexpected:
-            raise RequestError(f"package {self.uri}: weights do not fit the model, see {(missing + unexpected)[0]!r}")
+        weights = self.weights()
+        given, own = ({name: value.shape for name, value in found.items()} for found in (weights, model.state_dict()))
+        wrong = sorted(name for name in given.keys() | own.keys() if given.get(name) != own.get(name))
+        if wrong:
+            raise RequestError(f"package {self.uri}: weights do not fit the model, see {wrong[0]!r}")
+        model.load_state_dict(weights)
         return model.eval()
 
 

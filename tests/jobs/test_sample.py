@@ -28,7 +28,7 @@ SMALL = ("--mixture.components", "2", "--mixture.iterations", "3", "--two_stage.
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gray autoencoder of binary images that two steps have trained, a segmenter, and images."""
+    """A gray autoencoder of binary images that nothing has trained, a segmenter, and images."""
     folder = tmp_path_factory.mktemp("sample")
     write_images(folder / "images", 12)
     (folder / "images" / "05.png").write_bytes(b"no picture")

@@ -1,0 +1,57 @@
+"""Model packages: what is written is what is read, and what does not fit is refused in the project's own words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import package
+from pipeline.errors import RequestError
+from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.models.autoencoder import ConvVAE, ConvVAEConfig
+
+SMALL = ConvVAEConfig(widths=(8, 16), blocks=(0, 0), decoder_blocks=(0, 0), latent_channels=2)
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    where = str(tmp_path / "package")
+    torch.manual_seed(0)
+    package.save(where, model_name="conv_vae", model=ConvVAE(SMALL), task=ImageReconstruction(), card={})
+    return where
+
+
+def changed(uri: str, **settings: object) -> None:
+    file = Path(uri) / "config.json"
+    described = json.loads(file.read_text())
+    described["model"]["config"] |= settings
+    file.write_text(json.dumps(described))
+
+
+def test_a_package_gives_the_weights_back(uri: str) -> None:
+    torch.manual_seed(0)
+    expected = ConvVAE(SMALL).state_dict()
+    model = package.load(uri, "autoencoder").model()
+    assert not model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [({"latent_channels": 3}, "decoder.stem.0.weight"), ({"blocks": [0, 1]}, "encoder.stages.1.1.first.0.weight")],
+)
+def test_weights_of_another_shape_or_name_are_refused(uri: str, settings: dict[str, object], name: str) -> None:
+    changed(uri, **settings)
+    with pytest.raises(RequestError, match=f"weights do not fit the model, see '{name}'"):
+        package.load(uri).model()
+
+
+def test_broken_weights_are_refused(uri: str) -> None:
+    file = Path(uri) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(RequestError, match=r"model.safetensors is not the one that config.json names"):
+        package.load(uri).model()
