@@ -11,7 +11,8 @@ Test images are looked at once, by the figures here.
 - Novelty: AUROC against six kinds of foreign images, beside that of the uncorrected bound.
 - Classification: see ``benchmarks.classification``.
 
-Resumable: everything is kept in --work. Parts can run one by one, or at the same time, with --only.
+Resumable: everything is kept in --work. Parts can run one by one, or at the same time, with --parts; a figure of a part
+that did not run is null.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ from pipeline.quality.likelihood import corrected_mean, importance_nll
 from pipeline.training import TrainConfig
 
 PARTS = ("likelihood", "generation", "sparsity", "novelty", "classification")
+HEADLINE = (
+    *("nll_flat", "nll_ladder", "fld_plain", "fld_best", "sharpness_best"),
+    *("error_100", "error_1000", "error_all", "novelty_auroc_min"),
+)
 #: Samples for all test images, and for a part of them.
 FEW, MANY = 50, (200, 5000)
 
@@ -79,7 +84,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path(".bench/generative"), help="where what is trained goes")
     parser.add_argument("--small", action="store_true", help="shows that it runs, not how good anything is")
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="run these parts, and record nothing")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="run and record these parts only")
     parser.add_argument("--seeds", type=int, help="trainings of each remedy, instead of 3")
     arguments = parser.parse_args()
     folder = data_folder()
@@ -96,13 +101,12 @@ def main() -> None:
     if arguments.small:
         data = _fewer(data)
     rows: list[dict[str, Any]] = []
-    headline: dict[str, Any] = {}
-    for part in arguments.only or PARTS:
+    headline: dict[str, Any] = dict.fromkeys(HEADLINE)
+    for part in arguments.parts:
         found, figures = _PARTS[part](work, data, folder, setting, device, arguments.small)
         rows += [{"part": part, **row} for row in found]
         headline |= figures
-    if arguments.only is None:
-        record("generative", rows, headline, f"seed 0 unless a row has its own; {__doc__}", small=arguments.small)
+    record("generative", rows, headline, f"seed 0 unless a row has its own; {__doc__}", small=arguments.small)
 
 
 def likelihood_arms(setting: Setting) -> dict[str, Arm]:
