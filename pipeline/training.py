@@ -23,8 +23,8 @@ from pipeline.config import check
 from pipeline.task import Batch, Companion, Loss, Noise, Statistics, Task
 
 _VALIDATION_STEP = -1  # noise of validation is the same at every evaluation
-# More of them would not make a percentile finer.
-_CALIBRATION_SAMPLES = 10_000
+# Enough for a percentile; on a CPU, as many large images are a matter of a minute or two.
+_CALIBRATION_SAMPLES = 2_000
 # A companion's parameters work against the model's: little momentum, as is usual for discriminators.
 _COMPANION_BETAS = (0.5, 0.99)
 
