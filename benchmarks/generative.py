@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ import torch
 from benchmarks import classification, generation, mnist, novelty
 from benchmarks.generation import Size, kept
 from benchmarks.mnist import SIZE_PX, Arm, Mnist
-from benchmarks.record import data_folder, record
+from benchmarks.record import RESULTS, data_folder, record
 from pipeline import config, package
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.models.autoencoder import ConvVAEConfig
@@ -177,6 +178,11 @@ def _nll(work: Path, name: str, arm: Arm, data: Mnist, setting: Setting, device:
 
 def _generation(work: Path, data: Mnist, folder: Path, setting: Setting, device: torch.device, small: bool) -> Any:
     rows = generation.rows(work, data, range(setting.seeds), setting.size, device)
+    if not small:
+        shown = RESULTS / "generative"
+        shown.mkdir(exist_ok=True)
+        for picture in sorted((work / "pictures").glob("*-0.png")):
+            shutil.copy(picture, shown)
     lines = generation.summary(rows)
     plain = next(line["fld"] for line in lines if (line["remedy"], line["sampler"]) == ("plain", "prior"))
     best = min(lines, key=lambda line: line["fld"])
