@@ -54,7 +54,7 @@ REMEDIES: dict[str, tuple[str, ...]] = {
     "vae_gan": ("prior", "mixture"),
 }
 #: Costs of an open gate, nats, from dense to sparse.
-GATE_COSTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+GATE_COSTS = (0.0, 0.1, 0.25, 0.5, 1.0, 4.0)
 
 _STAGES: dict[str, Any] = {
     "channels": 1,
