@@ -28,12 +28,13 @@ def short(row: dict[str, Any]) -> dict[str, Any]:
     """A row's small columns, for printing."""
     name = row["uri"].rsplit("/", 1)[-1] + (f" #{row['member']}" if row["member"] else "")
     if row["error"] is not None:
-        return {"input": name, "result": f"failed: {row['error']['code']}", "confidence": None, "novelty": None}
+        return {"input": name, "result": f"failed: {row['error']['code']}", "confidence": None}
     if "mask" in row:
         result = f"{row['width']} x {row['height']} mask, {len(row['mask']['bytes'])} bytes of PNG"
     else:
         result = f"{row['num_paragraphs']} paragraphs in {row['num_chars']} characters"
-    return {"input": name, "result": result, "confidence": row["confidence"], "novelty": row["novelty"]}
+    novelty = {} if row["novelty"] is None else {"novelty": row["novelty"]}
+    return {"input": name, "result": result, "confidence": row["confidence"], **novelty}
 
 
 def add_masks(page: Page, task: ImageSegmentation, rows: list[dict[str, Any]], truths: dict[str, str]) -> None:
