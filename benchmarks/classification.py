@@ -30,7 +30,7 @@ from pipeline import config
 from pipeline.models.autoencoder import ConvVAE, ConvVAEConfig
 from pipeline.models.latents import Gaussian
 from pipeline.models.objectives import elbo
-from pipeline.quality.classification import ClassifierConfig, classification_rows
+from pipeline.quality.classification import ClassificationConfig, classification_rows
 from pipeline.training import schedule
 
 M1 = ConvVAEConfig(
@@ -45,7 +45,7 @@ M1 = ConvVAEConfig(
 )
 #: Labels, and the seed that they are drawn with.
 DRAWS = [(100, 0), (100, 1), (100, 2), (1000, 0), (1000, 1), (1000, 2), (None, 0)]
-SETTINGS = ClassifierConfig(views=2, alpha=10.0)
+SETTINGS = ClassificationConfig(views=2, alpha=10.0)
 #: Views of each training image: the image itself, and moved ones.
 VIEWS = 8
 # More threads wait for each other, where others use the cores too.
@@ -108,7 +108,7 @@ def rows(work: Path, small: bool, held_out: bool = False) -> list[dict[str, Any]
         images, labels, test_images, test_labels = images[:3000], labels[:3000], test_images[:1000], test_labels[:1000]
         m1_settings, settings, views = M1Training(epochs=1), dataclasses.replace(settings, steps=50), 2
     work.mkdir(parents=True, exist_ok=True)
-    model = kept_m1(work, _unit(images[:fitted]), m1_settings)
+    model = kept_m1(work, mnist.unit(images[:fitted]), m1_settings)
     identity = config.digest([config.to_dict(item) for item in (M1, m1_settings, settings)] + [views, held_out, small])
     found: list[dict[str, Any]] = []
     latents: list[Gaussian] | None = None
@@ -118,7 +118,7 @@ def rows(work: Path, small: bool, held_out: bool = False) -> list[dict[str, Any]
             if latents is None:
                 generator = torch.Generator().manual_seed(m1_settings.seed)
                 latents = [
-                    views_of(model, _unit(given), number, m1_settings.strength, generator)
+                    views_of(model, mnist.unit(given), number, m1_settings.strength, generator)
                     for given, number in ((images, views), (test_images, 1))
                 ]
             errors = classification_rows(latents[0], labels, latents[1], test_labels, settings, count=count, seed=seed)
@@ -215,10 +215,6 @@ def _batches(count: int, rows: int, generator: torch.Generator) -> Iterator[Tens
     rows = min(rows, count)
     while True:
         yield from torch.randperm(count, generator=generator)[: count // rows * rows].view(-1, rows)
-
-
-def _unit(images: np.ndarray) -> Float[Tensor, "n 1 h w"]:
-    return torch.from_numpy(images.copy()).unsqueeze(1).float() / 255
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks import mnist
 from benchmarks.mnist import SIZE_PX, Arm, Mnist
-from pipeline import config, sampling
+from pipeline import sampling
 from pipeline.images.tiles import encode_png, tile, to_pixels
 from pipeline.models.adversarial import AdversarialConfig
 from pipeline.models.autoencoder import Autoencoder, ConvVAEConfig
@@ -238,8 +238,3 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _plain(estimate: Estimate) -> dict[str, float]:
     return {"value": float(estimate.value), "low": float(estimate.low), "high": float(estimate.high)}
-
-
-def size_digest(size: Size) -> str:
-    """Names what was made with these sizes."""
-    return config.digest(config.to_dict(size))[:8]

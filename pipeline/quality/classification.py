@@ -35,7 +35,7 @@ _WARMUP_FRACTION = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
+class ClassificationConfig:
     steps: int = 3000
     """Steps of training of the perceptron on M1 and of M1+M2."""
     labelled_rows: int = 256
@@ -93,7 +93,7 @@ class Problem:
         return unknown.nonzero().squeeze(1)
 
 
-Classifier = Callable[[Problem, ClassifierConfig], np.ndarray]
+Classifier = Callable[[Problem, ClassificationConfig], np.ndarray]
 
 
 def classification_rows(
@@ -101,7 +101,7 @@ def classification_rows(
     labels: np.ndarray,
     test: Gaussian,
     test_labels: np.ndarray,
-    settings: ClassifierConfig,
+    settings: ClassificationConfig,
     *,
     count: int | None,
     seed: int,
@@ -144,7 +144,7 @@ def balanced(labels: np.ndarray, count: int | None, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def linear_probe(problem: Problem, settings: ClassifierConfig) -> np.ndarray:
+def linear_probe(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
     """Multinomial logistic regression on the means of the labelled images, standardised by all of them."""
     train, test = _standardised(problem)
     model = LogisticRegression(max_iter=500).fit(train[problem.chosen.numpy()], problem.labels.numpy())
@@ -152,7 +152,7 @@ def linear_probe(problem: Problem, settings: ClassifierConfig) -> np.ndarray:
     return found.reshape(*test.shape[:2], -1).mean(1).argmax(1)
 
 
-def nearest_neighbours(problem: Problem, settings: ClassifierConfig) -> np.ndarray:
+def nearest_neighbours(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
     """The labelled images whose means are nearest, in the latents' own scale."""
     model = KNeighborsClassifier(min(settings.neighbours, len(problem.chosen)), weights="distance")
     model.fit(problem.train.mean[problem.chosen, 0].numpy(), problem.labels.numpy())
@@ -161,7 +161,7 @@ def nearest_neighbours(problem: Problem, settings: ClassifierConfig) -> np.ndarr
     return found.reshape(*test.shape[:2], -1).mean(1).argmax(1)
 
 
-def m1(problem: Problem, settings: ClassifierConfig) -> np.ndarray:
+def m1(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
     """Kingma et al. 2014's M1, a classifier on the latents of the labelled images alone: here a perceptron.
 
     At each step another view of an image, and another draw from its posterior.
@@ -186,7 +186,7 @@ def m1(problem: Problem, settings: ClassifierConfig) -> np.ndarray:
         return _classes(_fit(Perceptron(), cost, settings), problem.test)
 
 
-def m1_m2(problem: Problem, settings: ClassifierConfig) -> np.ndarray:
+def m1_m2(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
     """Kingma et al. 2014's M1+M2: the semi-supervised model stacked on latents, drawn anew at each use.
 
     Unlabelled images take part through their bound; where all are labelled there are none.
@@ -224,7 +224,7 @@ CLASSIFIERS: dict[str, Classifier] = {
 }
 
 
-def _fit(model: nn.Module, cost: Callable[[nn.Module, int], Tensor], settings: ClassifierConfig) -> nn.Module:
+def _fit(model: nn.Module, cost: Callable[[nn.Module, int], Tensor], settings: ClassificationConfig) -> nn.Module:
     """The averaged weights after all steps."""
     average = copy.deepcopy(model).eval().requires_grad_(False)
     pairs = [(a, p) for a, p in zip(average.parameters(), model.parameters(), strict=True)]

@@ -8,9 +8,9 @@ import torch
 
 from pipeline.errors import RequestError
 from pipeline.models.latents import Gaussian
-from pipeline.quality.classification import CLASSIFIERS, ClassifierConfig, balanced, classification_rows
+from pipeline.quality.classification import CLASSIFIERS, ClassificationConfig, balanced, classification_rows
 
-SMALL = ClassifierConfig(
+SMALL = ClassificationConfig(
     steps=250,
     labelled_rows=30,
     unlabelled_rows=40,
@@ -34,7 +34,10 @@ def clusters(count: int, seed: int, views: int = 2) -> tuple[Gaussian, np.ndarra
 
 
 def errors(
-    count: int | None, seed: int = 0, settings: ClassifierConfig = SMALL, names: tuple[str, ...] = tuple(CLASSIFIERS)
+    count: int | None,
+    seed: int = 0,
+    settings: ClassificationConfig = SMALL,
+    names: tuple[str, ...] = tuple(CLASSIFIERS),
 ) -> dict[str, float]:
     (train, labels), (test, truth) = clusters(300, 0), clusters(150, 1, views=1)
     rows = classification_rows(train, labels, test, truth, settings, count=count, seed=seed, names=names)
@@ -93,5 +96,5 @@ def test_labels_that_cannot_be_drawn_are_refused(count: int, rule: str) -> None:
 
 @pytest.mark.parametrize(("setting", "rule"), [({"steps": 0}, "steps must be at least 1"), ({"alpha": -1.0}, "alpha")])
 def test_settings_are_checked(setting: dict, rule: str) -> None:
-    with pytest.raises(RequestError, match=f"ClassifierConfig.{rule}"):
-        ClassifierConfig(**setting)
+    with pytest.raises(RequestError, match=f"ClassificationConfig.{rule}"):
+        ClassificationConfig(**setting)
