@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import shutil
 import sys
 from functools import partial
@@ -98,6 +99,7 @@ def main() -> None:
     setting, work = SETTINGS[name], arguments.work / name
     if arguments.seeds is not None:
         setting = dataclasses.replace(setting, seeds=arguments.seeds)
+    _claim(work, setting)
     data = mnist.load_all(folder / "mnist")
     if arguments.small:
         data = _fewer(data)
@@ -143,6 +145,15 @@ def likelihood_arms(setting: Setting) -> dict[str, Arm]:
             binarise=True,
         ),
     }
+
+
+def _claim(work: Path, setting: Setting) -> None:
+    """Exit where ``work`` keeps figures of another setting; the number of seeds apart, as each has its own."""
+    described, mine = work / "setting.json", config.to_dict(dataclasses.replace(setting, seeds=1))
+    if described.exists() and json.loads(described.read_text()) != mine:
+        sys.exit(f"{work} keeps figures of another setting; name another --work or remove it")
+    work.mkdir(parents=True, exist_ok=True)
+    described.write_text(json.dumps(mine, indent=2))
 
 
 def _likelihood(work: Path, data: Mnist, folder: Path, setting: Setting, device: torch.device, small: bool) -> Any:
