@@ -4,7 +4,8 @@ A likelihood alone ranks simple foreign images as familiar (Nalisnick et al. 201
 costs, and simple images cost few bits under any model. So the cost is compared with that under a lossless compressor,
 which knows nothing of the training data (Serra et al. 2020). They subtract one from the other. Here the compressor's
 bits weigh as much as they tell of the autoencoder's among held-out images: an autoencoder's bits depend on its
-likelihood, and grow less than a compressor's with what an image shows.
+likelihood, and grow less than a compressor's with what an image shows. A handful of images tells nothing of that, and
+the bits are left as they are.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ COLUMNS = [("novelty", pa.float32()), ("novelty_raw", pa.float32()), ("embedding
 
 # Steps of the reference: one for each tenth of a per cent.
 _STEPS = 1_000
+# Images below which a slope among them is chance.
+_FEW = 30
 
 
 def compressed_bits(pixels: np.ndarray) -> float:
@@ -55,12 +58,15 @@ class Reference:
 
 
 def reference(bits: np.ndarray, compressed: np.ndarray) -> Reference:
-    """From the bits of held-out images under the autoencoder and under the compressor: (n,) each."""
+    """From the bits of held-out images under the autoencoder and under the compressor: (n,) each.
+
+    Complexity weighs nothing with fewer than 30 images.
+    """
     assert len(bits) == len(compressed) > 0, "a reference needs images"
     bits, compressed = bits.astype(np.float64), compressed.astype(np.float64)
     spread = compressed - compressed.mean()
     variance = float(spread @ spread)
-    slope = float(spread @ bits) / variance if variance > 0 else 0.0
+    slope = float(spread @ bits) / variance if variance > 0 and len(bits) >= _FEW else 0.0
     weight = min(1.0, max(0.0, slope))
     quantiles = np.quantile(bits - weight * compressed, np.linspace(0, 1, _STEPS + 1))
     return Reference(complexity_weight=weight, quantiles=tuple(np.maximum.accumulate(quantiles).tolist()))

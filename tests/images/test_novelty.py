@@ -64,6 +64,8 @@ def test_complexity_weighs_as_much_as_it_explains_of_the_bits():
     simple = found.raw(np.array([bits.mean()]), np.array([0.1]))
     assert found.percentile(simple) == 100
     assert novelty.reference(-bits, compressed).complexity_weight == 0
+    assert novelty.reference(bits[:30], compressed[:30]).complexity_weight > 0.3
+    assert novelty.reference(bits[:29], compressed[:29]).complexity_weight == 0
     assert novelty.reference(3 * compressed, compressed).complexity_weight == 1
 
 
