@@ -14,7 +14,7 @@ import pyarrow as pa
 from jobs.cli import main, say
 from pipeline import config, package, sampling, storage
 from pipeline.config import check
-from pipeline.distributed import samples
+from pipeline.distributed.samples import training_inputs
 from pipeline.errors import RequestError
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.tiles import encode_png, tile
@@ -93,7 +93,7 @@ def work(settings: Sample) -> dict[str, Any]:
     described = package.load(settings.model, ImageReconstruction.kind)
     task, model = config.from_dict(ImageReconstruction, described.task), described.model()
     assert isinstance(model, Autoencoder), described.model_name
-    rows = None if settings.images is None else _inputs(settings.images)
+    rows = None if settings.images is None else training_inputs(settings.images, ImageReconstruction.suffixes)[0]
     failed: Counter[str] = Counter()
     sampler, fitted_to = _sampler(settings, described, task, model, rows, failed)
     fitted = time.monotonic()
@@ -127,13 +127,6 @@ def work(settings: Sample) -> dict[str, Any]:
         "fit_seconds": round(fitted - started, 1),
         "seconds": round(time.monotonic() - started, 1),
     }
-
-
-def _inputs(uri: str) -> pa.Table:
-    """All images, or of a labelled folder those that models are trained on."""
-    if storage.exists(storage.join(uri, "train.txt")):
-        return samples.split_files(uri, "train")
-    return samples.all_inputs(uri, ImageReconstruction.suffixes)
 
 
 def _chosen(rows: pa.Table, count: int, seed: int) -> np.ndarray:

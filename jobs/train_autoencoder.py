@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit, require_folder
-from pipeline import storage
 from pipeline.distributed import samples, train
 from pipeline.distributed.session import session
 from pipeline.images.reconstruction import ImageReconstruction
@@ -36,11 +35,7 @@ def work(settings: TrainAutoencoder) -> dict[str, Any]:
     model = settings.model if settings.architecture == "conv_vae" else settings.ladder
     settings.task.check_model(model)
     train.claim(settings.out)
-    labelled = storage.exists(storage.join(settings.images, "train.txt"))
-    if labelled:
-        inputs = samples.split_files(settings.images, "train")
-    else:
-        inputs = samples.all_inputs(settings.images, ImageReconstruction.suffixes)
+    inputs, split = samples.training_inputs(settings.images, ImageReconstruction.suffixes)
     learned, held_out = samples.held_out(inputs, settings.validation_fraction)
 
     def prepared() -> tuple[samples.Prepared, samples.Prepared]:
@@ -57,7 +52,7 @@ def work(settings: TrainAutoencoder) -> dict[str, Any]:
             model_config=model,
             train_config=settings.train,
             samples=prepared,
-            data={"images": settings.images, "split": "train" if labelled else "all"},
+            data={"images": settings.images, "split": split},
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.cli import main
-from jobs.wiring import Copies, TrainSettings, fit, initial, require_folder
+from jobs.wiring import TrainSettings, fit, require_folder
 from pipeline import config, package, storage
 from pipeline.distributed import samples, train
 from pipeline.distributed.session import session
@@ -17,6 +17,7 @@ from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation, described_classes
 from pipeline.models import MODELS
 from pipeline.models.segmenter import UNetConfig, carry_autoencoder, init_from_autoencoder
+from pipeline.package import Package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +51,18 @@ class TrainImageSegmenter(TrainSettings):
 def work(settings: TrainImageSegmenter) -> dict[str, Any]:
     require_folder(settings.images, "images")
     train.claim(settings.out)
+    encoder, carried = _autoencoder(settings.init), _autoencoder(settings.novelty)
     task = ImageSegmentation(
         **_classes(settings.images),
         height_px=settings.height_px,
         width_px=settings.width_px,
         class_weights=settings.class_weights,
         augmentation=settings.augmentation,
-        autoencoder=None if settings.novelty is None else _seen(settings.novelty),
+        autoencoder=None if carried is None else _seen(carried),
     )
-    kind = ImageReconstruction.kind
-    start = [*initial(settings.init, kind, init_from_autoencoder), *initial(settings.novelty, kind, carry_autoencoder)]
-    model = _model(settings, len(task.classes))
+    starts = ((encoder, init_from_autoencoder), (carried, carry_autoencoder))
+    copies = tuple(train.CopyWeights.of(found, copy) for found, copy in starts if found is not None)
+    model = _model(settings, len(task.classes), encoder, carried)
     learned = samples.split_files(settings.images, "train")
     if storage.exists(storage.join(settings.images, f"{settings.validation_split}.txt")):
         validation = samples.split_files(settings.images, settings.validation_split)
@@ -79,30 +81,34 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
             train_config=settings.train,
             samples=prepared,
             data={"images": settings.images, "init": settings.init, "novelty": settings.novelty},
-            initialise=Copies(tuple(start)),
+            copies=copies,
         )
 
 
-def _model(settings: TrainImageSegmenter, classes: int) -> UNetConfig:
+def _autoencoder(uri: str | None) -> Package | None:
+    return None if uri is None else package.load(uri, ImageReconstruction.kind)
+
+
+def _model(settings: TrainImageSegmenter, classes: int, encoder: Package | None, carried: Package | None) -> UNetConfig:
     chosen: dict[str, Any] = {"widths": settings.widths, "blocks": settings.blocks}
-    if settings.init is not None:
-        encoder = package.load(settings.init, ImageReconstruction.kind).model_config
+    if encoder is not None:
         for name, value in chosen.items():
-            theirs = tuple(encoder[name])
+            theirs = tuple(encoder.model_config[name])
             if value not in (None, theirs):
                 raise RequestError(f"UNetConfig.{name} must be the autoencoder's {theirs}, got {value}")
             chosen[name] = theirs
-    if settings.novelty is not None:
-        carried = package.load(settings.novelty, ImageReconstruction.kind)
+    if carried is not None:
         chosen["autoencoder"] = config.from_dict(MODELS[carried.model_name][0], carried.model_config)
     return UNetConfig(classes=classes, **{name: value for name, value in chosen.items() if value is not None})
 
 
-def _seen(uri: str) -> ImageReconstruction:
+def _seen(carried: Package) -> ImageReconstruction:
     """How the autoencoder of a package sees an image."""
-    task = config.from_dict(ImageReconstruction, package.load(uri, ImageReconstruction.kind).task)
+    task = config.from_dict(ImageReconstruction, carried.task)
     if task.reference is None:
-        raise RequestError(f"novelty {uri!r}: the package has no reference to tell percentiles by; train it anew")
+        raise RequestError(
+            f"novelty {carried.uri!r}: the package has no reference to tell percentiles by; train it anew"
+        )
     return task
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.cli import main
-from jobs.wiring import Copies, TrainSettings, fit, initial
+from jobs.wiring import TrainSettings, fit
+from pipeline import package
 from pipeline.distributed import samples, train
 from pipeline.distributed.session import session
 from pipeline.models.documents import SentenceTaggerConfig, init_from_tagger
@@ -34,7 +35,9 @@ class TrainTextSegmenter(TrainSettings):
 
 def work(settings: TrainTextSegmenter) -> dict[str, Any]:
     train.claim(settings.out)
-    start = initial(settings.init, TextSegmentation.kind, init_from_tagger)
+    copies: tuple[train.CopyWeights, ...] = ()
+    if settings.init is not None:
+        copies = (train.CopyWeights.of(package.load(settings.init, TextSegmentation.kind), init_from_tagger),)
     inputs = samples.all_inputs(settings.documents, TextSegmentation.suffixes)
     learned, validation = samples.held_out(inputs, settings.validation_fraction)
     keep = None if settings.split is None else samples.RecordSplit(settings.split)
@@ -54,7 +57,7 @@ def work(settings: TrainTextSegmenter) -> dict[str, Any]:
             train_config=settings.train,
             samples=prepared,
             data={"documents": settings.documents, "split": settings.split},
-            initialise=Copies(tuple(start)),
+            copies=copies,
         )
 
 

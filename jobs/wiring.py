@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from torch import nn
-
 from jobs.cli import DONE, ERROR_BUDGET, FAILED, Stopped, one_line, say
 from pipeline import config, package, storage
 from pipeline.distributed import train
@@ -105,32 +103,6 @@ class TrainSettings:
         config.check(self, "validation_fraction", 0 < self.validation_fraction < 1, "be between 0 and 1")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CopyWeights:
-    """Start a model from a package: ``copy(model, package) -> tensors copied``. Travels to the workers."""
-
-    package_uri: str
-    package_digest: str
-    copy: Callable[[nn.Module, nn.Module], int]
-
-    def __call__(self, model: nn.Module) -> None:
-        self.copy(model, package.load(self.package_uri).model())
-
-    def __repr__(self) -> str:
-        return f"CopyWeights({self.package_digest}, {self.copy.__name__})"
-
-
-@dataclass(frozen=True)
-class Copies:
-    """Start a model from several packages, or from none. Travels to the workers."""
-
-    copies: tuple[CopyWeights, ...] = ()
-
-    def __call__(self, model: nn.Module) -> None:
-        for copy in self.copies:
-            copy(model)
-
-
 def fit(
     *,
     out: str,
@@ -140,7 +112,7 @@ def fit(
     train_config: train.DistributedTrainConfig,
     samples: Callable[[], tuple[Prepared, Prepared]],
     data: dict[str, Any],
-    initialise: Copies = Copies(),
+    copies: tuple[train.CopyWeights, ...] = (),
 ) -> dict[str, Any]:
     """Prepare the samples and train. Needs a session."""
     prepared, validation = samples()
@@ -153,7 +125,7 @@ def fit(
         task=task,
         model_name=model_name,
         model_config=config.to_dict(model_config),
-        initialise=initialise,
+        copies=copies,
         train=prepared,
         validation=validation,
         config=train_config,
@@ -161,15 +133,6 @@ def fit(
         card={"data": data, "command": command, "training": config.to_dict(train_config)},
     )
     return train.fit(plan, say)
-
-
-def initial(uri: str | None, kind: str, copy: Callable[[nn.Module, nn.Module], int]) -> list[CopyWeights]:
-    """The start from a package of a kind, checked now; none where there is no package."""
-    if uri is None:
-        return []
-    found = package.load(uri, kind)
-    found.weights()
-    return [CopyWeights(package_uri=found.uri, package_digest=found.digest, copy=copy)]
 
 
 def pick(cls: type[T], settings: Any) -> T:

@@ -71,6 +71,13 @@ def split_files(folder: str, name: str) -> pa.Table:
     return _numbered(pa.Table.from_pylist(_with_tags(rows), schema=_LABELLED))
 
 
+def training_inputs(uri: str, suffixes: tuple[str, ...]) -> tuple[pa.Table, str]:
+    """Of a labelled image folder the inputs that ``train.txt`` lists, of other sources all; and the split's name."""
+    if storage.exists(storage.join(uri, "train.txt")):
+        return split_files(uri, "train"), "train"
+    return all_inputs(uri, suffixes), "all"
+
+
 def all_inputs(uri: str, suffixes: tuple[str, ...]) -> pa.Table:
     """Every input of a source, unlabelled or with labels inside its records."""
     found = list(entries([uri], suffixes))

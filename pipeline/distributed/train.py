@@ -32,6 +32,7 @@ from pipeline.config import check
 from pipeline.distributed.samples import Prepared
 from pipeline.distributed.session import cluster_size
 from pipeline.errors import RequestError
+from pipeline.package import Package
 from pipeline.task import Task
 from pipeline.training import Progress, TrainConfig, Trainer, Workers
 
@@ -57,13 +58,35 @@ class DistributedTrainConfig(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CopyWeights:
+    """Start a model from a package: ``copy(model, package's model) -> tensors copied``. Travels to the workers."""
+
+    package_uri: str
+    package_digest: str
+    copy: Callable[[nn.Module, nn.Module], int]
+
+    @classmethod
+    def of(cls, found: Package, copy: Callable[[nn.Module, nn.Module], int]) -> CopyWeights:
+        """`RequestError` now where the package has no whole weights."""
+        found.weights()
+        return cls(package_uri=found.uri, package_digest=found.digest, copy=copy)
+
+    def __call__(self, model: nn.Module) -> None:
+        self.copy(model, package.load(self.package_uri).model())
+
+    def __repr__(self) -> str:
+        return f"CopyWeights({self.package_digest}, {self.copy.__name__})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """One training: what the workers are given."""
 
     task: Task
     model_name: str
     model_config: dict[str, Any]
-    initialise: Callable[[nn.Module], None] | None
+    copies: tuple[CopyWeights, ...]
+    """What the model starts from, one after the other."""
     train: Prepared
     validation: Prepared
     config: DistributedTrainConfig
@@ -78,7 +101,7 @@ class Plan:
         described = {
             "task": settings_of.to_dict(self.task),
             "model": [self.model_name, self.model_config],
-            "initialise": repr(self.initialise),
+            "copies": repr(self.copies),
             "samples": [Path(self.train.uri).name, Path(self.validation.uri).name],
             "config": config,
         }
@@ -206,8 +229,8 @@ def _worker(loop_config: dict[str, Any]) -> None:
     torch.set_num_threads(loop_config["threads"])
     torch.manual_seed(plan.config.seed)
     model = package.build(plan.model_name, plan.model_config)
-    if plan.initialise is not None:
-        plan.initialise(model)
+    for copy in plan.copies:
+        copy(model)
     device = ray.train.torch.get_device()
     workers = _Group()
     trainer = Trainer(plan.task, model, plan.config, plan.train.load(), plan.validation.load(), device, workers)

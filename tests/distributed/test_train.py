@@ -56,7 +56,7 @@ def plan(scenes: str, out: Path, task: Any, **settings: Any) -> train.Plan:
         task=task,
         model_name=name,
         model_config=config.to_dict(model),
-        initialise=None,
+        copies=(),
         train=samples.prepare(samples.split_files(scenes, "train"), task, str(out)),
         validation=samples.prepare(samples.split_files(scenes, "val"), task, str(out)),
         config=train.DistributedTrainConfig(**values),
