@@ -21,12 +21,29 @@ torch.set_num_threads(1)
 _HOOK = install_import_hook("pipeline.models", "beartype.beartype")
 
 
+@pytest.hookimpl(tryfirst=True)  # before what deals by groups reads them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes waits until it is asked for."""
+    """What takes minutes waits until it is asked for; the rest is dealt to parallel processes, slow files first.
+
+    A file stays in one process, because its tests share what took long to make. So do all that need an S3 server.
+    """
     if not os.environ.get("PARQUETRY_HEAVY"):
         for item in items:
             if item.get_closest_marker("heavy"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes; PARQUETRY_HEAVY=1 runs it"))
+    groups: dict[str, int] = {}
+    for item in items:
+        marked = {name for name in ("s3", "ray") if item.get_closest_marker(name)}
+        group = "s3" if "s3" in marked or "tests/s3/" in item.nodeid else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+        groups[group] = min(groups.get(group, 2), 0 if "s3" in marked else 1 if "ray" in marked else 2)
+    items.sort(key=lambda item: groups[_group(item)])
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    return marker.args[0]
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +57,7 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster(s3_before_ray: None) -> Iterator[None]:
+def cluster() -> Iterator[None]:
     """One local Ray cluster with two CPUs for all tests that need one."""
     from pipeline.distributed.session import ClusterConfig, session
 

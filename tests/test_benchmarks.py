@@ -30,6 +30,7 @@ def test_bulk_images_says_where_the_time_goes() -> None:
 @pytest.mark.ray
 @pytest.mark.s3
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_chaos_finds_nothing_lost_doubled_or_wrong(s3_environment: object) -> None:
     command = [sys.executable, "-m", "benchmarks.chaos", "--small"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)

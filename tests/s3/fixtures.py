@@ -61,17 +61,6 @@ def s3_environment(s3_endpoint: Endpoint) -> Iterator[Endpoint]:
         yield s3_endpoint
 
 
-@pytest.fixture(scope="session")
-def s3_before_ray(request: pytest.FixtureRequest) -> None:
-    """What a cluster asks for before it starts, because workers get the environment of that moment and no other.
-
-    Nothing happens, and nothing is skipped, where no chosen test needs S3 or there is no server for it.
-    """
-    wanted = any(item.get_closest_marker("s3") for item in request.session.items)
-    if wanted and (os.environ.get("PARQUETRY_S3_ENDPOINT") or ceph.available()[0]):
-        request.getfixturevalue("s3_environment")
-
-
 @pytest.fixture
 def s3_bucket(s3_environment: Endpoint) -> Iterator[str]:
     """A new bucket on the server of the environment, which goes away with everything in it."""
