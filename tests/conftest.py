@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -21,29 +22,30 @@ torch.set_num_threads(1)
 _HOOK = install_import_hook("pipeline.models", "beartype.beartype")
 
 
-@pytest.hookimpl(tryfirst=True)  # before what deals by groups reads them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes waits until it is asked for; the rest is dealt to parallel processes, slow files first.
-
-    A file stays in one process, because its tests share what took long to make. So do all that need an S3 server.
-    """
+    """What takes minutes waits until it is asked for, and slow files come first: parallel processes end together."""
     if not os.environ.get("PARQUETRY_HEAVY"):
         for item in items:
             if item.get_closest_marker("heavy"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes; PARQUETRY_HEAVY=1 runs it"))
-    groups: dict[str, int] = {}
+    last: dict[str, int] = {}
     for item in items:
-        marked = {name for name in ("s3", "ray") if item.get_closest_marker(name)}
-        group = "s3" if "s3" in marked or "tests/s3/" in item.nodeid else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-        groups[group] = min(groups.get(group, 2), 0 if "s3" in marked else 1 if "ray" in marked else 2)
-    items.sort(key=lambda item: groups[_group(item)])
+        file = item.nodeid.split("::")[0]
+        marks = [number for number, name in enumerate(("s3", "ray")) if item.get_closest_marker(name)]
+        last[file] = min(last.get(file, 2), *marks, 2)
+    items.sort(key=lambda item: last[item.nodeid.split("::")[0]])
 
 
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    assert marker is not None
-    return marker.args[0]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files stay whole, because their tests share what took long to make; those of the S3 server share one process."""
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "s3" if nodeid.startswith("tests/s3/") else nodeid.split("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

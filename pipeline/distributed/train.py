@@ -45,6 +45,8 @@ class DistributedTrainConfig(TrainConfig):
     """Training workers that share each batch. The result does not depend on it."""
     gpu: bool | None = None
     """One GPU for each worker; null: if the cluster has GPUs."""
+    threads: int | None = None
+    """Threads of each worker on CPUs; null: its share of them. One is much faster where others use the cores, too."""
     checkpoint_s: float = 60.0
     """Seconds between checkpoints; there is one after every better evaluation, too."""
     max_failures: int = 8
@@ -53,6 +55,7 @@ class DistributedTrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, "workers", 1 <= self.workers <= self.batch_rows, "be at least 1 and at most batch_rows")
+        check(self, "threads", self.threads is None or self.threads >= 1, "be null or at least 1")
         check(self, "checkpoint_s", self.checkpoint_s >= 0, "not be negative")
         check(self, "max_failures", self.max_failures >= 0, "not be negative")
 
@@ -94,9 +97,9 @@ class Plan:
     card: dict[str, Any]
 
     def fingerprint(self) -> str:
-        """Digest of all that the result depends on; not of workers, checkpoints or devices."""
+        """Digest of all that the result depends on; not of workers, threads, checkpoints or devices."""
         config = settings_of.to_dict(self.config)
-        for name in ("workers", "gpu", "checkpoint_s", "max_failures"):
+        for name in ("workers", "gpu", "threads", "checkpoint_s", "max_failures"):
             del config[name]
         described = {
             "task": settings_of.to_dict(self.task),
@@ -124,7 +127,7 @@ def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     gpu = config.gpu if config.gpu is not None else cluster_size("GPU") >= config.workers
     # A fraction of the CPUs leaves room for other work, so that training also runs where there is one CPU.
     cpus = min(1.0, 0.9 * cluster_size("CPU") / config.workers)
-    threads = max(1, int(cluster_size("CPU") / config.workers))
+    threads = config.threads or max(1, int(cluster_size("CPU") / config.workers))
     progress = Queue(actor_options={"num_cpus": 0})
     storage_path, filesystem = _run_storage(plan.out)
     trainer = ray.train.torch.TorchTrainer(

@@ -51,7 +51,7 @@ def plan(scenes: str, out: Path, task: Any, **settings: Any) -> train.Plan:
     if isinstance(task, ImageReconstruction):
         name = "conv_vae"
         model = ConvVAEConfig(widths=(8, 16), blocks=(1, 1), decoder_blocks=(1, 1), latent_channels=4)
-    values = {"epochs": 8, "batch_rows": 8, "evaluate_every_epochs": 4, "gpu": False} | settings
+    values = {"epochs": 8, "batch_rows": 8, "evaluate_every_epochs": 4, "gpu": False, "threads": 1} | settings
     return train.Plan(
         task=task,
         model_name=name,
@@ -89,10 +89,10 @@ def test_two_workers_train_as_one(cluster: None, scenes: str, tmp_path: Path, ta
 
 def test_a_killed_worker_costs_only_time(cluster: None, scenes: str, tmp_path: Path) -> None:
     """SIGKILL to the training worker after its first checkpoint; the losses are those of an undisturbed run."""
-    whole = plan(scenes, tmp_path / "whole", SEGMENTER, epochs=30, evaluate_every_epochs=2)
+    whole = plan(scenes, tmp_path / "whole", SEGMENTER, epochs=12, evaluate_every_epochs=2)
     train.fit(whole, lambda _: None)
     out, killed = tmp_path / "killed", []
-    broken = plan(scenes, out, SEGMENTER, epochs=30, evaluate_every_epochs=2, checkpoint_s=0.0)
+    broken = plan(scenes, out, SEGMENTER, epochs=12, evaluate_every_epochs=2, checkpoint_s=0.0)
     over = threading.Event()
 
     def kill() -> None:
