@@ -1,4 +1,4 @@
-"""The demonstration, whole."""
+"""The demonstration, whole, on one CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.processes import run_job
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_demonstration_ends_with_tables_and_a_page(tmp_path: Path) -> None:
-    code, summary, err = run_job("demo", "--out", str(tmp_path / "demo"), timeout_s=580)
+    code, summary, err = run_job("demo", "--out", str(tmp_path / "demo"), "--cluster.cpus", "1", timeout_s=580)
     assert code == 0, err[-3000:]
     assert (summary["images"]["done"], summary["images"]["failed"]) == (24, 3)
     assert (summary["documents"]["done"], summary["documents"]["failed"]) == (10, 2)
