@@ -223,7 +223,10 @@ def _sparse(work: Path, data: Mnist, size: Size, device: torch.device, cost: flo
 
 
 def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over seeds for each remedy and sampler, with the classifier's floor beside the distance."""
+    """Means over seeds for each remedy and sampler, with the classifier's floor beside the distance.
+
+    ``of_seeds`` has each seed's own row, with the intervals of its figures.
+    """
     lines = []
     for name, samplers in REMEDIES.items():
         for sampler in samplers:
@@ -233,7 +236,8 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
             figures = [key for key, value in mine[0].items() if isinstance(value, dict) and "value" in value]
             means = {key: float(np.mean([row[key]["value"] for row in mine])) for key in figures}
             spread = float(np.std([row["fld"]["value"] for row in mine], ddof=1)) if len(mine) > 1 else None
-            lines.append({"remedy": name, "sampler": sampler, "seeds": len(mine), "fld_deviation": spread, **means})
+            line = {"remedy": name, "sampler": sampler, "seeds": len(mine), "fld_deviation": spread, **means}
+            lines.append({**line, "of_seeds": mine})
     return lines
 
 

@@ -26,8 +26,11 @@ def data_folder() -> Path | None:
 def record(
     name: str, rows: Sequence[Mapping[str, Any]], headline: Mapping[str, Any], protocol: str, *, small: bool
 ) -> None:
-    """Print rows and headline; write ``results/NAME.json`` (``NAME-small.json`` for a small run)."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    """Print rows and headline; write ``results/NAME.json`` (``NAME-small.json`` for a small run).
+
+    Lists and mappings among a row's values are written, but not printed.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row if not isinstance(row[key], (list, dict))))
     cells = [[_text(row.get(column)) for column in columns] for row in rows]
     widths = [max(len(line[index]) for line in [columns, *cells]) for index in range(len(columns))]
     for line in [columns, *cells]:
