@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks import mnist
 from benchmarks.mnist import SIZE_PX, Arm, Mnist
-from pipeline import sampling
+from pipeline import config, sampling
 from pipeline.images.tiles import encode_png, tile, to_pixels
 from pipeline.models.adversarial import AdversarialConfig
 from pipeline.models.autoencoder import Autoencoder, ConvVAEConfig
@@ -122,21 +122,28 @@ def rows(work: Path, data: Mnist, seeds: range, size: Size, device: torch.device
     for seed in seeds:
         for name, samplers in REMEDIES.items():
             for sampler in samplers:
+                settings = [config.to_dict(item) for item in (arm(name, seed, size), SAMPLERS[sampler], size)]
                 make = partial(_row, work, data, size, device, classifier, name, sampler, seed)
-                found.append(kept(work / "rows" / f"{name}-{sampler}-{seed}.json", make))
+                found.append(kept(work, f"{name}-{sampler}-{seed}", settings, make))
     return found
 
 
 def sparsity_rows(work: Path, data: Mnist, size: Size, device: torch.device) -> list[dict[str, Any]]:
     """Active fraction of a code of 512, 32 at each of 4 x 4 places, against its squared error on the test images."""
     return [
-        kept(work / "rows" / f"gates-{cost}.json", partial(_sparse, work, data, size, device, cost))
+        kept(
+            work,
+            f"gates-{cost}",
+            config.to_dict(arm(f"gates {cost}", 0, size)),
+            partial(_sparse, work, data, size, device, cost),
+        )
         for cost in GATE_COSTS
     ]
 
 
-def kept(file: Path, make: Callable[[], Any]) -> Any:
-    """What a file has, or what is made now and kept there."""
+def kept(work: Path, name: str, settings: Any, make: Callable[[], Any]) -> Any:
+    """What ``work`` keeps under a name for settings, as JSON has them; or what is made now and kept there."""
+    file = work / "rows" / f"{name}-{config.digest(settings, 8)}.json"
     if not file.exists():
         started = time.monotonic()
         result = make()
@@ -148,9 +155,9 @@ def kept(file: Path, make: Callable[[], Any]) -> Any:
 
 def kept_classifier(work: Path, data: Mnist, size: Size) -> features.Classifier:
     """The classifier whose features are compared, frozen."""
-    file = work / "classifier.safetensors"
+    training = features.ClassifierTraining(epochs=size.classifier_epochs)
+    file = work / f"classifier-{config.digest(config.to_dict(training), 8)}.safetensors"
     if not file.exists():
-        training = features.ClassifierTraining(epochs=size.classifier_epochs)
         classifier = features.train_classifier(mnist.unit(data.train), data.train_labels, training=training)
         work.mkdir(parents=True, exist_ok=True)
         file.write_bytes(features.dump(classifier))
@@ -236,8 +243,8 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
             figures = [key for key, value in mine[0].items() if isinstance(value, dict) and "value" in value]
             means = {key: float(np.mean([row[key]["value"] for row in mine])) for key in figures}
             spread = float(np.std([row["fld"]["value"] for row in mine], ddof=1)) if len(mine) > 1 else None
-            line = {"remedy": name, "sampler": sampler, "seeds": len(mine), "fld_deviation": spread, **means}
-            lines.append({**line, "of_seeds": mine})
+            described = {"remedy": name, "sampler": sampler, "seeds": len(mine), "fld_deviation": spread}
+            lines.append({**described, **means, "of_seeds": mine})
     return lines
 
 

@@ -11,15 +11,14 @@ Test images are looked at once, by the figures here.
 - Novelty: AUROC against six kinds of foreign images, beside that of the uncorrected bound.
 - Classification: see ``benchmarks.classification``.
 
-Resumable: everything is kept in --work. Parts can run one by one, or at the same time, with --parts; a figure of a part
-that did not run is null.
+Resumable: everything is kept in --work, under names that tell its settings. Parts can run one by one, or at the same
+time, with --parts; they are printed, and the results' file is written when all have run.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shutil
 import sys
 from functools import partial
@@ -42,10 +41,8 @@ from pipeline.quality.likelihood import corrected_mean, importance_nll
 from pipeline.training import TrainConfig
 
 PARTS = ("likelihood", "generation", "sparsity", "novelty", "classification")
-HEADLINE = (
-    *("nll_flat", "nll_ladder", "fld_plain", "fld_best", "sharpness_best"),
-    *("error_100", "error_1000", "error_all", "novelty_auroc_min"),
-)
+#: Pictures that the README shows.
+SHOWN = ("plain-prior-0", "plain-mixture-0", "rae-mixture-0", "vae_gan-mixture-0")
 #: Samples for all test images, and for a part of them.
 FEW, MANY = 50, (200, 5000)
 
@@ -86,7 +83,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path(".bench/generative"), help="where what is trained goes")
     parser.add_argument("--small", action="store_true", help="shows that it runs, not how good anything is")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="run and record these parts only")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="run and print these parts only")
     parser.add_argument("--seeds", type=int, help="trainings of each remedy, instead of 3")
     arguments = parser.parse_args()
     folder = data_folder()
@@ -99,17 +96,17 @@ def main() -> None:
     setting, work = SETTINGS[name], arguments.work / name
     if arguments.seeds is not None:
         setting = dataclasses.replace(setting, seeds=arguments.seeds)
-    _claim(work, setting)
     data = mnist.load_all(folder / "mnist")
     if arguments.small:
         data = _fewer(data)
     rows: list[dict[str, Any]] = []
-    headline: dict[str, Any] = dict.fromkeys(HEADLINE)
+    headline: dict[str, Any] = {}
     for part in arguments.parts:
         found, figures = _PARTS[part](work, data, folder, setting, device, arguments.small)
         rows += [{"part": part, **row} for row in found]
         headline |= figures
-    record("generative", rows, headline, f"seed 0 unless a row has its own; {__doc__}", small=arguments.small)
+    protocol, whole = f"seed 0 unless a row has its own; {__doc__}", set(arguments.parts) == set(PARTS)
+    record("generative", rows, headline, protocol, small=arguments.small, write=whole)
 
 
 def likelihood_arms(setting: Setting) -> dict[str, Arm]:
@@ -147,20 +144,11 @@ def likelihood_arms(setting: Setting) -> dict[str, Arm]:
     }
 
 
-def _claim(work: Path, setting: Setting) -> None:
-    """Exit where ``work`` keeps figures of another setting; the number of seeds apart, as each has its own."""
-    described, mine = work / "setting.json", config.to_dict(dataclasses.replace(setting, seeds=1))
-    if described.exists() and json.loads(described.read_text()) != mine:
-        sys.exit(f"{work} keeps figures of another setting; name another --work or remove it")
-    work.mkdir(parents=True, exist_ok=True)
-    described.write_text(json.dumps(mine, indent=2))
-
-
 def _likelihood(work: Path, data: Mnist, folder: Path, setting: Setting, device: torch.device, small: bool) -> Any:
-    rows = [
-        kept(work / "rows" / f"nll-{name}.json", partial(_nll, work, name, arm, data, setting, device))
-        for name, arm in likelihood_arms(setting).items()
-    ]
+    rows = []
+    for name, arm in likelihood_arms(setting).items():
+        settings = [config.to_dict(arm), setting.few_images, setting.many_images]
+        rows.append(kept(work, f"nll-{name}", settings, partial(_nll, work, name, arm, data, setting, device)))
     return rows, {f"nll_{row['model']}": row[f"nll_{MANY[-1]}"] for row in rows}
 
 
@@ -192,8 +180,8 @@ def _generation(work: Path, data: Mnist, folder: Path, setting: Setting, device:
     if not small:
         shown = RESULTS / "generative"
         shown.mkdir(exist_ok=True)
-        for picture in sorted((work / "pictures").glob("*-0.png")):
-            shutil.copy(picture, shown)
+        for name in SHOWN:
+            shutil.copy(work / "pictures" / f"{name}.png", shown)
     lines = generation.summary(rows)
     plain = next(line["fld"] for line in lines if (line["remedy"], line["sampler"]) == ("plain", "prior"))
     best = min(lines, key=lambda line: line["fld"])
@@ -212,7 +200,9 @@ def _sparsity(work: Path, data: Mnist, folder: Path, setting: Setting, device: t
 
 
 def _novelty(work: Path, data: Mnist, folder: Path, setting: Setting, device: torch.device, small: bool) -> Any:
-    rows = kept(work / "rows" / "novelty.json", partial(_novelties, work, data, folder, setting, device))
+    arms = (likelihood_arms(setting)["flat"], generation.arm("sigma", 0, setting.size))
+    settings = [*(config.to_dict(arm) for arm in arms), setting.strangers]
+    rows = kept(work, "novelty", settings, partial(_novelties, work, data, folder, setting, device))
     chosen = [row["auroc novelty_raw"] for row in rows if row["model"] == "flat"]
     return rows, {"novelty_auroc_min": min(chosen)}
 

@@ -24,9 +24,15 @@ def data_folder() -> Path | None:
 
 
 def record(
-    name: str, rows: Sequence[Mapping[str, Any]], headline: Mapping[str, Any], protocol: str, *, small: bool
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    headline: Mapping[str, Any],
+    protocol: str,
+    *,
+    small: bool,
+    write: bool = True,
 ) -> None:
-    """Print rows and headline; write ``results/NAME.json`` (``NAME-small.json`` for a small run).
+    """Print rows and headline; write ``results/NAME.json`` (``NAME-small.json`` for a small run), unless told not to.
 
     Lists and mappings among a row's values are written, but not printed.
     """
@@ -37,6 +43,8 @@ def record(
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     for key, value in headline.items():
         print(f"{key}: {_text(value)}")
+    if not write:
+        return
     given = zip([None, *sys.argv[1:]], sys.argv[1:], strict=False)
     arguments = [argument for before, argument in given if "--work" not in (before, argument)]  # a place, not a setting
     content = {

@@ -28,22 +28,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("heavy"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes; PARQUETRY_HEAVY=1 runs it"))
-    last: dict[str, int] = {}
+    rank: dict[str, int] = {}
     for item in items:
         file = item.nodeid.split("::")[0]
         marks = [number for number, name in enumerate(("s3", "ray")) if item.get_closest_marker(name)]
-        last[file] = min(last.get(file, 2), *marks, 2)
-    items.sort(key=lambda item: last[item.nodeid.split("::")[0]])
+        rank[file] = min(rank.get(file, 2), *marks, 2)
+    items.sort(key=lambda item: rank[item.nodeid.split("::")[0]])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Files stay whole, because their tests share what took long to make; those of the S3 server share one process."""
-    from xdist.scheduler.loadscope import LoadScopeScheduling
+    """``--dist loadfile``, but that all files of the S3 server share one process."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler.loadfile import LoadFileScheduling
 
-    class ByFile(LoadScopeScheduling):
+    class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "s3" if nodeid.startswith("tests/s3/") else nodeid.split("::")[0]
+            return "s3" if nodeid.startswith("tests/s3/") else super()._split_scope(nodeid)
 
     return ByFile(config, log)
 
@@ -60,7 +62,10 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """One local Ray cluster with two CPUs for all tests that need one."""
+    """One local Ray cluster with two CPUs for all tests that need one.
+
+    Its workers have the environment of the moment it starts, and so no S3 server that a test starts later.
+    """
     from pipeline.distributed.session import ClusterConfig, session
 
     with session(ClusterConfig(address="local", cpus=2, gpus=0)):

@@ -46,7 +46,7 @@ class DistributedTrainConfig(TrainConfig):
     gpu: bool | None = None
     """One GPU for each worker; null: if the cluster has GPUs."""
     threads: int | None = None
-    """Threads of each worker on CPUs; null: its share of them. One is much faster where others use the cores, too."""
+    """Threads of each worker on CPUs; null: its share of them. They wait for each other where others use the cores."""
     checkpoint_s: float = 60.0
     """Seconds between checkpoints; there is one after every better evaluation, too."""
     max_failures: int = 8

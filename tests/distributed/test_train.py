@@ -26,6 +26,7 @@ from tests.processes import descendants
 
 pytestmark = pytest.mark.ray
 SEGMENTER = ImageSegmentation(classes=CLASSES, palette=PALETTE, height_px=24, width_px=32)
+AUTOENCODER = ImageReconstruction(height_px=24, width_px=32)
 #: Everything that a worker cannot compute from its own share of a batch alone.
 COMPANIONED = ImageReconstruction(
     height_px=24,
@@ -68,7 +69,7 @@ def history(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("task", [SEGMENTER, COMPANIONED], ids=["segmenter", "autoencoder"])
+@pytest.mark.parametrize("task", [SEGMENTER, AUTOENCODER, COMPANIONED], ids=["segmenter", "autoencoder", "companioned"])
 def test_two_workers_train_as_one(cluster: None, scenes: str, tmp_path: Path, task: Any) -> None:
     summaries = {}
     for workers in (1, 2):
