@@ -1,8 +1,11 @@
 """Paragraph boundaries in books: train on the books of split train, find the breaks in those of split val.
 
-The paragraphs of each chapter are joined by one space, so nothing but the words says where they were. A tenth of the
-training chapters is held out to choose the weights by; val chooses nothing. F1 counts
-boundaries over all documents, but not the start of the document, from the offsets in the table. Resumable.
+The paragraphs of each chapter are joined by one space, so nothing but the words says where they were. A twentieth of
+the training chapters is held out to choose the weights by; val chooses nothing. F1 counts boundaries over all
+documents, but not the start of the document, from the offsets in the table. Resumable.
+
+``--held-out 0`` to ``3`` is for choosing settings: every fourth book of split train stands in for val, which is never
+read, and no result is written.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import argparse
 import gzip
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +26,23 @@ from pipeline.distributed.table import open_delta
 from pipeline.text.inputs import join_paragraphs, split_sentences
 from pipeline.text.metrics import Counts, boundaries_of, count_boundaries, mean, pk, window_diff
 
+FOLDS = 4
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--work", type=Path, default=Path(".bench/documents"), help="where package and table go")
     parser.add_argument("--small", action="store_true", help="one epoch: shows that it runs, not how good it is")
+    parser.add_argument("--held-out", type=int, choices=range(FOLDS), help="books of split train instead of val")
     arguments = parser.parse_args()
     data = data_folder()
     if data is None:
         sys.exit("PARQUETRY_DATA names no folder with books in it")
     books, work = data / "books" / "books.jsonl.gz", arguments.work / "small" if arguments.small else arguments.work
-    setting = ["--train.precision", "bfloat16"]
+    if arguments.held_out is not None:
+        work = work / f"held-out-{arguments.held_out}"
+        books = hold_out(books, arguments.held_out, work / "books.jsonl")
+    setting = ["--train.precision", "bfloat16", "--validation_fraction", "0.05"]
     small = ["--train.epochs", "1"] if arguments.small else []
     trained = job(
         "train_text_segmenter", "--documents", books, "--split", "train", "--out", work / "tagger", *setting, *small
@@ -46,21 +56,41 @@ def main() -> None:
     rows.append({"documents of": "characters a second and core, prepare to encode", "value": characters / busy})
     names = ["f1_books", "f1_books_trivial", "f1_books_texttiling", "f1_books_c99", "pk_choi_3_11", "f1_brown"]
     headline = dict.fromkeys(names) | {"f1_books": rows[0]["f1"], "f1_books_trivial": rows[0]["f1 of all"]}
-    record("documents", rows, headline, f"seed 0, one run. {__doc__}", small=arguments.small)
+    write = arguments.held_out is None
+    record("documents", rows, headline, f"seed 0, one run. {__doc__}", small=arguments.small, write=write)
+
+
+def chapters(books: Path) -> Iterator[dict[str, Any]]:
+    data = books.read_bytes()
+    for line in (gzip.decompress(data) if books.suffix == ".gz" else data).splitlines():
+        yield json.loads(line)
+
+
+def hold_out(books: Path, fold: int, out: Path) -> Path:
+    """Write the chapters of split train, with those of every fourth book in a split val of their own."""
+    known = [chapter for chapter in chapters(books) if chapter["split"] == "train"]
+    held = sorted({chapter["title"] for chapter in known})[fold::FOLDS]
+    parts = [chapter | {"split": "val" if chapter["title"] in held else "train"} for chapter in known]
+    write_once(out, "".join(json.dumps(chapter) + "\n" for chapter in parts))
+    return out
+
+
+def write_once(out: Path, content: str) -> None:
+    """Nothing where it stands there already, so that its time stays and what was made of it is known again."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not out.exists() or out.read_text() != content:
+        out.write_text(content)
 
 
 def hide(books: Path, out: Path) -> tuple[Path, list[dict[str, Any]]]:
     """Write the val chapters with their paragraphs joined by one space; return the truth of each line."""
     truths = []
-    for line in gzip.decompress(books.read_bytes()).splitlines():
-        chapter = json.loads(line)
+    for chapter in chapters(books):
         if chapter["split"] == "val":
             text, spans = join_paragraphs(chapter["text"], chapter["paragraphs"])
             truths.append({"doc_id": chapter["doc_id"], "kind": chapter["kind"], "text": text, "spans": spans})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    content = "".join(json.dumps({"doc_id": item["doc_id"], "text": item["text"]}) + "\n" for item in truths)
-    if not out.exists() or out.read_text() != content:
-        out.write_text(content)
+    hidden = ({"doc_id": item["doc_id"], "text": item["text"]} for item in truths)
+    write_once(out, "".join(json.dumps(item) + "\n" for item in hidden))
     return out, truths
 
 

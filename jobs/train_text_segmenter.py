@@ -28,7 +28,7 @@ class TrainTextSegmenter(TrainSettings):
     model: SentenceTaggerConfig = field(default_factory=SentenceTaggerConfig)
     train: train.DistributedTrainConfig = field(
         default_factory=lambda: train.DistributedTrainConfig(
-            epochs=8, batch_rows=16, learning_rate=2e-3, ema_decay=0.99
+            epochs=10, batch_rows=16, learning_rate=2e-3, ema_decay=0.99
         )
     )
 

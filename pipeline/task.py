@@ -132,6 +132,11 @@ class Task(ABC):
     def collate(self, samples: pa.Table) -> Batch:
         """Rows of `prepare_samples` (without ``error``) to CPU tensors, (b, ...)."""
 
+    def start(self, model: nn.Module, samples: Iterable[pa.Table]) -> None:
+        """Before the first step of a training, on the CPU: what a new model takes from batches of the training samples
+        (rows of `prepare_samples` without ``error``, in random order). The same model and samples give the same."""
+        return
+
     @abstractmethod
     def augment(self, batch: Batch, noise: Noise) -> Batch:
         """Random changes of a training batch, on the device that it is on."""

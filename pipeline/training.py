@@ -104,6 +104,12 @@ class Samples:
         ]
         return pa.concat_tables(rows)
 
+    def shuffled(self, seed: int, rows: int) -> Iterator[pa.Table]:
+        """All of them once, in an order that is a function of the seed, in tables of at most ``rows``."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        for start in range(0, len(order), rows):
+            yield self.take(order[start : start + rows])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:

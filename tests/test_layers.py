@@ -40,7 +40,7 @@ ONLY = {
     "ray": ("pipeline.distributed",),
     "jsonargparse": ("jobs.cli",),
     "deltalake": ("pipeline.distributed.table",),
-    "sklearn": ("pipeline.sampling", "pipeline.quality"),
+    "sklearn": ("pipeline.sampling", "pipeline.quality", "pipeline.text.vectors"),
 }
 
 

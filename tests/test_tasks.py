@@ -29,7 +29,7 @@ CASES: dict[str, tuple[Task, dict[str, Any]]] = {
     "conv_vae": (ImageReconstruction(**BOX), {**STAGES, "decoder_blocks": (1, 1), "latent_channels": 4}),
     "sentence_tagger": (
         TextSegmentation(buckets=512, window_sentences=24, context_sentences=4),
-        {"buckets": 512, "width": 8, "hidden": 8},
+        {"buckets": 512, "vector_size": 16, "width": 8, "hidden": 8},
     ),
 }
 

@@ -231,14 +231,16 @@ def _worker(loop_config: dict[str, Any]) -> None:
     plan: Plan = loop_config["plan"]
     torch.set_num_threads(loop_config["threads"])
     torch.manual_seed(plan.config.seed)
-    model = package.build(plan.model_name, plan.model_config)
-    for copy in plan.copies:
-        copy(model)
+    model, samples, checkpoint = package.build(plan.model_name, plan.model_config), plan.train.load(), _newest(plan)
+    if checkpoint is None:
+        plan.task.start(model, samples.shuffled(plan.config.seed, plan.config.batch_rows))
+        for copy in plan.copies:
+            copy(model)
     device = ray.train.torch.get_device()
     workers = _Group()
-    trainer = Trainer(plan.task, model, plan.config, plan.train.load(), plan.validation.load(), device, workers)
+    trainer = Trainer(plan.task, model, plan.config, samples, plan.validation.load(), device, workers)
     history = _History(plan.out)
-    resumed = _restore(plan, trainer)
+    resumed = 0 if checkpoint is None else _restore(plan, trainer, checkpoint)
     history.load(resumed)
     keeper = _Keeper(plan, trainer, history, resumed, loop_config["progress"]) if workers.rank == 0 else None
     for progress in trainer.run():
@@ -349,19 +351,22 @@ class _History:
         storage.write(self._uri, "".join(json.dumps(line) + "\n" for line in self._lines).encode())
 
 
-def _restore(plan: Plan, trainer: Trainer) -> int:
-    """Load the newest checkpoint of this training into the trainer; the step that it was made after, or 0."""
+def _newest(plan: Plan) -> str | None:
+    """The newest checkpoint of this training, or None before the first."""
     folder = storage.join(plan.out, "checkpoints")
     found = [name for name in storage.names(folder) if name.endswith(".safetensors")]
-    if not found:
-        return 0
+    return storage.join(folder, found[-1]) if found else None
+
+
+def _restore(plan: Plan, trainer: Trainer, checkpoint: str) -> int:
+    """Load a checkpoint of this training into the trainer; the step that it was made after."""
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as local:
-        local.write(storage.read(storage.join(folder, found[-1])))
+        local.write(storage.read(checkpoint))
         local.flush()
         with safe_open(local.name, framework="pt") as file:
             metadata = file.metadata()
             if metadata["fingerprint"] != plan.fingerprint():
-                raise RequestError(f"{folder} holds checkpoints of another training")
+                raise RequestError(f"{checkpoint} is a checkpoint of another training")
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     trainer.load_state(tensors, json.loads(metadata["state"]))
     return trainer.step

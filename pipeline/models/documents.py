@@ -1,61 +1,100 @@
-"""Paragraph boundaries in a sequence of sentences: hashed n-grams, recurrent networks, one logit for each sentence."""
+"""Paragraph boundaries in a sequence of sentences: word vectors, recurrent networks, one logit for each sentence."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.config import check
 from pipeline.errors import RequestError
 
-# Embeddings are stored at this scale, so Adam moves them that much more slowly than other weights. A step of Adam does
-# not grow with how often a row is used: at full speed the rows of rare words learn the training books by heart, and the
-# F1 on unseen books falls from the second epoch on (0.66 to 0.59; with the scale it reaches 0.69).
+# Tables and vectors are stored at unit scale and read at this one, so Adam moves them that much more slowly than other
+# weights. A step of Adam does not grow with how often a row is used: at full speed the rows of rare words learn the
+# training books by heart, and the F1 on unseen books falls from the second epoch on.
 _TABLE_SPEED = 0.02
-_TABLE_STD = 0.02
-_CONTENT_GAIN = 5.0  # the square root of a usual number of words: a mean of n has that much less spread
+_MEAN_GAIN = 5.0  # the square root of a usual number of words: a mean of n has that much less spread
 _MEMBER_PLACES = 1000  # members of an ensemble drop other values: more than the places of dropout in one of them
+_BLOCKS = (1, 2, 3, 5, 8)  # sentences before and after that are compared
+_EDGES = (0, 1, 2, -1, -2)  # words that are seen one by one, from the start and from the end
+_COHESIONS = 3 * (len(_BLOCKS) + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SentenceTaggerConfig:
     buckets: int = 65536
-    """Rows of the table of hashed features; row 0 is padding."""
-    dense_features: int = 14
+    """Ids of hashed words and features; 0 is padding."""
+    dense_features: int = 28
     """Numbers of a sentence that are not hashed."""
+    vector_size: int = 192
+    """Size of word vectors: one half tells words of one use, the other words of one topic."""
     width: int = 64
-    """Size of a feature's embedding."""
+    """Size of a frame feature's embedding, and of what is made of the words at a sentence's edges."""
     hidden: int = 256
     """Units of each recurrent network, in each direction."""
     layers: int = 1
     """Recurrent layers."""
     dropout: float = 0.4
     """Part of a sentence's values that is dropped in training."""
-    members: int = 2
+    members: int = 3
     """Networks that differ by their first weights; the mean of their logits is the answer."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", self.buckets >= 2, "be at least 2")
+        check(self, "vector_size", self.vector_size >= 2, "be at least 2")
         for name in ("dense_features", "width", "hidden", "layers", "members"):
             check(self, name, getattr(self, name) >= 1, "be at least 1")
         check(self, "dropout", 0 <= self.dropout < 1, "be in [0, 1)")
 
 
+@dataclass(frozen=True)
+class _Words:
+    """What the words of each sentence say. All members share it."""
+
+    ids: Int[Tensor, "b t"]
+    """Those that are seen, else 0."""
+    offsets: Int[Tensor, "b s"]
+    """Where each sentence begins in all of ``ids``, one window after the other."""
+    mean: Float[Tensor, "b s v"]
+    """Weighted mean of their vectors."""
+    edges: Float[Tensor, "b s e"]
+    """Vectors of the first and last ones, one after the other; 0 where there is none."""
+    cohesion: Float[Tensor, "b s n"]
+    """How alike what stands before the sentence and what begins with it are, in [-1, 1]."""
+
+
 class SentenceTagger(nn.Module):
-    """An ensemble (Hansen and Salamon 1990): tables of embeddings stay near their random start, so each member sees
-    another random projection of the words, and the mean of two is better on unseen books than either (cross-entropy
-    0.405 for 0.410 and 0.407, and 0.357 for 0.360 and 0.364, on two groups of books); a third one added nothing clear.
+    """An ensemble (Hansen and Salamon 1990) over word vectors that stay near their start: those of `set_vectors`, or
+    else random ones, in which no two words have anything in common.
 
     Windows of a batch may be of different lengths; what is said of one does not depend on the others.
     """
 
+    weights: Tensor
+    lasting: Tensor
+
     def __init__(self, config: SentenceTaggerConfig) -> None:
         super().__init__()
         self.config = config
+        vectors, weights = torch.randn(config.buckets, config.vector_size), torch.ones(config.buckets)
+        vectors[0], weights[0] = 0, 0
+        self.vectors = nn.Parameter(vectors)
+        self.register_buffer("weights", weights)
+        self.register_buffer("lasting", torch.eye(config.vector_size))
         self.members = nn.ModuleList(_Member(config, number) for number in range(config.members))
+
+    def set_vectors(
+        self, vectors: Float[Tensor, "n v"], weights: Float[Tensor, " n"], lasting: Float[Tensor, "v w"]
+    ) -> None:
+        """For every id a vector, of about unit variance, and its weight in a mean; both are 0 for unknown words. And
+        what of a sum of vectors lasts from sentence to sentence: how it is projected before two are compared."""
+        with torch.no_grad():
+            self.vectors.copy_(vectors)
+        self.weights.copy_(weights)
+        self.lasting.copy_(lasting)
 
     def forward(
         self,
@@ -64,6 +103,7 @@ class SentenceTagger(nn.Module):
         frame: Int[Tensor, "b s f"],
         dense: Float[Tensor, "b s v"],
         lengths: Int[Tensor, " b"],
+        kept: Bool[Tensor, "b t"] | None = None,
         seeds: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "m b s"]:
         """Every member's logits that a paragraph begins at each sentence; 0 at padding.
@@ -72,25 +112,56 @@ class SentenceTagger(nn.Module):
 
         ``content`` holds the ids of a window's sentences one after the other, ``counts`` how many each sentence has,
         ``lengths`` how many sentences the window has, at least one. Ids, counts and numbers of padding are 0.
+        Words that are not ``kept`` count for how sentences cohere, and for nothing else.
         ``seeds`` turn dropout on: what a window loses is a function of its seed, whatever worker has it.
         """
-        return torch.stack([member(content, counts, frame, dense, lengths, seeds) for member in self.members])
+        # Sums over many sentences, in full precision.
+        with torch.autocast(content.device.type, enabled=False):
+            words = self._words(content, counts, lengths, kept)
+        return torch.stack([member(words, frame, dense, lengths, seeds) for member in self.members])
+
+    def _words(self, content: Tensor, counts: Tensor, lengths: Tensor, kept: Tensor | None) -> _Words:
+        content = functional.pad(content, (0, 1))  # there is a last id, even of windows without words
+        seen = torch.ones_like(content, dtype=torch.bool) if kept is None else functional.pad(kept, (0, 1))
+        ids, place = content.unique(return_inverse=True)
+        vectors, weights = self.vectors[ids], self.weights[ids][place]
+        ends = counts.cumsum(1)
+        starts = ends - counts
+        # Bags of a window start in its own row; its last bag also takes the padding, which weighs nothing.
+        offsets = starts + content.shape[1] * torch.arange(len(content), device=content.device)[:, None]
+        table = torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)  # the last column adds up the weights
+
+        def sums(weight: Tensor) -> Tensor:
+            bags = functional.embedding_bag(
+                place.flatten(), table, offsets.flatten(), mode="sum", per_sample_weights=weight.flatten()
+            )
+            return bags.view(*counts.shape, -1)
+
+        with torch.no_grad():
+            cohesion = _cohesion(sums(weights)[..., :-1], lengths, self.lasting)
+        total = sums(weights * seen)
+        index = torch.stack([starts + edge if edge >= 0 else ends + edge for edge in _EDGES], dim=-1)
+        inside = (index >= starts[..., None]) & (index < ends[..., None])
+        index = index.clamp(0, content.shape[1] - 1).flatten(1)
+        inside &= seen.gather(1, index).view_as(inside)
+        edges = vectors[place.gather(1, index)].view(*inside.shape, -1) * inside[..., None]
+        mean = total[..., :-1] / total[..., -1:].clamp(min=1e-6)
+        return _Words(content * seen, offsets, mean, edges.flatten(2), cohesion)
 
 
 class _Member(nn.Module):
-    """Sentence vectors from bags of hashed n-grams (Joulin et al. 2016, fastText), put into context by a bidirectional
-    GRU, as in Koshorek et al. (2018, text segmentation as a supervised task)."""
+    """Sentence vectors from word vectors and hashed features (Joulin et al. 2016, fastText), put into context by a
+    bidirectional GRU, as in Koshorek et al. (2018, text segmentation as a supervised task)."""
 
     def __init__(self, config: SentenceTaggerConfig, number: int) -> None:
         super().__init__()
         self.config, self.number = config, number
-        self.content = nn.EmbeddingBag(config.buckets, config.width, mode="mean", padding_idx=0)
-        self.frame = nn.EmbeddingBag(config.buckets, config.width, mode="mean", padding_idx=0)
-        for table in (self.content, self.frame):
-            nn.init.normal_(table.weight, std=_TABLE_STD / _TABLE_SPEED)
-            with torch.no_grad():
-                table.weight[0] = 0
-        inputs = 2 * config.width + config.dense_features
+        self.table = nn.EmbeddingBag(config.buckets, config.width, mode="mean", padding_idx=0)
+        nn.init.normal_(self.table.weight)
+        with torch.no_grad():
+            self.table.weight[0] = 0
+        self.edges = nn.Linear(len(_EDGES) * config.vector_size, config.width)
+        inputs = config.vector_size + 3 * config.width + config.dense_features + _COHESIONS
         self.sentence = nn.Sequential(nn.Linear(inputs, config.hidden), nn.GELU(), nn.LayerNorm(config.hidden))
         self.context = nn.ModuleList(
             _Bidirectional(config.hidden if layer == 0 else 2 * config.hidden, config.hidden)
@@ -100,35 +171,58 @@ class _Member(nn.Module):
         self.head = nn.Sequential(nn.Linear(joined, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1))
 
     def forward(
-        self,
-        content: Tensor,
-        counts: Tensor,
-        frame: Tensor,
-        dense: Tensor,
-        lengths: Tensor,
-        seeds: Tensor | None = None,
+        self, words: _Words, frame: Tensor, dense: Tensor, lengths: Tensor, seeds: Tensor | None
     ) -> Float[Tensor, "b s"]:
-        """What `SentenceTagger.forward` takes, to the logits of one member."""
+        """The rest of what `SentenceTagger.forward` takes, to the logits of one member."""
         rate, place = self.config.dropout, self.number * _MEMBER_PLACES
-        vectors = torch.cat([self._bags(content, counts), self._frames(frame), dense], dim=-1)
-        sentence = self.sentence(vectors)
+        edges = self.edges(_dropped(words.edges * _TABLE_SPEED, seeds, rate, place - 2))
+        parts = [
+            words.mean * (_TABLE_SPEED * _MEAN_GAIN),
+            functional.gelu(edges),
+            self._bags(words),
+            self._frames(frame),
+            dense,
+            words.cohesion,
+        ]
+        sentence = self.sentence(torch.cat(parts, dim=-1))
         context = sentence
         for number, layer in enumerate(self.context):
             context = layer(_dropped(context, seeds, rate, place + number), lengths)
         logits = self.head(_dropped(torch.cat([sentence, context], dim=-1), seeds, rate, place - 1))[..., 0]
-        inside = torch.arange(counts.shape[1], device=lengths.device) < lengths[:, None]
+        inside = torch.arange(frame.shape[1], device=lengths.device) < lengths[:, None]
         return torch.where(inside, logits, torch.zeros_like(logits))
 
-    def _bags(self, content: Tensor, counts: Tensor) -> Tensor:
-        batch, tokens = content.shape
-        # Bags of a window start in its own row; its last bag also takes the padding, which the mean leaves out.
-        offsets = counts.cumsum(1) - counts + tokens * torch.arange(batch, device=counts.device)[:, None]
-        bags = self.content(content.reshape(-1), offsets.reshape(-1).to(content.dtype))
-        return bags.view(*counts.shape, -1) * (_TABLE_SPEED * _CONTENT_GAIN)
+    def _bags(self, words: _Words) -> Tensor:
+        bags = self.table(words.ids.flatten(), words.offsets.flatten().to(words.ids.dtype))
+        return bags.view(*words.offsets.shape, -1) * (_TABLE_SPEED * _MEAN_GAIN)
 
     def _frames(self, frame: Tensor) -> Tensor:
-        bags = self.frame(frame.reshape(-1, frame.shape[-1]))
+        bags = self.table(frame.reshape(-1, frame.shape[-1]))
         return bags.view(*frame.shape[:2], -1) * (_TABLE_SPEED * frame.shape[-1] ** 0.5)
+
+
+def _cohesion(
+    sums: Float[Tensor, "b s v"], lengths: Int[Tensor, " b"], lasting: Float[Tensor, "v w"]
+) -> Float[Tensor, "b s n"]:
+    """Cosines of what stands before and after the start of each sentence: of the two sentences around it, and of as
+    many as `_BLOCKS` says (TextTiling, Hearst 1997); in what lasts, and in either half of the vectors.
+
+    ``sums`` are the weighted vectors of each sentence's words; what all of the window has in common is taken away.
+    """
+    size, half = sums.shape[1], (sums.shape[2] + 1) // 2
+    here = torch.arange(size, device=sums.device)
+    inside = (here < lengths[:, None])[..., None]
+    centred = torch.where(inside, sums - (sums * inside).sum(1, keepdim=True) / lengths[:, None, None], 0.0)
+    cosines = []
+    for seen in (centred @ lasting, centred[..., :half], centred[..., half:]):
+        totals = functional.pad(seen.cumsum(1), (0, 0, 1, 0))
+        around = functional.pad(seen, (0, 0, 1, 1))
+        cosines.append(functional.cosine_similarity(around[:, :-2], around[:, 2:], dim=-1))
+        for block in _BLOCKS:
+            start, end = (here - block).clamp(min=0), (here + block).clamp(max=size)
+            before, after = totals[:, here] - totals[:, start], totals[:, end] - totals[:, here]
+            cosines.append(functional.cosine_similarity(before, after, dim=-1))
+    return torch.stack(cosines, dim=-1)
 
 
 def _dropped(x: Float[Tensor, "b s v"], seeds: Tensor | None, rate: float, place: int) -> Float[Tensor, "b s v"]:
@@ -163,7 +257,7 @@ class _Bidirectional(nn.Module):
 
 def init_from_tagger(tagger: nn.Module, other: nn.Module) -> int:
     """Copy all weights of another tagger; returns how many tensors were copied. `RequestError` where sizes differ."""
-    for name in ("buckets", "dense_features", "width", "hidden", "layers", "members"):
+    for name in ("buckets", "dense_features", "vector_size", "width", "hidden", "layers", "members"):
         mine, theirs = getattr(tagger.config, name), getattr(other.config, name)
         if mine != theirs:
             raise RequestError(f"SentenceTaggerConfig.{name} must be the other tagger's {theirs}, got {mine}")

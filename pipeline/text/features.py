@@ -1,23 +1,20 @@
-"""Sentences to hashed n-grams, with numpy alone: the same numbers in every process and on every machine.
-
-Words are hashed by a polynomial over their code points (Karp and Rabin 1987), all of a document at once: with prefix
-sums of ``code * B**position`` modulo 2**64, the hash of any word is one subtraction and one product with a power of
-B's inverse. Features share one table of ``buckets`` rows (Weinberger et al. 2009, feature hashing).
-"""
+"""Sentences to hashed n-grams, with numpy alone: the same numbers in every process and on every machine."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
-#: Position-tagged and cross-sentence features of a sentence.
-FRAME_FEATURES = 16
-#: Numbers of a sentence that are not hashed: lengths, shares of kinds of characters, repeated words.
-DENSE_FEATURES = 14
+from pipeline.text.characters import SINGLE, SPACE, WORD, code_points, is_one_of, kinds_of, lower_case
+from pipeline.text.hashing import bucket, combined, hash_words, mixed
+from pipeline.text.quotations import QUOTATION_DENSE, QUOTATION_FRAME, Quotations
+
+#: Hashed features of a sentence besides its words: by position, of its form and its neighbours, of direct speech.
+FRAME_FEATURES = 16 + QUOTATION_FRAME
+#: Numbers that are not hashed: lengths, shares of kinds of characters, repeated words, direct speech.
+DENSE_FEATURES = 14 + QUOTATION_DENSE
 
 _CHUNK_CHARS = 1 << 18
 # A chunk starts with sentences of the one before, so that nothing depends on where chunks are cut.
@@ -26,10 +23,6 @@ _REPEAT_SENTENCES = (1, 4, 20)
 _CONTENT_TOKENS = 128  # of one sentence; the rest of a monster says little more
 _REPEATABLE_CHARS = 4  # shorter words return everywhere
 
-_BASE = 0x9E3779B97F4A7C15
-_INVERSE = pow(_BASE, -1, 1 << 64)
-_SPACE, _WORD, _SINGLE = 0, 1, 2
-_TABLE_END = 0x20000  # code points from here on are ideographs, emoji tags and private ones: each a token
 _QUOTES = "\"'“”‘’«»„「」『』"
 _APOSTROPHES = "'’"
 
@@ -62,13 +55,15 @@ class _Tokens:
 
 def sentence_features(text: str, sentences: np.ndarray, buckets: int, *, see_breaks: bool) -> SentenceFeatures:
     """Features of the ``sentences`` (s, 2), which tile ``text``. White space is invisible unless ``see_breaks``."""
-    parts = []
+    parts, quotations = [], Quotations(text, sentences)
     for lead, start, end in _chunks(sentences):
         offset, stop = int(sentences[lead, 0]), int(sentences[end - 1, 1])
         tokens = _tokenize(text[offset:stop], sentences[lead:end] - offset)
         content, counts = _content(tokens, buckets, start - lead)
         frame = _frame(tokens, sentences[lead:end] - offset, buckets, see_breaks)[start - lead :]
         dense = _dense(tokens, sentences[lead:end] - offset)[start - lead :]
+        spoken_frame, spoken_dense = quotations.features(start, end, buckets)
+        frame, dense = np.concatenate([frame, spoken_frame], axis=1), np.concatenate([dense, spoken_dense], axis=1)
         parts.append((content, counts, frame, dense))
     joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
     return SentenceFeatures(*joined)
@@ -85,13 +80,10 @@ def _chunks(sentences: np.ndarray) -> Iterator[tuple[int, int, int]]:
 
 
 def _tokenize(text: str, sentences: np.ndarray) -> _Tokens:
-    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    classes, lower = _character_tables()
-    small = np.minimum(codes, _TABLE_END)
-    kind = classes[small]
-    folded = np.where(codes < _TABLE_END, lower[small], codes)
-    word = kind == _WORD
-    inner = _is_one_of(codes, _APOSTROPHES)
+    codes = code_points(text)
+    kind = kinds_of(codes)
+    word = kind == WORD
+    inner = is_one_of(codes, _APOSTROPHES)
     inner[1:] &= word[:-1]
     inner[:-1] &= word[1:]
     inner[[0, -1]] = False
@@ -99,19 +91,12 @@ def _tokenize(text: str, sentences: np.ndarray) -> _Tokens:
     continued = np.zeros(len(codes) + 1, bool)
     continued[1:-1] = word[1:] & word[:-1]
     continued[sentences[:, 0]] = False
-    token = word | (kind == _SINGLE)
+    token = word | (kind == SINGLE)
     start = np.flatnonzero(token & ~continued[:-1])
     end = np.flatnonzero(token & ~continued[1:]) + 1
     first = np.searchsorted(start, np.append(sentences[:, 0], len(codes)))
     sentence = np.repeat(np.arange(len(sentences)), np.diff(first))
-    return _Tokens(codes, start, end, _hash_words(folded, start, end), first, sentence)
-
-
-def _hash_words(codes: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    powers, inverse_powers = _powers(1 << max(1, len(codes)).bit_length())
-    sums = np.zeros(len(codes) + 1, np.uint64)
-    np.cumsum((codes.astype(np.uint64) + np.uint64(1)) * powers[: len(codes)], out=sums[1:])
-    return _mixed((sums[end] - sums[start]) * inverse_powers[start])
+    return _Tokens(codes, start, end, hash_words(lower_case(codes), start, end), first, sentence)
 
 
 def _content(tokens: _Tokens, buckets: int, skip: int) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +109,7 @@ def _content(tokens: _Tokens, buckets: int, skip: int) -> tuple[np.ndarray, np.n
     place = np.arange(begin, begin + len(hashes)) - tokens.first[sentence]
     keep = place < _CONTENT_TOKENS
     counts = np.bincount(sentence[keep] - skip, minlength=len(tokens.first) - 1 - skip)
-    return _bucket(hashes[keep], buckets), counts.astype(np.int32)
+    return bucket(hashes[keep], buckets), counts.astype(np.int32)
 
 
 def _frame(tokens: _Tokens, sentences: np.ndarray, buckets: int, see_breaks: bool) -> np.ndarray:
@@ -142,20 +127,20 @@ def _frame(tokens: _Tokens, sentences: np.ndarray, buckets: int, see_breaks: boo
     shape = _shape(tokens, sentences)
     features = [
         *heads,
-        _combined(heads[0], heads[1]),
-        _combined(_combined(heads[0], heads[1]), heads[2]),
+        combined(heads[0], heads[1]),
+        combined(combined(heads[0], heads[1]), heads[2]),
         *tails,
-        _combined(tails[1], tails[0]),
-        _combined(tails_before[0], heads[0]),
-        _combined(_combined(tails_before[1], tails_before[0]), _combined(heads[0], shape)),
+        combined(tails[1], tails[0]),
+        combined(tails_before[0], heads[0]),
+        combined(combined(tails_before[1], tails_before[0]), combined(heads[0], shape)),
         shape,
         quotes,
-        _combined(quotes_before, quotes),
-        _combined(length, quotes),
+        combined(quotes_before, quotes),
+        combined(length, quotes),
         _break_before(tokens.codes, sentences) if see_breaks else np.zeros(len(sentences), np.uint64),
     ]
-    tags = np.arange(1, FRAME_FEATURES + 1, dtype=np.uint64)
-    return _bucket(_combined(np.stack(features, axis=1), tags), buckets)
+    tags = np.arange(1, len(features) + 1, dtype=np.uint64)
+    return bucket(combined(np.stack(features, axis=1), tags), buckets)
 
 
 def _dense(tokens: _Tokens, sentences: np.ndarray) -> np.ndarray:
@@ -163,11 +148,11 @@ def _dense(tokens: _Tokens, sentences: np.ndarray) -> np.ndarray:
     characters = np.diff(sentences, axis=1)[:, 0]
     words = np.maximum(np.diff(first), 1)
     head = tokens.codes[tokens.start]
-    is_quote = _is_one_of(head, _QUOTES)
+    is_quote = is_one_of(head, _QUOTES)
     capital = (head >= ord("A")) & (head <= ord("Z"))
     digit = (head >= ord("0")) & (head <= ord("9"))
-    comma = _is_one_of(head, ",;:")
-    double = _is_one_of(head, '"“”')
+    comma = is_one_of(head, ",;:")
+    double = is_one_of(head, '"“”')
 
     def count(mask: np.ndarray) -> np.ndarray:
         sums = np.append(0, np.cumsum(mask))
@@ -211,7 +196,7 @@ def _repeats(tokens: _Tokens, words: np.ndarray) -> list[np.ndarray]:
 def _quote_pattern(tokens: _Tokens) -> np.ndarray:
     """Bits: begins with a quotation mark; ends with one (perhaps before a stop); then their number, up to 4."""
     codes = np.append(tokens.codes[tokens.start], np.uint32(0))
-    quote = _is_one_of(codes, _QUOTES)
+    quote = is_one_of(codes, _QUOTES)
     first, last = tokens.first[:-1], tokens.first[1:]
     sums = np.append(0, np.cumsum(quote))
     number = sums[last] - sums[first]
@@ -233,13 +218,13 @@ def _shape(tokens: _Tokens, sentences: np.ndarray) -> np.ndarray:
         for low, high in ("AZ", "az", "09"):
             code = np.where((code >= ord(low)) & (code <= ord(high)), np.uint64(ord(low)), code)
         shape = shape * np.uint64(0x200000) + code
-    return _mixed(shape)
+    return mixed(shape)
 
 
 def _break_before(codes: np.ndarray, sentences: np.ndarray) -> np.ndarray:
     """How many line ends, up to 2, stand at the end of the sentence before; 3 before the first sentence."""
-    is_end = np.append(0, np.cumsum(_is_one_of(codes, "\n\x85\u2028\u2029\f")))
-    word_ends = np.flatnonzero(_character_tables()[0][np.minimum(codes, _TABLE_END)] != _SPACE) + 1
+    is_end = np.append(0, np.cumsum(is_one_of(codes, "\n\x85\u2028\u2029\f")))
+    word_ends = np.flatnonzero(kinds_of(codes) != SPACE) + 1
     before = np.searchsorted(word_ends, sentences[:, 0], side="right") - 1
     begin = np.where(before >= 0, np.append(word_ends, 0)[before], 0)
     number = np.minimum(is_end[sentences[:, 0]] - is_end[np.minimum(begin, sentences[:, 0])], 2)
@@ -248,57 +233,3 @@ def _break_before(codes: np.ndarray, sentences: np.ndarray) -> np.ndarray:
 
 def _shifted(values: np.ndarray) -> np.ndarray:
     return np.append(np.zeros(1, values.dtype), values[:-1])
-
-
-def _is_one_of(codes: np.ndarray, characters: str) -> np.ndarray:
-    mask = np.zeros(len(codes), bool)
-    for character in characters:
-        mask |= codes == ord(character)
-    return mask
-
-
-def _mixed(value: np.ndarray) -> np.ndarray:
-    """Well-spread bits (SplitMix64 finaliser, Steele et al. 2014)."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
-def _combined(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return _mixed(left * np.uint64(_BASE) + right + np.uint64(1))
-
-
-def _bucket(hashes: np.ndarray, buckets: int) -> np.ndarray:
-    return ((hashes >> np.uint64(20)) % np.uint64(buckets - 1) + np.uint64(1)).astype(np.int32)
-
-
-@cache
-def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
-    def of(base: int) -> np.ndarray:
-        factors = np.full(size, base, np.uint64)
-        factors[0] = 1
-        return np.cumprod(factors)
-
-    return of(_BASE), of(_INVERSE)
-
-
-@cache
-def _character_tables() -> tuple[np.ndarray, np.ndarray]:
-    """By code point up to and with _TABLE_END: space, part of a word or a token of its own; and its lower case."""
-    classes = np.full(_TABLE_END + 1, _SINGLE, np.uint8)
-    lower = np.arange(_TABLE_END + 1, dtype=np.uint32)
-    for code in range(_TABLE_END):
-        character = chr(code)
-        if character.isspace():
-            classes[code] = _SPACE
-        elif unicodedata.category(character)[0] in "LNM" and not _is_ideograph(code):
-            classes[code] = _WORD
-        small = character.lower()
-        if len(small) == 1:
-            lower[code] = ord(small)
-    return classes, lower
-
-
-def _is_ideograph(code: int) -> bool:
-    """Scripts that put no space between words: kana, CJK, its compatibility forms."""
-    return 0x3040 <= code <= 0x30FF or 0x3400 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,10 +15,17 @@ from torch.nn import functional as F
 
 from pipeline.config import check
 from pipeline.errors import InputError, RequestError
+from pipeline.models.documents import SentenceTagger
 from pipeline.task import Batch, Loss, Noise, Statistics, Task, each_row
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
 from pipeline.text.inputs import blank_line_paragraphs, decode_text, join_paragraphs, parse_record, split_sentences
-from pipeline.text.outputs import PARAGRAPH_TYPE, best_threshold, certainty, paragraphs_from_scores
+from pipeline.text.outputs import (
+    PARAGRAPH_TYPE,
+    best_threshold,
+    certainty,
+    paragraphs_from_scores,
+)
+from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
 from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at
 
 _DOCUMENT_FIELDS = {"doc_id": pa.string(), "num_chars": pa.int64(), "text_sha256": pa.string(), "encoding": pa.string()}
@@ -27,6 +34,7 @@ _SAMPLE_FIELDS = FEATURE_FIELDS | {"labels": pa.large_list(pa.int8()), "missed":
 _NOT_SCORED = -1
 _PRIME = 2**31 - 1
 _BINS = 500  # of probabilities, in the statistics
+_NEWTON_STEPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +60,10 @@ class TextSegmentation(Task):
     hide_breaks_in_training: bool = True
     """Train on paragraphs joined by one space, and never look at line breaks; else they are features."""
     feature_dropout: float = 0.5
-    """Part of the hashed features that a training window loses; a word goes in all its places."""
+    """Part of the words and hashed features that a training window loses; a word goes in all its places."""
+    offset_std: float = 0.5
+    """In training each window's logits may all be moved by one number, normal with this standard deviation: how often
+    an author begins a paragraph is not to be learned from the author's words. 0: they may not."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
@@ -64,6 +75,7 @@ class TextSegmentation(Task):
         check(self, "max_chars", self.max_chars >= 1, "be at least 1")
         check(self, "threshold", self.threshold is None or 0 < self.threshold <= 1, "be in (0, 1], or null")
         check(self, "feature_dropout", 0 <= self.feature_dropout < 1, "be in [0, 1)")
+        check(self, "offset_std", self.offset_std >= 0, "not be negative")
 
     @property
     def schema(self) -> pa.Schema:
@@ -144,23 +156,42 @@ class TextSegmentation(Task):
         missed = samples["missed"].to_numpy().astype(np.int64)
         return batch | {"labels": torch.from_numpy(labels), "missed": torch.from_numpy(missed)}
 
+    def start(self, model: nn.Module, samples: Iterable[pa.Table]) -> None:
+        """Word vectors, from the words of the training windows (of a large corpus, of as many as are enough)."""
+        self._check_model(model)
+        assert isinstance(model, SentenceTagger), type(model)
+        windows, tokens = [], 0
+        for batch in samples:
+            for row in range(batch.num_rows):
+                windows.append((values_at(batch, "content", row), values_at(batch, "counts", row)))
+                tokens += len(windows[-1][0])
+            if tokens >= MAX_TOKENS:
+                break
+        words = word_vectors([content for content, _ in windows], self.buckets, model.config.vector_size)
+        found = (words.vectors, words.weights, lasting_directions(windows, words))
+        model.set_vectors(*(torch.from_numpy(array) for array in found))
+
     def augment(self, batch: Batch, noise: Noise) -> Batch:
-        """Whole words disappear from a window, so that the model does not learn books by their names."""
+        """Whole words disappear from a window, so that the model does not learn books by their names; they still count
+        for how its sentences cohere."""
         if not self.feature_dropout:
             return batch
         seeds = (noise.uniform(1, device=batch["content"].device).double() * _PRIME).long()
-        content = _dropped(batch["content"], seeds, self.feature_dropout)
+        kept = _dropped(batch["content"], seeds, self.feature_dropout) > 0
         places = torch.arange(batch["frame"][0].numel(), device=seeds.device).view(batch["frame"].shape[1:])
         frame = _dropped(batch["frame"], (seeds[..., None] + 1_000_003 * places) % _PRIME, self.feature_dropout)
-        return batch | {"content": content, "frame": frame}
+        return batch | {"kept": kept, "frame": frame}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
-        """Binary cross-entropy, summed over scored sentences; the mean of the members' own."""
+        """Binary cross-entropy, summed over scored sentences; the mean of the members' own. Each window's logits are
+        moved by the likeliest offset: logistic regression with a random intercept (Breslow and Clayton 1993), whose
+        mode takes the place of the integral."""
         self._check_model(model)
         seeds = (noise.uniform(1, device=batch["counts"].device)[:, 0].double() * _PRIME).long()
         logits = _logits(model, batch, seeds).float()
         scored = batch["labels"] != _NOT_SCORED
         truth = (batch["labels"] == 1).float().expand_as(logits)
+        logits = logits + _offsets(logits.detach(), truth, scored, self.offset_std)
         total = F.binary_cross_entropy_with_logits(logits, truth, scored.float(), reduction="sum") / len(logits)
         return Loss(total=total, units=scored.sum().float())
 
@@ -282,7 +313,22 @@ def _dropped(ids: Tensor, seeds: Tensor, rate: float) -> Tensor:
 
 def _logits(model: nn.Module, batch: Batch, seeds: Tensor | None = None) -> Tensor:
     """Of every member of the model, (m, b, s)."""
-    return model(batch["content"], batch["counts"], batch["frame"], batch["dense"], batch["lengths"], seeds)
+    features = (batch[name] for name in ("content", "counts", "frame", "dense", "lengths"))
+    return model(*features, kept=batch.get("kept"), seeds=seeds)
+
+
+def _offsets(logits: Tensor, truth: Tensor, scored: Tensor, std: float) -> Tensor:
+    """The mode of each window's offset, (m, b, 1), given its labels and a normal prior: Newton's method on a concave
+    function of one number, with steps of at most 1, since longer ones would swing around the mode."""
+    offsets = torch.zeros_like(logits[..., :1])
+    if std == 0:
+        return offsets
+    for _ in range(_NEWTON_STEPS):
+        likely = torch.sigmoid(logits + offsets)
+        slope = ((truth - likely) * scored).sum(-1, keepdim=True) - offsets / std**2
+        curvature = (likely * (1 - likely) * scored).sum(-1, keepdim=True) + 1 / std**2
+        offsets = offsets + (slope / curvature).clamp(-1, 1)
+    return offsets
 
 
 def _curve(statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:

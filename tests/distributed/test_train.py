@@ -20,8 +20,11 @@ from pipeline.images.scenes import CLASSES, PALETTE, write_scenes
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.adversarial import AdversarialConfig
 from pipeline.models.autoencoder import ConvVAEConfig
+from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig
 from pipeline.models.objectives import ObjectiveConfig
 from pipeline.models.segmenter import UNetConfig
+from pipeline.text.prose import reference_documents, write_jsonl
+from pipeline.text.task import TextSegmentation
 from tests.processes import descendants
 
 pytestmark = pytest.mark.ray
@@ -85,6 +88,41 @@ def test_two_workers_train_as_one(cluster: None, scenes: str, tmp_path: Path, ta
     found = package.load(str(tmp_path / "2"), task.kind)
     assert found.digest == summaries[2]["digest"]
     found.model()
+
+
+def test_word_vectors_do_not_depend_on_workers(cluster: None, tmp_path: Path) -> None:
+    """Every worker makes them for itself, from the samples of all."""
+    task = TextSegmentation(buckets=512, window_sentences=24, context_sentences=4)
+    model = SentenceTaggerConfig(buckets=512, vector_size=8, width=8, hidden=8, members=2)
+    documents = str(tmp_path / "documents.jsonl")
+    write_jsonl(documents, reference_documents()[:12])
+    learned, validation = samples.held_out(samples.all_inputs(documents, task.suffixes), 0.2)
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        made = train.Plan(
+            task=task,
+            model_name="sentence_tagger",
+            model_config=config.to_dict(model),
+            copies=(),
+            train=samples.prepare(learned, task, str(out)),
+            validation=samples.prepare(validation, task, str(out)),
+            config=train.DistributedTrainConfig(epochs=4, batch_rows=8, workers=workers, gpu=False, threads=1),
+            out=str(out),
+            card={},
+        )
+        train.fit(made, lambda _: None)
+    one, two = history(tmp_path / "1"), history(tmp_path / "2")
+    assert len(one) == len(two) >= 5
+    for mine, theirs in zip(one, two, strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-3)
+    first, second = (package.load(str(tmp_path / str(workers)), task.kind).model() for workers in (1, 2))
+    assert isinstance(first, SentenceTagger)
+    assert isinstance(second, SentenceTagger)
+    # What is made of the vectors before the first step is the same to the last bit; they themselves have learned since.
+    assert torch.equal(first.weights, second.weights)
+    assert torch.equal(first.lasting, second.lasting)
+    torch.testing.assert_close(first.vectors, second.vectors, rtol=0, atol=0.05)
+    assert 0 < len(first.weights.nonzero()) < 512  # random ones have a weight for every id
 
 
 def test_a_killed_worker_costs_only_time(cluster: None, scenes: str, tmp_path: Path) -> None:

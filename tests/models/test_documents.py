@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from pipeline.errors import RequestError
 from pipeline.models import MODELS
-from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig, init_from_tagger
+from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig, _cohesion, init_from_tagger
 
-SMALL = SentenceTaggerConfig(buckets=64, dense_features=2, width=8, hidden=8, dropout=0.0)
+SMALL = SentenceTaggerConfig(buckets=64, dense_features=2, vector_size=6, width=8, hidden=8, dropout=0.0, members=2)
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def padded(windows: list[dict[str, torch.Tensor]], extra: int = 0) -> dict[str, 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_window_does_not_depend_on_its_batch(layers: int) -> None:
     torch.manual_seed(0)
-    config = SentenceTaggerConfig(buckets=64, dense_features=2, width=8, hidden=8, layers=layers)
+    config = replace(SMALL, layers=layers)
     model = SentenceTagger(config).eval()
     windows = [window(sentences, seed) for seed, sentences in enumerate([5, 1, 17, 9])]
     alone = [model(**w)[:, 0] for w in windows]
@@ -72,10 +72,10 @@ def test_a_window_does_not_depend_on_its_batch(layers: int) -> None:
 def test_both_directions_and_every_input_matter() -> None:
     torch.manual_seed(0)
     model = SentenceTagger(SMALL).eval()
-    with torch.no_grad():  # fresh tables are nearly zero, and so is their influence
-        for name, weight in model.named_parameters():
-            if name.endswith(("content.weight", "frame.weight")):
-                weight *= 50
+    with torch.no_grad():  # tables and vectors are nearly zero, and so is their influence
+        model.vectors *= 50
+        for member in model.members:
+            member.table.weight *= 50
     base = window(6, 3)
     base["counts"][:] = 2
     base["content"] = torch.arange(1, 13, dtype=torch.int32)[None]
@@ -86,14 +86,88 @@ def test_both_directions_and_every_input_matter() -> None:
         assert ((model(**changed) - logits).abs() > 1e-6).all(), name
 
 
+def test_what_words_say_by_hand() -> None:
+    model = SentenceTagger(SMALL).eval()
+    vectors, weights = torch.zeros(64, 6), torch.zeros(64)
+    for word in (3, 5, 7, 9):
+        vectors[word], weights[word] = torch.arange(6.0) + word, word / 8
+    model.set_vectors(vectors, weights, torch.eye(6))
+    content, counts = torch.tensor([[3, 5, 9, 1], [7, 0, 0, 0]]), torch.tensor([[3, 0, 1], [1, 0, 0]])
+    lengths = torch.tensor([3, 1])
+    words = model._words(content, counts, lengths, None)
+    mean = (vectors[3] * 3 + vectors[5] * 5 + vectors[9] * 9) / 17
+    nothing = torch.zeros(6)
+    torch.testing.assert_close(words.mean[0], torch.stack([mean, nothing, nothing]))  # 1 is an unknown word
+    torch.testing.assert_close(words.mean[1], torch.stack([vectors[7], nothing, nothing]))
+    edges = words.edges.view(2, 3, 5, 6)
+    torch.testing.assert_close(edges[0, 0], vectors[[3, 5, 9, 9, 5]])
+    assert not edges[0, 1:].any()
+    torch.testing.assert_close(edges[1, 0], torch.stack([vectors[7], nothing, nothing, vectors[7], nothing]))
+    # Words that are not kept count for nothing but cohesion.
+    kept = torch.tensor([[True, False, True, True], [False] * 4])
+    fewer = model._words(content, counts, lengths, kept)
+    torch.testing.assert_close(fewer.mean[0, 0], (vectors[3] * 3 + vectors[9] * 9) / 12)
+    torch.testing.assert_close(fewer.edges.view(2, 3, 5, 6)[0, 0], vectors[[3, 1, 9, 9, 1]])
+    assert not fewer.mean[1].any()
+    assert fewer.ids.tolist() == [[3, 0, 9, 1, 0], [0] * 5]
+    assert torch.equal(fewer.cohesion, words.cohesion)
+
+
 def test_the_mean_of_a_bag_is_what_it_says() -> None:
-    member = SentenceTagger(SMALL).eval().members[0]
+    model = SentenceTagger(SMALL).eval()
     content, counts = torch.tensor([[3, 5, 9, 0], [7, 0, 0, 0]]), torch.tensor([[2, 0, 1], [1, 0, 0]])
+    member = model.members[0]
     # Stored at a scale of 0.02, with a gain of 5.
-    table = member.content.weight * 0.1
-    bags = member._bags(content, counts)
+    table = member.table.weight * 0.1
+    bags = member._bags(model._words(content, counts, torch.tensor([3, 1]), None))
     torch.testing.assert_close(bags[0], torch.stack([(table[3] + table[5]) / 2, torch.zeros(8), table[9]]))
     torch.testing.assert_close(bags[1], torch.stack([table[7], torch.zeros(8), torch.zeros(8)]))
+
+
+def test_cohesion_by_hand() -> None:
+    """Four sentences of one topic, then four of another: what stands before and after is least alike in between."""
+    topics = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 4)
+    noise = 0.01 * torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    sums, lengths, lasting = (topics + noise)[None], torch.tensor([8]), torch.eye(2)
+    every = _cohesion(sums, lengths, lasting)[0]
+    assert every.shape == (8, 18)  # in what lasts, and in the first and second half of the vectors:
+    found = every[:, :6]  # of the two around a sentence, and of 1, 2, 3, 5 and 8 on either side
+    assert not found[0].any()  # nothing stands before the first
+    assert (found[4, 1:] < -0.99).all()
+    assert (found[[1, 2, 5, 6], 1] > 0.99).all()
+    assert (found[2, 4:] < 0.99).all()  # five sentences after reach into the other topic
+    assert found[1, 0] > 0.99
+    assert found[3, 0] < -0.99
+    longer = _cohesion(torch.cat([sums, torch.full((1, 3, 2), 9.0)], dim=1), lengths, lasting)[0]
+    torch.testing.assert_close(longer[:8], every)
+    # What does not last is projected away, however large it is.
+    loud = torch.cat([sums, 100 * torch.randn(1, 8, 3, generator=torch.Generator().manual_seed(1))], dim=-1)
+    torch.testing.assert_close(_cohesion(loud, lengths, torch.eye(5)[:, :2])[0, :, :6], found)
+    twice = _cohesion(torch.cat([sums, 3 * sums], dim=-1), lengths, torch.eye(4))[0]
+    torch.testing.assert_close(twice, torch.cat([found] * 3, dim=-1))
+
+
+def test_what_words_say_does_not_depend_on_precision() -> None:
+    model, batch = SentenceTagger(SMALL).eval(), padded([window(30, 0), window(9, 1)])
+    found = []
+    member = model.members[0]
+    member.register_forward_pre_hook(lambda _, arguments: found.append(arguments[0]))
+    model(**batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**batch)
+    for name in ("mean", "edges", "cohesion"):
+        assert torch.equal(getattr(found[0], name), getattr(found[1], name))
+
+
+def test_no_words_at_all() -> None:
+    empty = {
+        "content": torch.zeros(2, 0, dtype=torch.int32),
+        "counts": torch.zeros(2, 3, dtype=torch.int32),
+        "frame": torch.ones(2, 3, 4, dtype=torch.int32),
+        "dense": torch.zeros(2, 3, 2),
+        "lengths": torch.tensor([3, 1]),
+    }
+    assert torch.isfinite(SentenceTagger(SMALL).eval()(**empty)).all()
 
 
 def test_members_differ() -> None:
@@ -102,7 +176,6 @@ def test_members_differ() -> None:
     batch = padded([window(sentences, seed) for seed, sentences in enumerate([5, 9])])
     logits = model(**batch)
     assert logits.shape == (3, 2, 9)
-    torch.testing.assert_close(logits, torch.stack([member(**batch) for member in model.members]))
     assert not torch.allclose(logits[0], logits[1])
     # With the same weights they still drop other values.
     for member in model.members[1:]:
@@ -143,7 +216,7 @@ def test_starting_from_another_tagger() -> None:
     assert init_from_tagger(first, second) == len(second.state_dict())
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name])
-    other = SentenceTagger(SentenceTaggerConfig(buckets=64, dense_features=2, width=8, hidden=16))
+    other = SentenceTagger(replace(SMALL, hidden=16))
     with pytest.raises(RequestError, match=r"SentenceTaggerConfig.hidden must be the other tagger's 16, got 8"):
         init_from_tagger(first, other)
 
@@ -154,5 +227,7 @@ def test_settings_are_checked() -> None:
         SentenceTaggerConfig(dropout=1.0)
     with pytest.raises(RequestError, match=r"SentenceTaggerConfig.layers must be at least 1, got 0"):
         SentenceTaggerConfig(layers=0)
+    with pytest.raises(RequestError, match=r"SentenceTaggerConfig.vector_size must be at least 2, got 1"):
+        SentenceTaggerConfig(vector_size=1)
     with pytest.raises(RequestError, match=r"SentenceTaggerConfig.members must be at least 1, got 0"):
         SentenceTaggerConfig(members=0)

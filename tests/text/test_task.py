@@ -14,12 +14,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from pipeline.config import from_dict, to_dict
 from pipeline.errors import RequestError
 from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig
 from pipeline.task import INPUT_SCHEMA, Noise
-from pipeline.text.task import TextSegmentation
+from pipeline.text.task import TextSegmentation, _offsets
 from pipeline.training import Samples, TrainConfig, Trainer
 
 BUCKETS = 512
@@ -38,7 +39,9 @@ def one_thread() -> Iterator[None]:
 
 def model(seed: int = 0) -> SentenceTagger:
     torch.manual_seed(seed)
-    return SentenceTagger(SentenceTaggerConfig(buckets=BUCKETS, width=8, hidden=8, dropout=0.0, members=1)).eval()
+    return SentenceTagger(
+        SentenceTaggerConfig(buckets=BUCKETS, vector_size=8, width=8, hidden=8, dropout=0.0, members=1)
+    ).eval()
 
 
 def inputs(*documents: bytes, wrapping: str = "object") -> pa.Table:
@@ -189,16 +192,76 @@ def test_dropped_words_belong_to_the_window() -> None:
     task = TextSegmentation(buckets=BUCKETS, window_sentences=12, context_sentences=2, feature_dropout=0.3)
     batch = task.collate(task.prepare_samples(inputs(record(story(30)), wrapping="json")).drop(["error"]))
     rows = len(batch["lengths"])
-    changed = task.augment(batch, Noise(1, 5, range(rows)))["content"]
-    kept = changed[batch["content"] > 0] > 0
-    assert 0.55 < kept.float().mean() < 0.85
+    augmented = task.augment(batch, Noise(1, 5, range(rows)))
+    kept = augmented["kept"]
+    assert torch.equal(augmented["content"], batch["content"])
+    assert 0.55 < kept[batch["content"] > 0].float().mean() < 0.85
     part = {name: tensor[2:4, ...] for name, tensor in batch.items()}
-    assert torch.equal(task.augment(part, Noise(1, 5, [2, 3]))["content"], changed[2:4])
-    assert not torch.equal(task.augment(batch, Noise(1, 6, range(rows)))["content"], changed)
+    assert torch.equal(task.augment(part, Noise(1, 5, [2, 3]))["kept"], kept[2:4])
+    assert not torch.equal(task.augment(batch, Noise(1, 6, range(rows)))["kept"], kept)
     # A word goes in all its places or in none.
-    for ids, now in zip(batch["content"], changed, strict=True):
-        gone = set(ids[(ids > 0) & (now == 0)].tolist())
-        assert not gone & set(now.tolist())
+    for ids, now in zip(batch["content"], kept, strict=True):
+        assert not set(ids[(ids > 0) & ~now].tolist()) & set(ids[now].tolist())
+
+
+def test_word_vectors_come_from_the_training_windows() -> None:
+    table = inputs(*(record(story(12, seed)) for seed in range(6)), wrapping="json")
+    samples = Samples([TASK.prepare_samples(table).drop(["error"])])
+    network, again = model(0), model(1)
+    fresh = network.vectors.clone()
+    TASK.start(network, samples.shuffled(0, 5))
+    TASK.start(again, samples.shuffled(0, 5))
+    assert not torch.equal(network.vectors, fresh)
+    assert torch.equal(network.vectors, again.vectors)
+    assert torch.equal(network.weights, again.weights)
+    assert torch.equal(network.lasting, again.lasting)
+    assert not torch.equal(network.lasting, torch.eye(8))
+    seen = np.unique(np.concatenate([row.as_py() for row in samples.take(range(len(samples)))["content"]]))
+    assert set(network.weights.nonzero()[:, 0].tolist()) <= set(seen.tolist())
+    assert len(network.weights.nonzero()) > 5
+
+
+def test_the_words_of_a_large_corpus_are_not_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.text.task.MAX_TOKENS", 60)
+    batches = Samples([TASK.prepare_samples(inputs(record(story(60)), wrapping="json")).drop(["error"])])
+    left = batches.shuffled(0, 2)
+    TASK.start(model(), left)
+    assert sum(1 for _ in left) > 5
+
+
+def test_offsets_are_the_mode() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2, 3, 40, generator=random, dtype=torch.float64)
+    truth = torch.randint(0, 2, (3, 40), generator=random).double().expand_as(logits)
+    scored = torch.rand(3, 40, generator=random) < 0.8
+    logits[1, 0], scored[2] = -20, False  # as wrong as can be; nothing known
+    std = 0.5
+    found = _offsets(logits, truth, scored, std)
+    assert found.shape == (2, 3, 1)
+    grid = torch.linspace(-8, 8, 160_001, dtype=torch.float64)
+    for member, window in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        known = scored[window]
+        moved = logits[member, window, known][:, None] + grid
+        labels = truth[member, window, known][:, None].expand_as(moved)
+        losses = functional.binary_cross_entropy_with_logits(moved, labels, reduction="none").sum(0)
+        best = grid[(losses + grid**2 / (2 * std**2)).argmin()]
+        assert found[member, window].item() == pytest.approx(best.item(), abs=1e-3)
+    assert not found[:, 2].any()
+    assert not _offsets(logits, truth, scored, 0.0).any()
+
+
+def test_how_often_an_author_begins_paragraphs_is_not_learned() -> None:
+    """A window whose every logit is off by one loses less than without an offset; what is relative stays."""
+    batch = TASK.collate(TASK.prepare_samples(inputs(record(story(8)), wrapping="json")).drop(["error"]))
+    noise, network = Noise(0, 0, range(len(batch["counts"]))), model()
+    plain, free = replace(TASK, offset_std=0.0), replace(TASK, offset_std=10.0)
+    with torch.no_grad():
+        before = [float(task.loss(network, batch, noise).total) for task in (plain, free)]
+        for member in network.members:
+            member.head[-1].bias += 2.0
+        after = [float(task.loss(network, batch, noise).total) for task in (plain, free)]
+    assert abs(after[0] - before[0]) > 1
+    assert after[1] == pytest.approx(before[1], rel=1e-3)
 
 
 def test_f1_by_hand() -> None:
@@ -227,6 +290,7 @@ def test_members_answer_together_and_are_trained_apart() -> None:
     together, apart = SentenceTagger(replace(model().config, members=2)), [model(), model()]
     for member, single in zip(together.members, apart, strict=True):
         single.members[0].load_state_dict(member.state_dict())
+        single.set_vectors(together.vectors, together.weights, together.lasting)
 
     def log_odds(network: SentenceTagger) -> torch.Tensor:
         prepared = TASK.prepare(inputs(" ".join(story(9)).encode())).drop(["error"])
@@ -247,18 +311,18 @@ def test_members_answer_together_and_are_trained_apart() -> None:
 def test_it_learns_what_paragraphs_begin_with() -> None:
     table = inputs(*(record(story(12, seed)) for seed in range(6)), wrapping="json")
     samples = Samples([TASK.prepare_samples(table).drop(["error"])])
-    config = TrainConfig(epochs=12, batch_rows=8, learning_rate=0.02, ema_decay=0.9, evaluate_every_epochs=10)
+    config = TrainConfig(epochs=30, batch_rows=8, learning_rate=0.02, ema_decay=0.9, evaluate_every_epochs=10)
     trainer = Trainer(TASK, model(), config, samples, samples)
     for _ in trainer.run():
         pass
     assert trainer.best_metrics["f1"] > 0.99
-    fitted = replace(TASK, threshold=max(trainer.best_metrics["threshold"], 0.01))
     network = trainer.best_model()
     assert isinstance(network, SentenceTagger)
-    paragraphs = story(9, seed=100)
-    (row,) = segment(fitted, network, inputs(" ".join(paragraphs).encode())).to_pylist()
-    starts = np.cumsum([0, *(len(paragraph) + 1 for paragraph in paragraphs)])[:-1]
-    assert [p["start"] for p in row["paragraphs"]] == starts.tolist()
+    stories = [story(9, seed=100 + number) for number in range(5)]
+    rows = segment(TASK, network, inputs(*(" ".join(paragraphs).encode() for paragraphs in stories))).to_pylist()
+    for paragraphs, row in zip(stories, rows, strict=True):
+        starts = np.cumsum([0, *(len(paragraph) + 1 for paragraph in paragraphs)])[:-1]
+        assert [p["start"] for p in row["paragraphs"]] == starts.tolist()
 
 
 def test_settings() -> None:
@@ -267,5 +331,7 @@ def test_settings() -> None:
         TextSegmentation(window_sentences=4, context_sentences=2)
     with pytest.raises(RequestError, match=r"TextSegmentation.threshold must be in \(0, 1\], or null, got 0.0"):
         TextSegmentation(threshold=0.0)
-    with pytest.raises(RequestError, match=r"the model is for 512 buckets and 14 numbers a sentence, the task"):
+    with pytest.raises(RequestError, match=r"TextSegmentation.offset_std must not be negative, got -1.0"):
+        TextSegmentation(offset_std=-1.0)
+    with pytest.raises(RequestError, match=r"the model is for 512 buckets and 28 numbers a sentence, the task"):
         TextSegmentation().predict(model(), TASK.prepare(inputs(b"Hello.")).drop(["error"]), CPU)
