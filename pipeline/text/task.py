@@ -19,12 +19,7 @@ from pipeline.models.documents import SentenceTagger
 from pipeline.task import Batch, Loss, Noise, Statistics, Task, each_row
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
 from pipeline.text.inputs import blank_line_paragraphs, decode_text, join_paragraphs, parse_record, split_sentences
-from pipeline.text.outputs import (
-    PARAGRAPH_TYPE,
-    best_threshold,
-    certainty,
-    paragraphs_from_scores,
-)
+from pipeline.text.outputs import PARAGRAPH_TYPE, best_threshold, certainty, paragraphs_from_scores
 from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
 from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at
 
