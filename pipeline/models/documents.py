@@ -32,7 +32,7 @@ class SentenceTaggerConfig:
     vector_size: int = 192
     """Size of word vectors: one half tells words of one use, the other words of one topic."""
     width: int = 64
-    """Size of a frame feature's embedding, and of what is made of the words at a sentence's edges."""
+    """Size of a hashed id's embedding, and of what is made of the words at a sentence's edges."""
     hidden: int = 256
     """Units of each recurrent network, in each direction."""
     layers: int = 1

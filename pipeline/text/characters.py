@@ -12,7 +12,7 @@ TABLE_END = 0x20000  # code points from here on are ideographs, emoji tags and p
 
 
 def code_points(text: str) -> np.ndarray:
-    """uint32 (n,), without a copy of more than the text."""
+    """uint32 (n,), one for each character."""
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 

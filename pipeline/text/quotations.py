@@ -69,15 +69,15 @@ class Quotations:
         about [0, 1], float32 (n, QUOTATION_DENSE)."""
         # With the neighbours that theirs look at: two before and one after.
         first, last = max(0, begin - 2), min(len(self._sentences), end + 1)
-        double, single = (self._speech(marks, first, last) for marks in (self._double, self._single))
+        double = self._speech(self._double, _OPEN, first, last)
+        single = self._speech(self._single, _OPEN_SINGLE, first, last)
         frame = _frame(self._symbols, self._sentences[first:last], double, single)
         tags = np.arange(_TAG, _TAG + QUOTATION_FRAME, dtype=np.uint64)
         dense = np.stack([*_numbers(double, _OPEN), *_numbers(single, _OPEN_SINGLE)], axis=1).astype(np.float32)
         wanted = slice(begin - first, end - first)
         return bucket(combined(np.stack(frame, axis=1)[wanted], tags), buckets), dense[wanted]
 
-    def _speech(self, marks: _Symbols, begin: int, end: int) -> _Speech:
-        opens = _OPEN if marks is self._double else _OPEN_SINGLE
+    def _speech(self, marks: _Symbols, opens: int, begin: int, end: int) -> _Speech:
         spans, index = self._sentences[begin:end], np.arange(begin, end)
         none = len(marks.place) - 1
         first, after = (np.searchsorted(marks.place, edge) for edge in spans.T)
