@@ -50,7 +50,7 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
     described = package.load(settings.model, task_class.kind)
     changed = {name: value for name, value in overrides.items() if value is not None}
     task = config.from_dict(task_class, described.task | changed)
-    described.weights()  # a broken package is a wrong request, found before anything is written
+    described.model()  # a package that is broken, or of another version, is a wrong request, before anything is written
     run = Run(
         task=task,
         package=described,

@@ -70,8 +70,8 @@ class CopyWeights:
 
     @classmethod
     def of(cls, found: Package, copy: Callable[[nn.Module, nn.Module], int]) -> CopyWeights:
-        """`RequestError` now where the package has no whole weights."""
-        found.weights()
+        """`RequestError` now where the package has no whole weights, or those of another version."""
+        found.model()
         return cls(package_uri=found.uri, package_digest=found.digest, copy=copy)
 
     def __call__(self, model: nn.Module) -> None:
