@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from pipeline.config import check
 from pipeline.errors import RequestError
+from pipeline.models.cohesion import BLOCK_COSINES, LEXICAL_CHAINS, block_cosines, lexical_chains
 
 # Tables and vectors are stored at unit scale and read at this one, so Adam moves them that much more slowly than other
 # weights. A step of Adam does not grow with how often a row is used: at full speed the rows of rare words learn the
@@ -18,9 +19,7 @@ from pipeline.errors import RequestError
 _TABLE_SPEED = 0.02
 _MEAN_GAIN = 5.0  # the square root of a usual number of words: a mean of n has that much less spread
 _MEMBER_PLACES = 1000  # members of an ensemble drop other values: more than the places of dropout in one of them
-_BLOCKS = (1, 2, 3, 5, 8)  # sentences before and after that are compared
 _EDGES = (0, 1, 2, -1, -2)  # words that are seen one by one, from the start and from the end
-_COHESIONS = 3 * (len(_BLOCKS) + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ class _Words:
     edges: Float[Tensor, "b s e"]
     """Vectors of the first and last ones, one after the other; 0 where there is none."""
     cohesion: Float[Tensor, "b s n"]
-    """How alike what stands before the sentence and what begins with it are, in [-1, 1]."""
+    """How what stands before the sentence and what begins with it belong together."""
 
 
 class SentenceTagger(nn.Module):
@@ -124,7 +123,9 @@ class SentenceTagger(nn.Module):
         content = functional.pad(content, (0, 1))  # there is a last id, even of windows without words
         seen = torch.ones_like(content, dtype=torch.bool) if kept is None else functional.pad(kept, (0, 1))
         ids, place = content.unique(return_inverse=True)
-        vectors, weights = self.vectors[ids], self.weights[ids][place]
+        vectors, rarity = self.vectors[ids], self.weights[ids]
+        weights = rarity[place]
+        rarity = torch.where(rarity == 0, 1.0, rarity) * (ids > 0)  # a word without a vector is a rare one
         ends = counts.cumsum(1)
         starts = ends - counts
         # Bags of a window start in its own row; its last bag also takes the padding, which weighs nothing.
@@ -138,7 +139,8 @@ class SentenceTagger(nn.Module):
             return bags.view(*counts.shape, -1)
 
         with torch.no_grad():
-            cohesion = _cohesion(sums(weights)[..., :-1], lengths, self.lasting)
+            cosines = block_cosines(sums(weights)[..., :-1], lengths, self.lasting)
+            cohesion = torch.cat([cosines, lexical_chains(place, rarity, ends)], dim=-1)
         total = sums(weights * seen)
         index = torch.stack([starts + edge if edge >= 0 else ends + edge for edge in _EDGES], dim=-1)
         inside = (index >= starts[..., None]) & (index < ends[..., None])
@@ -161,7 +163,7 @@ class _Member(nn.Module):
         with torch.no_grad():
             self.table.weight[0] = 0
         self.edges = nn.Linear(len(_EDGES) * config.vector_size, config.width)
-        inputs = config.vector_size + 3 * config.width + config.dense_features + _COHESIONS
+        inputs = config.vector_size + 3 * config.width + config.dense_features + BLOCK_COSINES + LEXICAL_CHAINS
         self.sentence = nn.Sequential(nn.Linear(inputs, config.hidden), nn.GELU(), nn.LayerNorm(config.hidden))
         self.context = nn.ModuleList(
             _Bidirectional(config.hidden if layer == 0 else 2 * config.hidden, config.hidden)
@@ -199,30 +201,6 @@ class _Member(nn.Module):
     def _frames(self, frame: Tensor) -> Tensor:
         bags = self.table(frame.reshape(-1, frame.shape[-1]))
         return bags.view(*frame.shape[:2], -1) * (_TABLE_SPEED * frame.shape[-1] ** 0.5)
-
-
-def _cohesion(
-    sums: Float[Tensor, "b s v"], lengths: Int[Tensor, " b"], lasting: Float[Tensor, "v w"]
-) -> Float[Tensor, "b s n"]:
-    """Cosines of what stands before and after the start of each sentence: of the two sentences around it, and of as
-    many as `_BLOCKS` says (TextTiling, Hearst 1997); in what lasts, and in either half of the vectors.
-
-    ``sums`` are the weighted vectors of each sentence's words; what all of the window has in common is taken away.
-    """
-    size, half = sums.shape[1], (sums.shape[2] + 1) // 2
-    here = torch.arange(size, device=sums.device)
-    inside = (here < lengths[:, None])[..., None]
-    centred = torch.where(inside, sums - (sums * inside).sum(1, keepdim=True) / lengths[:, None, None], 0.0)
-    cosines = []
-    for seen in (centred @ lasting, centred[..., :half], centred[..., half:]):
-        totals = functional.pad(seen.cumsum(1), (0, 0, 1, 0))
-        around = functional.pad(seen, (0, 0, 1, 1))
-        cosines.append(functional.cosine_similarity(around[:, :-2], around[:, 2:], dim=-1))
-        for block in _BLOCKS:
-            start, end = (here - block).clamp(min=0), (here + block).clamp(max=size)
-            before, after = totals[:, here] - totals[:, start], totals[:, end] - totals[:, here]
-            cosines.append(functional.cosine_similarity(before, after, dim=-1))
-    return torch.stack(cosines, dim=-1)
 
 
 def _dropped(x: Float[Tensor, "b s v"], seeds: Tensor | None, rate: float, place: int) -> Float[Tensor, "b s v"]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pipeline.errors import RequestError
 from pipeline.models import MODELS
-from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig, _cohesion, init_from_tagger
+from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig, init_from_tagger
 
 SMALL = SentenceTaggerConfig(buckets=64, dense_features=2, vector_size=6, width=8, hidden=8, dropout=0.0, members=2)
 
@@ -122,29 +122,6 @@ def test_the_mean_of_a_bag_is_what_it_says() -> None:
     bags = member._bags(model._words(content, counts, torch.tensor([3, 1]), None))
     torch.testing.assert_close(bags[0], torch.stack([(table[3] + table[5]) / 2, torch.zeros(8), table[9]]))
     torch.testing.assert_close(bags[1], torch.stack([table[7], torch.zeros(8), torch.zeros(8)]))
-
-
-def test_cohesion_by_hand() -> None:
-    """Four sentences of one topic, then four of another: what stands before and after is least alike in between."""
-    topics = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 4)
-    noise = 0.01 * torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
-    sums, lengths, lasting = (topics + noise)[None], torch.tensor([8]), torch.eye(2)
-    every = _cohesion(sums, lengths, lasting)[0]
-    assert every.shape == (8, 18)  # in what lasts, and in the first and second half of the vectors:
-    found = every[:, :6]  # of the two around a sentence, and of 1, 2, 3, 5 and 8 on either side
-    assert not found[0].any()  # nothing stands before the first
-    assert (found[4, 1:] < -0.99).all()
-    assert (found[[1, 2, 5, 6], 1] > 0.99).all()
-    assert (found[2, 4:] < 0.99).all()  # five sentences after reach into the other topic
-    assert found[1, 0] > 0.99
-    assert found[3, 0] < -0.99
-    longer = _cohesion(torch.cat([sums, torch.full((1, 3, 2), 9.0)], dim=1), lengths, lasting)[0]
-    torch.testing.assert_close(longer[:8], every)
-    # What does not last is projected away, however large it is.
-    loud = torch.cat([sums, 100 * torch.randn(1, 8, 3, generator=torch.Generator().manual_seed(1))], dim=-1)
-    torch.testing.assert_close(_cohesion(loud, lengths, torch.eye(5)[:, :2])[0, :, :6], found)
-    twice = _cohesion(torch.cat([sums, 3 * sums], dim=-1), lengths, torch.eye(4))[0]
-    torch.testing.assert_close(twice, torch.cat([found] * 3, dim=-1))
 
 
 def test_what_words_say_does_not_depend_on_precision() -> None:

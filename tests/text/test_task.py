@@ -205,7 +205,7 @@ def test_dropped_words_belong_to_the_window() -> None:
 
 
 def test_word_vectors_come_from_the_training_windows() -> None:
-    table = inputs(*(record(story(12, seed)) for seed in range(6)), wrapping="json")
+    table = inputs(*(record(story(12, seed)) for seed in range(12)), wrapping="json")
     samples = Samples([TASK.prepare_samples(table).drop(["error"])])
     network, again = model(0), model(1)
     fresh = network.vectors.clone()
@@ -309,7 +309,7 @@ def test_members_answer_together_and_are_trained_apart() -> None:
 
 
 def test_it_learns_what_paragraphs_begin_with() -> None:
-    table = inputs(*(record(story(12, seed)) for seed in range(6)), wrapping="json")
+    table = inputs(*(record(story(12, seed)) for seed in range(12)), wrapping="json")
     samples = Samples([TASK.prepare_samples(table).drop(["error"])])
     config = TrainConfig(epochs=30, batch_rows=8, learning_rate=0.02, ema_decay=0.9, evaluate_every_epochs=10)
     trainer = Trainer(TASK, model(), config, samples, samples)
