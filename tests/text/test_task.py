@@ -205,7 +205,7 @@ def test_dropped_words_belong_to_the_window() -> None:
 
 
 def test_word_vectors_come_from_the_training_windows() -> None:
-    table = inputs(*(record(story(12, seed)) for seed in range(12)), wrapping="json")
+    table = inputs(*(record(story(12, seed)) for seed in range(6)), wrapping="json")
     samples = Samples([TASK.prepare_samples(table).drop(["error"])])
     network, again = model(0), model(1)
     fresh = network.vectors.clone()
