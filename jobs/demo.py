@@ -20,6 +20,7 @@ from pipeline.distributed.train import DistributedTrainConfig
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.scenes import write_scenes
 from pipeline.images.task import ImageSegmentation
+from pipeline.models.documents import SentenceTaggerConfig
 from pipeline.quality import showcase
 from pipeline.quality.evaluation import reconstructions
 from pipeline.quality.report import Page
@@ -133,8 +134,9 @@ def _documents(own: str | None, out: str) -> dict[str, Any]:
     assert corpus is not None
     say("training the paragraph tagger")
     settings = DistributedTrainConfig(epochs=20, batch_rows=8, learning_rate=3e-3, ema_decay=0.95)
+    small = SentenceTaggerConfig(recurrent_members=1, attention_members=1)
     trained = train_text_segmenter.work(
-        TrainTextSegmenter(documents=corpus, out=f"{out}/tagger", train=settings, validation_fraction=0.2)
+        TrainTextSegmenter(documents=corpus, out=f"{out}/tagger", model=small, train=settings, validation_fraction=0.2)
     )
     say("segmenting documents, some of them broken")
     table = segment_documents.work(SegmentDocuments(source=source, model=f"{out}/tagger", sink=f"{out}/paragraphs"))

@@ -1,8 +1,11 @@
-"""Paragraph boundaries in a sequence of sentences: word vectors, recurrent networks, one logit for each sentence."""
+"""Paragraph boundaries in a sequence of sentences: word vectors, networks that are recurrent or attend, one logit for
+each sentence."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +23,10 @@ _TABLE_SPEED = 0.02
 _MEAN_GAIN = 5.0  # the square root of a usual number of words: a mean of n has that much less spread
 _MEMBER_PLACES = 1000  # members of an ensemble drop other values: more than the places of dropout in one of them
 _EDGES = (0, 1, 2, -1, -2)  # words that are seen one by one, from the start and from the end
+_FARTHEST = 32  # sentences: what is farther apart counts as this far
+_SLOPES = (1.0, 0.05)  # what a head's bias loses at first for each sentence of distance, from the first to the last
+
+_Drop = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +40,27 @@ class SentenceTaggerConfig:
     width: int = 64
     """Size of a hashed id's embedding, and of what is made of the words at a sentence's edges."""
     hidden: int = 256
-    """Units of each recurrent network, in each direction."""
-    layers: int = 1
-    """Recurrent layers."""
+    """Units of each network; of a recurrent one, in each direction."""
+    recurrent_members: int = 3
+    """Networks that read the sentences in order, from either end. The answer is the mean of all members' logits."""
+    recurrent_layers: int = 1
+    attention_members: int = 0
+    """Networks whose sentences attend to each other."""
+    attention_layers: int = 2
+    attention_heads: int = 4
     dropout: float = 0.4
     """Part of a sentence's values that is dropped in training."""
-    members: int = 3
-    """Networks that differ by their first weights; the mean of their logits is the answer."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", self.buckets >= 2, "be at least 2")
         check(self, "vector_size", self.vector_size >= 2, "be at least 2")
-        for name in ("dense_features", "width", "hidden", "layers", "members"):
+        for name in ("dense_features", "width", "hidden", "recurrent_layers", "attention_layers", "attention_heads"):
             check(self, name, getattr(self, name) >= 1, "be at least 1")
+        check(self, "recurrent_members", self.recurrent_members >= 0, "not be negative")
+        rule = "not be negative, nor 0 without recurrent_members"
+        check(self, "attention_members", self.attention_members >= (self.recurrent_members == 0), rule)
+        rule = f"divide the hidden units ({self.hidden})"
+        check(self, "attention_heads", self.attention_members == 0 or self.hidden % self.attention_heads == 0, rule)
         check(self, "dropout", 0 <= self.dropout < 1, "be in [0, 1)")
 
 
@@ -83,7 +98,8 @@ class SentenceTagger(nn.Module):
         self.vectors = nn.Parameter(vectors)
         self.register_buffer("weights", weights)
         self.register_buffer("lasting", torch.eye(config.vector_size))
-        self.members = nn.ModuleList(_Member(config, number) for number in range(config.members))
+        contexts = [_Recurrent] * config.recurrent_members + [_Attention] * config.attention_members
+        self.members = nn.ModuleList(_Member(config, number, context) for number, context in enumerate(contexts))
 
     def set_vectors(
         self, vectors: Float[Tensor, "n v"], weights: Float[Tensor, " n"], lasting: Float[Tensor, "v w"]
@@ -153,9 +169,9 @@ class SentenceTagger(nn.Module):
 
 class _Member(nn.Module):
     """Sentence vectors from word vectors and hashed features (Joulin et al. 2016, fastText), put into context by a
-    bidirectional GRU, as in Koshorek et al. (2018, text segmentation as a supervised task)."""
+    network over sentences, as in Koshorek et al. (2018, text segmentation as a supervised task)."""
 
-    def __init__(self, config: SentenceTaggerConfig, number: int) -> None:
+    def __init__(self, config: SentenceTaggerConfig, number: int, context: type[_Recurrent] | type[_Attention]) -> None:
         super().__init__()
         self.config, self.number = config, number
         self.table = nn.EmbeddingBag(config.buckets, config.width, mode="mean", padding_idx=0)
@@ -165,10 +181,7 @@ class _Member(nn.Module):
         self.edges = nn.Linear(len(_EDGES) * config.vector_size, config.width)
         inputs = config.vector_size + 3 * config.width + config.dense_features + BLOCK_COSINES + LEXICAL_CHAINS
         self.sentence = nn.Sequential(nn.Linear(inputs, config.hidden), nn.GELU(), nn.LayerNorm(config.hidden))
-        self.context = nn.ModuleList(
-            _Bidirectional(config.hidden if layer == 0 else 2 * config.hidden, config.hidden)
-            for layer in range(config.layers)
-        )
+        self.context = context(config)
         joined = 3 * config.hidden
         self.head = nn.Sequential(nn.Linear(joined, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1))
 
@@ -187,9 +200,7 @@ class _Member(nn.Module):
             words.cohesion,
         ]
         sentence = self.sentence(torch.cat(parts, dim=-1))
-        context = sentence
-        for number, layer in enumerate(self.context):
-            context = layer(_dropped(context, seeds, rate, place + number), lengths)
+        context = self.context(sentence, lengths, lambda x, layer: _dropped(x, seeds, rate, place + layer))
         logits = self.head(_dropped(torch.cat([sentence, context], dim=-1), seeds, rate, place - 1))[..., 0]
         inside = torch.arange(frame.shape[1], device=lengths.device) < lengths[:, None]
         return torch.where(inside, logits, torch.zeros_like(logits))
@@ -215,30 +226,77 @@ def _dropped(x: Float[Tensor, "b s v"], seeds: Tensor | None, rate: float, place
     return x * kept / (1 - rate)
 
 
-class _Bidirectional(nn.Module):
-    """A GRU (Cho et al. 2014) in either direction. Windows stand at the left of their padding, so the one never sees it
-    before the end, and the other reads each window reversed in place. PyTorch's packed sequences say the same; on a CPU
-    their backward pass takes five times as long."""
+class _Recurrent(nn.Module):
+    """Layers of GRUs (Cho et al. 2014) in both directions. Windows stand at the left of their padding, so the one never
+    sees it before the end, and the other reads each window reversed in place. PyTorch's packed sequences say the same;
+    on a CPU their backward pass takes five times as long."""
 
-    def __init__(self, inputs: int, hidden: int) -> None:
+    def __init__(self, config: SentenceTaggerConfig) -> None:
         super().__init__()
-        self.onward = nn.GRU(inputs, hidden, batch_first=True)
-        self.homeward = nn.GRU(inputs, hidden, batch_first=True)
+        inputs = [config.hidden] + [2 * config.hidden] * (config.recurrent_layers - 1)
+        self.onward = nn.ModuleList(nn.GRU(size, config.hidden, batch_first=True) for size in inputs)
+        self.homeward = nn.ModuleList(nn.GRU(size, config.hidden, batch_first=True) for size in inputs)
 
-    def forward(self, x: Float[Tensor, "b s v"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b s w"]:
+    def forward(self, x: Float[Tensor, "b s v"], lengths: Int[Tensor, " b"], drop: _Drop) -> Float[Tensor, "b s w"]:
+        """``drop`` takes the values that a layer reads, and its number."""
         place = torch.arange(x.shape[1], device=x.device)
         mirrored = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)[..., None]
-        onward, _ = self.onward(x)
-        homeward, _ = self.homeward(x.gather(1, mirrored.expand_as(x)))
-        return torch.cat([onward, homeward.gather(1, mirrored.expand_as(homeward))], dim=-1)
+        for number, (onward, homeward) in enumerate(zip(self.onward, self.homeward, strict=True)):
+            x = drop(x, number)
+            there, _ = onward(x)
+            back, _ = homeward(x.gather(1, mirrored.expand_as(x)))
+            x = torch.cat([there, back.gather(1, mirrored.expand_as(back))], dim=-1)
+        return x
+
+
+class _Attention(nn.Module):
+    """A transformer's encoder (Vaswani et al. 2017), normalised before each part (Xiong et al. 2020), where each head
+    of each layer learns how much a sentence's distance counts (Shaw et al. 2018; as one number, Raffel et al. 2020)."""
+
+    def __init__(self, config: SentenceTaggerConfig) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(config.hidden, config.hidden)
+        self.blocks = nn.ModuleList(
+            _Block(config.hidden, config.attention_heads) for _ in range(config.attention_layers)
+        )
+        self.outputs = nn.Linear(config.hidden, 2 * config.hidden)
+
+    def forward(self, x: Float[Tensor, "b s v"], lengths: Int[Tensor, " b"], drop: _Drop) -> Float[Tensor, "b s w"]:
+        place = torch.arange(x.shape[1], device=x.device)
+        distance = (place - place[:, None]).clamp(-_FARTHEST, _FARTHEST) + _FARTHEST
+        inside = (place < lengths[:, None])[:, None, None]
+        x = self.inputs(drop(x, 0))
+        for block in self.blocks:
+            x = block(x, distance, inside)
+        return self.outputs(x)
+
+
+class _Block(nn.Module):
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.normal, self.normal_within = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.projections, self.joined = nn.Linear(size, 3 * size), nn.Linear(size, size)
+        self.within = nn.Sequential(nn.Linear(size, 2 * size), nn.GELU(), nn.Linear(2 * size, size))
+        # Heads start from very near to far (Press et al. 2022).
+        first, last = (math.log10(slope) for slope in _SLOPES)
+        slopes = torch.logspace(first, last, heads)
+        self.bias = nn.Parameter(-slopes[:, None] * torch.arange(-_FARTHEST, _FARTHEST + 1).abs())
+
+    def forward(self, x: Float[Tensor, "b s v"], distance: Int[Tensor, "s s"], inside: Tensor) -> Tensor:
+        heads = self.bias.shape[0]
+        parts = self.projections(self.normal(x)).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        bias = self.bias[:, distance].masked_fill(~inside, -torch.inf).to(parts.dtype)
+        seen = functional.scaled_dot_product_attention(*parts, attn_mask=bias)
+        x = x + self.joined(seen.transpose(1, 2).flatten(2))
+        return x + self.within(self.normal_within(x))
 
 
 def init_from_tagger(tagger: nn.Module, other: nn.Module) -> int:
     """Copy all weights of another tagger; returns how many tensors were copied. `RequestError` where sizes differ."""
-    for name in ("buckets", "dense_features", "vector_size", "width", "hidden", "layers", "members"):
-        mine, theirs = getattr(tagger.config, name), getattr(other.config, name)
-        if mine != theirs:
-            raise RequestError(f"SentenceTaggerConfig.{name} must be the other tagger's {theirs}, got {mine}")
+    for field in fields(SentenceTaggerConfig):
+        mine, theirs = getattr(tagger.config, field.name), getattr(other.config, field.name)
+        if mine != theirs and field.name != "dropout":
+            raise RequestError(f"SentenceTaggerConfig.{field.name} must be the other tagger's {theirs}, got {mine}")
     weights = other.state_dict()
     tagger.load_state_dict(weights)
     return len(weights)

@@ -93,7 +93,7 @@ def test_two_workers_train_as_one(cluster: None, scenes: str, tmp_path: Path, ta
 def test_word_vectors_do_not_depend_on_workers(cluster: None, tmp_path: Path) -> None:
     """Every worker makes them for itself, from the samples of all."""
     task = TextSegmentation(buckets=512, window_sentences=24, context_sentences=4)
-    model = SentenceTaggerConfig(buckets=512, vector_size=8, width=8, hidden=8, members=2)
+    model = SentenceTaggerConfig(buckets=512, vector_size=8, width=8, hidden=8)
     documents = str(tmp_path / "documents.jsonl")
     write_jsonl(documents, reference_documents()[:12])
     learned, validation = samples.held_out(samples.all_inputs(documents, task.suffixes), 0.2)

@@ -19,7 +19,7 @@ from pipeline.text.task import TextSegmentation
 @pytest.fixture
 def misfit(tmp_path: Path) -> str:
     """A tagger's package whose settings say another size than its weights have."""
-    model = SentenceTagger(SentenceTaggerConfig(buckets=64, vector_size=4, width=4, hidden=8, members=1))
+    model = SentenceTagger(SentenceTaggerConfig(buckets=64, vector_size=4, width=4, hidden=8))
     folder = tmp_path / "package"
     package.save(str(folder), model_name="sentence_tagger", model=model, task=TextSegmentation(buckets=64), card={})
     described = json.loads((folder / "config.json").read_text())

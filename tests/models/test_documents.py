@@ -11,9 +11,22 @@ from torch.nn import functional as F
 
 from pipeline.errors import RequestError
 from pipeline.models import MODELS
-from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig, init_from_tagger
+from pipeline.models.documents import _FARTHEST, SentenceTagger, SentenceTaggerConfig, _Block, init_from_tagger
 
-SMALL = SentenceTaggerConfig(buckets=64, dense_features=2, vector_size=6, width=8, hidden=8, dropout=0.0, members=2)
+SMALL = SentenceTaggerConfig(
+    buckets=64,
+    dense_features=2,
+    vector_size=6,
+    width=8,
+    hidden=8,
+    dropout=0.0,
+    recurrent_members=1,
+    attention_members=1,
+    attention_heads=2,
+)
+RECURRENT = replace(SMALL, recurrent_members=2, attention_members=0)
+ATTENTION = replace(SMALL, recurrent_members=0, attention_members=2)
+BOTH_KINDS = pytest.mark.parametrize("config", [RECURRENT, ATTENTION], ids=["recurrent", "attention"])
 
 
 @pytest.fixture(autouse=True)
@@ -57,8 +70,7 @@ def padded(windows: list[dict[str, torch.Tensor]], extra: int = 0) -> dict[str, 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_window_does_not_depend_on_its_batch(layers: int) -> None:
     torch.manual_seed(0)
-    config = replace(SMALL, layers=layers)
-    model = SentenceTagger(config).eval()
+    model = SentenceTagger(replace(SMALL, recurrent_layers=layers, attention_layers=layers)).eval()
     windows = [window(sentences, seed) for seed, sentences in enumerate([5, 1, 17, 9])]
     alone = [model(**w)[:, 0] for w in windows]
     for extra in (0, 3):
@@ -69,9 +81,10 @@ def test_a_window_does_not_depend_on_its_batch(layers: int) -> None:
             assert not together[:, row, sentences:].any()
 
 
-def test_both_directions_and_every_input_matter() -> None:
+@BOTH_KINDS
+def test_both_directions_and_every_input_matter(config: SentenceTaggerConfig) -> None:
     torch.manual_seed(0)
-    model = SentenceTagger(SMALL).eval()
+    model = SentenceTagger(config).eval()
     with torch.no_grad():  # tables and vectors are nearly zero, and so is their influence
         model.vectors *= 50
         for member in model.members:
@@ -147,9 +160,11 @@ def test_no_words_at_all() -> None:
     assert torch.isfinite(SentenceTagger(SMALL).eval()(**empty)).all()
 
 
-def test_members_differ() -> None:
+@pytest.mark.parametrize("kind", ["recurrent", "attention"])
+def test_members_differ(kind: str) -> None:
     torch.manual_seed(0)
-    model = SentenceTagger(replace(SMALL, members=3, dropout=0.5))
+    other = "attention" if kind == "recurrent" else "recurrent"
+    model = SentenceTagger(replace(SMALL, **{f"{kind}_members": 3, f"{other}_members": 0}, dropout=0.5))
     batch = padded([window(sentences, seed) for seed, sentences in enumerate([5, 9])])
     logits = model(**batch)
     assert logits.shape == (3, 2, 9)
@@ -165,7 +180,7 @@ def test_members_differ() -> None:
 
 def test_what_a_window_loses_does_not_depend_on_its_batch() -> None:
     torch.manual_seed(0)
-    model = SentenceTagger(replace(SMALL, members=2, dropout=0.5))
+    model = SentenceTagger(replace(SMALL, dropout=0.5))
     windows = [window(9, seed) for seed in range(4)]
     seeds = torch.arange(4)
     together = model(**padded(windows), seeds=seeds)
@@ -174,13 +189,14 @@ def test_what_a_window_loses_does_not_depend_on_its_batch() -> None:
         torch.testing.assert_close(together[:, half], apart, atol=1e-6, rtol=1e-5)
 
 
-def test_it_learns_a_tiny_set() -> None:
+@BOTH_KINDS
+def test_it_learns_a_tiny_set(config: SentenceTaggerConfig) -> None:
     torch.manual_seed(0)
-    model = SentenceTagger(SMALL)
+    model = SentenceTagger(config)
     batch = padded([window(sentences, seed) for seed, sentences in enumerate([12, 8])])
     truth = torch.randint(0, 2, batch["counts"].shape, generator=torch.Generator().manual_seed(1)).float()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for _ in range(60):
+    for _ in range(120):
         optimizer.zero_grad()
         F.binary_cross_entropy_with_logits(model(**batch).mean(0), truth).backward()
         optimizer.step()
@@ -196,15 +212,56 @@ def test_starting_from_another_tagger() -> None:
     other = SentenceTagger(replace(SMALL, hidden=16))
     with pytest.raises(RequestError, match=r"SentenceTaggerConfig.hidden must be the other tagger's 16, got 8"):
         init_from_tagger(first, other)
+    for other in (RECURRENT, replace(SMALL, attention_heads=4)):  # heads share out the same weights in another way
+        with pytest.raises(RequestError, match=r"must be the other tagger's"):
+            init_from_tagger(first, SentenceTagger(other))
+    init_from_tagger(first, SentenceTagger(replace(SMALL, dropout=0.5)))
+
+
+def test_attention_by_hand() -> None:
+    """Sentences see each other as far as the bias lets them, and never what is not of their window."""
+    torch.manual_seed(0)
+    block = _Block(4, 2).eval()
+    x, inside = torch.randn(1, 5, 4), torch.tensor([True, True, True, True, False])
+    place = torch.arange(5)
+    distance = place - place[:, None] + _FARTHEST
+    found = block(x, distance, inside)
+    normal = block.normal(x)
+    query, key, value = block.projections(normal).view(5, 3, 2, 2).unbind(1)
+    seen = torch.zeros(5, 2, 2)
+    for here in range(5):
+        for head in range(2):
+            logits = (query[here, head] * key[:4, head]).sum(-1) / 2**0.5
+            logits -= torch.tensor([1.0, 0.05])[head] * (torch.arange(4) - here).abs()
+            seen[here, head] = (logits.softmax(0)[:, None] * value[:4, head]).sum(0)
+    expected = x + block.joined(seen.flatten(1))
+    torch.testing.assert_close(found, expected + block.within(block.normal_within(expected)))
+
+
+def test_attention_counts_what_is_far_alike() -> None:
+    torch.manual_seed(0)
+    model = SentenceTagger(replace(ATTENTION, attention_layers=1))
+    size = 2 * _FARTHEST + 10
+    model(**window(size, 0)).sum().backward()
+    grad = model.members[0].context.blocks[0].bias.grad
+    assert grad.shape == (2, 2 * _FARTHEST + 1)
+    assert (grad != 0).all()
 
 
 def test_settings_are_checked() -> None:
     assert MODELS["sentence_tagger"] == (SentenceTaggerConfig, SentenceTagger)
     with pytest.raises(RequestError, match=r"SentenceTaggerConfig.dropout must be in \[0, 1\), got 1.0"):
         SentenceTaggerConfig(dropout=1.0)
-    with pytest.raises(RequestError, match=r"SentenceTaggerConfig.layers must be at least 1, got 0"):
-        SentenceTaggerConfig(layers=0)
+    with pytest.raises(RequestError, match=r"SentenceTaggerConfig.recurrent_layers must be at least 1, got 0"):
+        SentenceTaggerConfig(recurrent_layers=0)
     with pytest.raises(RequestError, match=r"SentenceTaggerConfig.vector_size must be at least 2, got 1"):
         SentenceTaggerConfig(vector_size=1)
-    with pytest.raises(RequestError, match=r"SentenceTaggerConfig.members must be at least 1, got 0"):
-        SentenceTaggerConfig(members=0)
+    with pytest.raises(RequestError, match=r"SentenceTaggerConfig.recurrent_members must not be negative, got -1"):
+        SentenceTaggerConfig(recurrent_members=-1)
+    rule = "SentenceTaggerConfig.attention_members must not be negative, nor 0 without recurrent_members, got 0"
+    with pytest.raises(RequestError, match=rule):
+        SentenceTaggerConfig(recurrent_members=0, attention_members=0)
+    rule = r"SentenceTaggerConfig.attention_heads must divide the hidden units \(256\), got 3"
+    with pytest.raises(RequestError, match=rule):
+        SentenceTaggerConfig(attention_members=1, attention_heads=3)
+    assert SentenceTaggerConfig(attention_heads=3, attention_members=0).recurrent_members

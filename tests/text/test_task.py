@@ -40,7 +40,9 @@ def one_thread() -> Iterator[None]:
 def model(seed: int = 0) -> SentenceTagger:
     torch.manual_seed(seed)
     return SentenceTagger(
-        SentenceTaggerConfig(buckets=BUCKETS, vector_size=8, width=8, hidden=8, dropout=0.0, members=1)
+        SentenceTaggerConfig(
+            buckets=BUCKETS, vector_size=8, width=8, hidden=8, dropout=0.0, recurrent_members=1, attention_members=0
+        )
     ).eval()
 
 
@@ -287,7 +289,7 @@ def test_each_document_has_its_own_threshold_unless_one_is_asked_for() -> None:
 
 
 def test_members_answer_together_and_are_trained_apart() -> None:
-    together, apart = SentenceTagger(replace(model().config, members=2)), [model(), model()]
+    together, apart = SentenceTagger(replace(model().config, recurrent_members=2)), [model(), model()]
     for member, single in zip(together.members, apart, strict=True):
         single.members[0].load_state_dict(member.state_dict())
         single.set_vectors(together.vectors, together.weights, together.lasting)
