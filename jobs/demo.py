@@ -134,9 +134,15 @@ def _documents(own: str | None, out: str) -> dict[str, Any]:
     assert corpus is not None
     say("training the paragraph tagger")
     settings = DistributedTrainConfig(epochs=20, batch_rows=8, learning_rate=3e-3, ema_decay=0.95)
-    small = SentenceTaggerConfig(recurrent_members=1, attention_members=1)
     trained = train_text_segmenter.work(
-        TrainTextSegmenter(documents=corpus, out=f"{out}/tagger", model=small, train=settings, validation_fraction=0.2)
+        TrainTextSegmenter(
+            documents=corpus,
+            out=f"{out}/tagger",
+            task=TextSegmentation(consistency=0.0),
+            model=SentenceTaggerConfig(recurrent_members=1, attention_members=1),
+            train=settings,
+            validation_fraction=0.2,
+        )
     )
     say("segmenting documents, some of them broken")
     table = segment_documents.work(SegmentDocuments(source=source, model=f"{out}/tagger", sink=f"{out}/paragraphs"))

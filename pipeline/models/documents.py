@@ -41,14 +41,14 @@ class SentenceTaggerConfig:
     """Size of a hashed id's embedding, and of what is made of the words at a sentence's edges."""
     hidden: int = 256
     """Units of each network; of a recurrent one, in each direction."""
-    recurrent_members: int = 3
+    recurrent_members: int = 2
     """Networks that read the sentences in order, from either end. The answer is the mean of all members' logits."""
     recurrent_layers: int = 1
-    attention_members: int = 0
+    attention_members: int = 1
     """Networks whose sentences attend to each other."""
     attention_layers: int = 2
     attention_heads: int = 4
-    dropout: float = 0.4
+    dropout: float = 0.3
     """Part of a sentence's values that is dropped in training."""
 
     def __post_init__(self) -> None:

@@ -59,6 +59,9 @@ class TextSegmentation(Task):
     offset_std: float = 0.5
     """In training each window's logits may all be moved by one number, normal with this standard deviation: how often
     an author begins a paragraph is not to be learned from the author's words. 0: they may not."""
+    consistency: float = 1.0
+    """How much a training window's answer must not depend on what the model drops (R-Drop, Liang et al. 2021): the
+    weight of the divergence of two answers, which take twice the time. 0: there is one answer."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
@@ -71,6 +74,7 @@ class TextSegmentation(Task):
         check(self, "threshold", self.threshold is None or 0 < self.threshold <= 1, "be in (0, 1], or null")
         check(self, "feature_dropout", 0 <= self.feature_dropout < 1, "be in [0, 1)")
         check(self, "offset_std", self.offset_std >= 0, "not be negative")
+        check(self, "consistency", self.consistency >= 0, "not be negative")
 
     @property
     def schema(self) -> pa.Schema:
@@ -178,17 +182,25 @@ class TextSegmentation(Task):
         return batch | {"kept": kept, "frame": frame}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
-        """Binary cross-entropy, summed over scored sentences; the mean of the members' own. Each window's logits are
-        moved by the likeliest offset: logistic regression with a random intercept (Breslow and Clayton 1993), whose
-        mode takes the place of the integral."""
+        """Binary cross-entropy, summed over scored sentences; the mean of the members' own, and of two answers that
+        drop other values, whose symmetric Kullback-Leibler divergence is added. Each window's logits are moved by the
+        likeliest offset: logistic regression with a random intercept (Breslow and Clayton 1993), whose mode takes the
+        place of the integral."""
         self._check_model(model)
-        seeds = (noise.uniform(1, device=batch["counts"].device)[:, 0].double() * _PRIME).long()
-        logits = _logits(model, batch, seeds).float()
+        answers = []
+        for _ in range(2 if self.consistency else 1):
+            seeds = (noise.uniform(1, device=batch["counts"].device)[:, 0].double() * _PRIME).long()
+            answers.append(_logits(model, batch, seeds).float())
+        logits = torch.stack(answers)
         scored = batch["labels"] != _NOT_SCORED
         truth = (batch["labels"] == 1).float().expand_as(logits)
         logits = logits + _offsets(logits.detach(), truth, scored, self.offset_std)
-        total = F.binary_cross_entropy_with_logits(logits, truth, scored.float(), reduction="sum") / len(logits)
-        return Loss(total=total, units=scored.sum().float())
+        total = F.binary_cross_entropy_with_logits(logits, truth, scored.float(), reduction="sum")
+        if self.consistency:
+            (first, second), (likely, as_likely) = logits, torch.sigmoid(logits)
+            # For each answer half of both divergences: the mean over answers is half of their sum.
+            total = total + self.consistency * ((likely - as_likely) * (first - second) * scored).sum()
+        return Loss(total=total / logits[..., 0, 0].numel(), units=scored.sum().float())
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
         """How many true (``positive``) and other (``negative``) sentences have a score in each of equal bins of [0, 1];
@@ -313,7 +325,7 @@ def _logits(model: nn.Module, batch: Batch, seeds: Tensor | None = None) -> Tens
 
 
 def _offsets(logits: Tensor, truth: Tensor, scored: Tensor, std: float) -> Tensor:
-    """The mode of each window's offset, (m, b, 1), given its labels and a normal prior: Newton's method on a concave
+    """The mode of each window's offset, (..., b, 1), given its labels and a normal prior: Newton's method on a concave
     function of one number, with steps of at most 1, since longer ones would swing around the mode."""
     offsets = torch.zeros_like(logits[..., :1])
     if std == 0:

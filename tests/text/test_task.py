@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributions import kl_divergence
 from torch.nn import functional
 
 from pipeline.config import from_dict, to_dict
@@ -264,6 +265,35 @@ def test_how_often_an_author_begins_paragraphs_is_not_learned() -> None:
         after = [float(task.loss(network, batch, noise).total) for task in (plain, free)]
     assert abs(after[0] - before[0]) > 1
     assert after[1] == pytest.approx(before[1], rel=1e-3)
+
+
+def test_a_model_is_to_agree_with_itself() -> None:
+    """The loss grows by the divergence of two answers, and not where nothing is dropped."""
+    batch = TASK.collate(TASK.prepare_samples(inputs(record(story(8)), wrapping="json")).drop(["error"]))
+    torch.manual_seed(0)
+    network = SentenceTagger(replace(model().config, dropout=0.5, recurrent_members=1, attention_members=1))
+    answers = []
+    network.register_forward_hook(lambda *call: answers.append(call[-1]))
+
+    def total(weight: float) -> float:
+        answers.clear()
+        task = replace(TASK, consistency=weight, offset_std=0.0)
+        with torch.no_grad():
+            return float(task.loss(network, batch, Noise(0, 0, range(len(batch["counts"])))).total)
+
+    once = total(1e-9)
+    first, second = (torch.distributions.Bernoulli(logits=logits) for logits in answers)
+    divergence = (kl_divergence(first, second) + kl_divergence(second, first)) / 2
+    expected = (divergence * (batch["labels"] != -1)).sum() / 2  # the mean over members
+    assert expected > 1e-3
+    assert total(1.0) - once == pytest.approx(float(expected), rel=1e-3)
+    assert total(3.0) - once == pytest.approx(3 * float(expected), rel=1e-3)
+    total(0.0)
+    assert len(answers) == 1
+    network.config = replace(network.config, dropout=0.0)
+    for member in network.members:
+        member.config = network.config
+    assert total(3.0) == pytest.approx(total(0.0))
 
 
 def test_f1_by_hand() -> None:
