@@ -61,7 +61,7 @@ class TextSegmentation(Task):
     an author begins a paragraph is not to be learned from the author's words. 0: they may not."""
     consistency: float = 1.0
     """How much a training window's answer must not depend on what the model drops (R-Drop, Liang et al. 2021): the
-    weight of the divergence of two answers, which take twice the time. 0: there is one answer."""
+    weight of the divergence of two answers to it. 0: it is answered once."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
@@ -200,7 +200,7 @@ class TextSegmentation(Task):
             (first, second), (likely, as_likely) = logits, torch.sigmoid(logits)
             # For each answer half of both divergences: the mean over answers is half of their sum.
             total = total + self.consistency * ((likely - as_likely) * (first - second) * scored).sum()
-        return Loss(total=total / logits[..., 0, 0].numel(), units=scored.sum().float())
+        return Loss(total=total / logits.shape[:2].numel(), units=scored.sum().float())
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
         """How many true (``positive``) and other (``negative``) sentences have a score in each of equal bins of [0, 1];
