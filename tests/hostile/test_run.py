@@ -24,7 +24,7 @@ def write_package(folder: Path, kind: str) -> str:
     if kind == "image":
         model: torch.nn.Module = UNet(UNetConfig(classes=2, widths=(8, 16), blocks=(1, 1)))
         return package.save(str(folder), model_name="unet", model=model, task=task, card={}).uri
-    model = SentenceTagger(SentenceTaggerConfig(width=4, hidden=8, members=1))
+    model = SentenceTagger(SentenceTaggerConfig(width=4, hidden=8, attention_members=0, recurrent_members=1))
     return package.save(str(folder), model_name="sentence_tagger", model=model, task=task, card={}).uri
 
 
