@@ -73,7 +73,7 @@ class Case:
         self.model_name, settings = NETWORKS[name]
         self.task = ImageReconstruction(height_px=SIZE[0], width_px=SIZE[1], objective=small(OBJECTIVES[objective]))
         torch.manual_seed(0)
-        self.model: nn.Module = package.build(self.model_name, json.loads(json.dumps(settings)))
+        self.model: Any = package.build(self.model_name, json.loads(json.dumps(settings)))
         self.companion: Companion | None = self.task.companion(self.model)
         image = F.interpolate(0.1 + 0.8 * (torch.rand(4, 3, 2, 2) > 0.5), size=SIZE)
         valid = torch.ones(4, 1, *SIZE)

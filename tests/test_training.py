@@ -105,6 +105,8 @@ def test_wrong_settings_are_named(settings: dict, message: str) -> None:
 class Rival(Companion):
     """Pushes the line's outputs towards a running mean of theirs, with a weight of its own."""
 
+    mean: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor(0.1))
@@ -140,6 +142,7 @@ def test_a_companion_learns_and_resumes_with_the_model() -> None:
     whole = rival_trainer()
     losses = [step.losses for step in whole.run()]
     assert losses[0]["loss"] > losses[0]["pull"] + losses[0]["squared_mean"] > 0
+    assert isinstance(whole.companion, Rival)
     assert whole.companion.weight.item() != pytest.approx(0.1), "it is trained"
     assert whole.companion.mean.item() != 0, "it takes in the means of the global batches"
     first = rival_trainer()

@@ -25,23 +25,27 @@ _MARKS = (
 )
 
 _CLOSERS = "\"'”’»›)\\]}*_"
+_OPENERS = "\"'“‘«"
 # A stop, perhaps closing marks, white space; or a stop that needs no white space after it; or a colon or dash, which
-# ends a sentence before speech only ("he said:-- "Come in."").
+# ends a sentence before speech only ("he said:-- "Come in.""; ":-" and ": -" are that dash, too).
 _STOP = re.compile(
     rf"(?<![.!?…؟۔।॥])(?P<stop>[.!?…؟۔।॥]++)(?P<closed>[{_CLOSERS}]*+)\s++"
     r"|[。！？｡]+[」』”’）》】\"']*\s*"
-    rf"|(?:(?<=[^\s.!?…]):|--|[—–])[{_CLOSERS}]*\s+(?=[\"'“‘«(\[\d]|[^\W\d_a-z])"
+    rf"|(?:(?<=[^\s.!?…]):(?:\s?-)?|--|[—–])[{_CLOSERS}]*\s+(?=[{_OPENERS}(\[\d]|[^\W\d_a-z])"
 )
 _LINE_END = r"(?:\r\n|[\n\r\x85\u2028])"
 _BLANK_LINE = re.compile(rf"{_LINE_END}[^\S\n\r\x85\u2028\u2029]*{_LINE_END}\s*|[\u2029\f]\s*")
 _LAST_WORD = re.compile(r"[^\W_]+(?:\.[^\W_]+)*\Z")
 _LONGEST_ABBREVIATION = 12
-# Titles and the like, which stand before a name or a number and nearly never end a sentence.
+# Titles and the like, which stand before a name and nearly never end a sentence.
 _ABBREVIATION = re.compile(
     "mr|mrs|ms|messrs|mme|mlle|dr|prof|rev|hon|st|ste|gen|col|maj|capt|lieut|lt|sgt|corp|adm|gov|sen|rep|pres|supt|bros|"
-    "vs|viz|cf|e[.]g|i[.]e|no|nos|vol|vols|p|pp|fig|figs|ch|sec|sect|art|approx|ca|mt|ft",
+    "vs|viz|cf|e[.]g|i[.]e|approx|ca|mt|ft",
     re.IGNORECASE,
 )
+# These are abbreviations before a number only; "no" and "art" are words, too.
+_NUMBERED = re.compile("nos?|vols?|pp?|figs?|ch|sect?|art", re.IGNORECASE)
+_NUMBER = re.compile(r"\d|[IVXLC]+\b")
 
 
 def decode_text(data: bytes) -> tuple[str, str]:
@@ -137,13 +141,16 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
         return True
     if following.islower() or following in ".,;:!?…)]":
         return False
-    if stop != "." or match["closed"]:
+    if stop != "." or match["closed"] or following in _OPENERS:
         return True
     position = match.start()
     word = _LAST_WORD.search(text, max(0, position - _LONGEST_ABBREVIATION), position)
     if word is None:
         return True
-    # Initials are one capital letter; "I" is more often the pronoun.
+    # "I" is more often the pronoun than a number or an initial.
+    if _NUMBERED.fullmatch(word[0]):
+        number = _NUMBER.match(text, match.end())
+        return number is None or (number[0] == "I" and word[0].lower() == "no")
     is_initial = len(word[0]) == 1 and word[0].isupper() and word[0] != "I" and "A" <= word[0] <= "Z"
     return not is_initial and _ABBREVIATION.fullmatch(word[0]) is None
 

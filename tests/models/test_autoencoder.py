@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -113,7 +115,8 @@ def test_a_ladder_may_have_one_vector_at_its_top():
     (gradient,) = torch.autograd.grad(found.levels[0].mean[0, 0].sum(), image, retain_graph=True)
     assert (gradient[0, 0, [0, 0, -1, -1], [0, -1, 0, -1]] != 0).all(), "all corners"
     assert (gradient[1] == 0).all()
-    (gradient,) = torch.autograd.grad(found.levels[1].prior.mean.sum(), model.rungs[0].spread.weight)
+    rung: Any = model.rungs[0]
+    (gradient,) = torch.autograd.grad(found.levels[1].prior.mean.sum(), rung.spread.weight)
     assert gradient.abs().sum() > 0, "the prior below knows the vector"
     with pytest.raises(RequestError, match=r"LadderVAEConfig.size_px is \(28, 20\), but images are \(28, 28\)"):
         model.infer(torch.rand(1, 1, 28, 28), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -129,7 +130,7 @@ def test_what_words_say_by_hand() -> None:
 def test_the_mean_of_a_bag_is_what_it_says() -> None:
     model = SentenceTagger(SMALL).eval()
     content, counts = torch.tensor([[3, 5, 9, 0], [7, 0, 0, 0]]), torch.tensor([[2, 0, 1], [1, 0, 0]])
-    member = model.members[0]
+    member: Any = model.members[0]
     # Stored at a scale of 0.02, with a gain of 5.
     table = member.table.weight * 0.1
     bags = member._bags(model._words(content, counts, torch.tensor([3, 1]), None))

@@ -30,7 +30,8 @@ def sets():
 
 @pytest.fixture(scope="module")
 def honest(classifier, sets):
-    return assess(*sets, classifier, CONFIG)
+    samples, train, test = sets
+    return assess(samples, train, test, classifier, CONFIG)
 
 
 def test_every_figure_is_there_and_within_its_interval(honest):
@@ -78,8 +79,7 @@ def test_each_fault_is_told_by_its_figure(honest, classifier, sets):
 def test_results_are_seeded_and_sets_are_cut_to_one_size(honest, classifier, sets):
     samples, train, test = sets
     assert assess(samples, train, test, classifier, CONFIG) == honest
-    arrays = [images.numpy() for images in sets]
-    assert assess(*arrays, classifier, CONFIG) == honest
+    assert assess(samples.numpy(), train.numpy(), test.numpy(), classifier, CONFIG) == honest
     other = assess(samples, train, test, classifier, dataclasses.replace(CONFIG, seed=7))
     assert other["precision"].value == honest["precision"].value
     assert other["precision"] != honest["precision"]
