@@ -1,6 +1,6 @@
 """Paragraph boundaries in books: train on the books of split train, find the breaks in those of split val.
 
-The paragraphs of each chapter are joined by one space, so nothing but the words says where they were. A twentieth of
+The paragraphs of each chapter are joined by one space, so nothing but the words says where they were. A fiftieth of
 the training chapters is held out to choose the weights by; val chooses nothing. F1 counts boundaries over all
 documents, but not the start of the document, from the offsets in the table. Resumable.
 
@@ -42,7 +42,7 @@ def main() -> None:
     if arguments.held_out is not None:
         work = work / f"held-out-{arguments.held_out}"
         books = hold_out(books, arguments.held_out, work / "books.jsonl")
-    setting = ["--train.precision", "bfloat16", "--validation_fraction", "0.05"]
+    setting = ["--train.precision", "bfloat16", "--validation_fraction", "0.02"]
     small = ["--train.epochs", "1"] if arguments.small else []
     trained = job(
         "train_text_segmenter", "--documents", books, "--split", "train", "--out", work / "tagger", *setting, *small
