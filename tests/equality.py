@@ -45,6 +45,8 @@ def _assert_equal(name: str, mine: Any, theirs: Any) -> None:
     elif name == "paragraphs" and mine is not None:
         assert [(p["start"], p["end"]) for p in mine] == [(p["start"], p["end"]) for p in theirs]
         assert all(math.isclose(p["score"], q["score"], abs_tol=1e-4) for p, q in zip(mine, theirs, strict=True))
+    elif name == "embedding" and mine is not None and theirs is not None:
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4)
     elif isinstance(mine, float) and isinstance(theirs, float):
         assert math.isclose(mine, theirs, abs_tol=1e-4), name
     else:

@@ -9,7 +9,8 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -26,7 +27,15 @@ from pipeline.distributed.forecast import forecast
 from pipeline.distributed.manifest import Manifest
 from pipeline.distributed.parallel import ordered
 from pipeline.distributed.source import entries
-from pipeline.distributed.stream import STAGES, StreamConfig, Work, receipts, settings_digest, uncommitted
+from pipeline.distributed.stream import (
+    STAGES,
+    StreamConfig,
+    Work,
+    end_executions,
+    receipts,
+    settings_digest,
+    uncommitted,
+)
 from pipeline.distributed.table import Part, Table, table_schema
 from pipeline.distributed.watch import make_board
 from pipeline.errors import RequestError
@@ -35,6 +44,7 @@ from pipeline.task import Task
 
 _PASSES = 3  # the first, and two for what is missing after it
 _EXAMPLES = 12
+_ENDING_S = 10.0  # how long Ray Data may take to end what is under way
 
 
 class ErrorBudgetSpent(RuntimeError):
@@ -275,18 +285,19 @@ class Run:
 
     def _stream(self, blocks: list[pa.Table], held: lease.Lease) -> None:
         last_commit = last_word = time.monotonic()
-        for receipt in _with_timeout(receipts(blocks, self._work), self._config.stall_timeout_s):
-            if receipt is not None:
-                self._accept(receipt)
-            now = time.monotonic()
-            if self._pending_commit and now - last_commit >= self._config.commit_s:
-                self._commit()
-                last_commit = time.monotonic()  # a slow store must not make a commit for every part
-            if now - last_word >= 5:
-                self._say(self._progress())
-                last_word = now
-            held.check()
-            self._check_budget()
+        with closing(_with_timeout(receipts(blocks, self._work), self._config.stall_timeout_s)) as arriving:
+            for receipt in arriving:
+                if receipt is not None:
+                    self._accept(receipt)
+                now = time.monotonic()
+                if self._pending_commit and now - last_commit >= self._config.commit_s:
+                    self._commit()
+                    last_commit = time.monotonic()  # a slow store must not make a commit for every part
+                if now - last_word >= 5:
+                    self._say(self._progress())
+                    last_word = now
+                held.check()
+                self._check_budget()
         self._say(self._progress())
 
     def _accept(self, receipt: dict[str, Any]) -> None:
@@ -329,22 +340,32 @@ def block_rows(pending: int, stream: StreamConfig) -> int:
     return max(1, min(stream.block_rows, max(stream.batch_rows, -(-pending // (4 * actors)))))
 
 
-def _with_timeout(items: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[dict[str, Any] | None]:
-    """Items of a blocking iterator, and None twice a second while there is none, so that the caller stays awake."""
+def _with_timeout(
+    items: Generator[dict[str, Any], None, None], timeout_s: float
+) -> Generator[dict[str, Any] | None, None, None]:
+    """Receipts, and None twice a second while there is none, so that the caller stays awake. Closed, it ends the
+    executions they come from."""
     arrived: queue.Queue[tuple[str, Any]] = queue.Queue()
     abandoned = threading.Event()
 
     def drain() -> None:
         try:
-            for item in items:
-                if abandoned.is_set():
-                    return
-                arrived.put(("item", item))
+            with closing(items):
+                for item in items:
+                    if abandoned.is_set():
+                        return
+                    arrived.put(("item", item))
             arrived.put(("end", None))
         except BaseException as reason:
             arrived.put(("error", reason))
 
-    threading.Thread(target=drain, name="receipts", daemon=True).start()
+    def end() -> None:
+        while drained.is_alive():  # an execution may be about to begin
+            end_executions()
+            drained.join(0.1)
+
+    drained = threading.Thread(target=drain, name="receipts", daemon=True)
+    drained.start()
     last = time.monotonic()
     try:
         while True:
@@ -363,6 +384,11 @@ def _with_timeout(items: Iterator[dict[str, Any]], timeout_s: float) -> Iterator
             yield value
     finally:
         abandoned.set()
+        # In a thread, since a cluster that hangs must not hold up its driver. But for that, nothing of Ray Data may be
+        # under way when the cluster is left: Ray would end the process then and there.
+        ending = threading.Thread(target=end, name="ending", daemon=True)
+        ending.start()
+        ending.join(_ENDING_S)
 
 
 def _outside(sink: str, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import pyarrow as pa
 import ray
 import torch
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from pipeline import config as settings_of
 from pipeline import package
@@ -97,16 +98,40 @@ def settings_digest(task: Task, stream: StreamConfig) -> str:
     return settings_of.digest({"task": settings_of.to_dict(task), "max_bytes": stream.fetch.max_bytes})
 
 
-def receipts(blocks: list[pa.Table], work: Work) -> Iterator[dict[str, Any]]:
+def receipts(blocks: list[pa.Table], work: Work) -> Generator[dict[str, Any], None, None]:
     """Run blocks through the stages; one `RECEIPT` row for each part file that was written, in any order."""
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = None  # a block is never cut: see the module's first paragraph
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
+    context.custom_execution_callback_classes = [_Executions]
     for batch in plan(ray.data.from_arrow(blocks), work).iter_batches(
         batch_size=None, batch_format="pyarrow", prefetch_batches=0
     ):
         yield from cast("pa.Table", batch).to_pylist()
+
+
+class _Executions(ExecutionCallback):
+    """Those that run in this process. Ray Data itself gives none away before its first output."""
+
+    running: ClassVar[list[Any]] = []
+
+    def before_execution_starts(self, executor: Any) -> None:
+        self.running.append(executor)
+
+    def after_execution_succeeds(self, executor: Any) -> None:
+        if executor in self.running:
+            self.running.remove(executor)
+
+    def after_execution_fails(self, executor: Any, error: Exception) -> None:
+        self.after_execution_succeeds(executor)
+
+
+def end_executions() -> None:
+    """End what `receipts` runs, from any thread; who iterates comes to the end. To leave the cluster without that
+    would leave threads of Ray Data behind that look for it, and Ray ends a process whose threads do."""
+    for executor in list(_Executions.running):
+        executor.shutdown(force=False)  # killed actors would have their tasks tried again, and say so
 
 
 def plan(blocks: ray.data.Dataset, work: Work) -> ray.data.Dataset:

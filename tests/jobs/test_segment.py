@@ -104,9 +104,11 @@ def test_ctrl_c_commits_what_is_done_and_the_same_command_goes_on(place: Path) -
     process = start_job("segment_images", *arguments(place, "stopped"), *ONE_CPU, *SMALL)
     wait_for_commits(place / "stopped", 2)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     summary = json.loads(out.strip().splitlines()[-1])
     assert (process.returncode, summary["status"], summary["exit_code"]) == (130, "stopped", 130)
+    assert len(out.splitlines()) == 1
+    assert "Traceback" not in err
     assert 0 < len(table_rows(str(place / "stopped"))) < 150
     assert summary["done"] + summary["failed"] == len(table_rows(str(place / "stopped")))
     code, again, _ = run_job("segment_images", *arguments(place, "stopped"), *ONE_CPU)
