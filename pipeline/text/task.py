@@ -347,7 +347,19 @@ def _curve(statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
 def _table(fields: dict[str, pa.DataType], rows: Sequence[dict[str, Any] | None]) -> pa.Table:
     """Rows as a table; None is a row of nulls."""
     columns = {name: [None if row is None else row[name] for row in rows] for name in fields}
-    return pa.table({name: pa.array(columns[name], type_) for name, type_ in fields.items()}, pa.schema(fields))
+    return pa.table({name: _column(columns[name], type_) for name, type_ in fields.items()}, pa.schema(fields))
+
+
+def _column(values: list[Any], type_: pa.DataType) -> pa.Array:
+    """Arrays become lists without a copy where there is one: a long document's take most of the memory."""
+    arrays = [value for value in values if value is not None]
+    if not (pa.types.is_large_list(type_) and arrays):
+        return pa.array(values, type_)
+    flat = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    lengths = [0 if value is None else len(value) for value in values]
+    missing = pa.array([value is None for value in values])
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int64())
+    return pa.LargeListArray.from_arrays(offsets, pa.array(flat, type_.value_type), type=type_, mask=missing)
 
 
 def _as(values: Any, type_: pa.DataType) -> pa.Array | pa.ChunkedArray:

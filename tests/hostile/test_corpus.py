@@ -129,8 +129,8 @@ def test_names_are_unique_and_every_case_is_small_or_heavy() -> None:
 #: Most memory above that of the process with its libraries, in MiB, for a file of 100 megapixels or about 100 MB. An
 #: image may take 14 bytes a pixel: four for what Pillow decodes, four for its opaque or upright copy, and the rest for
 #: the file and its copy, a mask, or the coefficients of a progressive JPEG. A document may take 30 times its bytes:
-#: itself, its text and copies of both, and its features, some 130 bytes a sentence and 4 a word, twice when they become
-#: a column.
+#: itself, its text and copies of both, and its features, some 240 bytes a sentence and 4 a word, and what they are made
+#: from.
 LIMITS_MIB = {"image": 14 * 100_000_000 / 2**20, "document": 30 * 100_000_000 / 2**20}
 
 
