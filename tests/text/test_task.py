@@ -112,6 +112,16 @@ def test_failed_rows_stay_where_they_are() -> None:
     assert [error is None for error in samples["error"].to_pylist()] == [False, True]
 
 
+def test_features_do_not_depend_on_the_other_rows() -> None:
+    documents = [b"One. Two!", b"caf\xe9", b'"Three?"', b""]
+    together = TASK.prepare(inputs(*documents))
+    for row, document in enumerate(documents):
+        alone = TASK.prepare(inputs(document))
+        assert together.schema == alone.schema
+        assert together.slice(row, 1).to_pylist() == alone.to_pylist()
+    assert together["content"].null_count == 2
+
+
 def test_a_document_can_be_too_long() -> None:
     task = TextSegmentation(max_chars=5)
     prepared = task.prepare(inputs(b"123456", b"12345"))
