@@ -30,14 +30,15 @@ from PIL import Image
 
 from benchmarks.record import data_folder, record
 from pipeline import package
-from pipeline.distributed.run import Run, RunConfig
+from pipeline.distributed.run import Run, RunConfig, RunPlan
 from pipeline.distributed.session import ClusterConfig, session
-from pipeline.distributed.stream import STAGES, StreamConfig
+from pipeline.distributed.stages import STAGES, StreamConfig
+from pipeline.examples.scenes import CLASSES, PALETTE, write_scenes
 from pipeline.images.outputs import encode_mask
-from pipeline.images.scenes import CLASSES, PALETTE, write_scenes
 from pipeline.images.task import ImageSegmentation
-from pipeline.models.segmenter import UNet, UNetConfig
-from pipeline.task import INPUT_SCHEMA
+from pipeline.models.segmenters.unet import UNet, UNetConfig
+from pipeline.rows import INPUT_SCHEMA
+from pipeline.runs.counts import RunCounts
 
 TASK = ImageSegmentation(classes=CLASSES, palette=PALETTE, height_px=180, width_px=240)
 MODELS = {
@@ -140,24 +141,23 @@ def steady(times: Times, started: float) -> dict[str, float]:
 def ours(images: Path, model: str, sink: Path) -> dict[str, Any]:
     times: Times = []
 
-    class Timed(Run):
-        def _accept(self, receipt: dict[str, Any]) -> None:
-            super()._accept(receipt)
-            times.append((time.perf_counter(), receipt["rows"]))
+    class Timed(RunCounts):
+        def add(self, *, rows: int, **rest: Any) -> None:
+            super().add(rows=rows, **rest)
+            times.append((time.perf_counter(), rows))
 
     started = time.perf_counter()
-    described = package.load(model)
-    run = Timed(
+    plan = RunPlan(
         task=TASK,
-        package=described,
-        sources=[str(images)],
+        package=package.load(model),
+        sources=(str(images),),
         sink=str(sink),
         config=RunConfig(),
         stream=StreamConfig(batch_rows=BATCH_ROWS),
-        say=lambda _: None,
     )
-    run.execute()
-    run.finish("done", 0)
+    run = Run(plan, lambda _: None)
+    run.counts = Timed()
+    assert run.live().exit_code == 0, run.summary
     busy = {f"{stage} s": run.summary["stage_seconds"][stage] / CORES for stage in STAGES}
     return steady(times, started) | busy
 

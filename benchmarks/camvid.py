@@ -19,10 +19,10 @@ import pyarrow as pa
 import torch
 
 from benchmarks.record import data_folder, record
-from pipeline.distributed.table import open_delta
 from pipeline.images.inputs import decode_label
 from pipeline.images.metrics import class_iou, confusion_matrix, miou
 from pipeline.images.outputs import decode_mask
+from pipeline.table.readers import open_delta
 
 AUTOENCODER = ["--model.blocks", "[1,1,1,2]", "--train.epochs", "20", "--train.evaluate_every_epochs", "2"]
 # Square root of median frequency over frequency of each class, among the pixels of the training labels.

@@ -31,12 +31,12 @@ from PIL import Image
 from benchmarks.record import record
 from pipeline import package, storage
 from pipeline.images.task import ImageSegmentation
-from pipeline.models.segmenter import UNet, UNetConfig
-from tests.equality import assert_equal_rows, table_rows
-from tests.processes import descendants
-from tests.s3.ceph import Ceph, Endpoint
-from tests.s3.fixtures import applied, client
-from tests.s3.proxy import Fault, FaultProxy
+from pipeline.models.segmenters.unet import UNet, UNetConfig
+from testing.equality import assert_equal_rows, table_rows
+from testing.processes import descendants
+from testing.s3.ceph import Ceph, Endpoint
+from testing.s3.fixtures import applied, client
+from testing.s3.proxy import Fault, FaultProxy
 
 ROOT = Path(__file__).parent.parent
 BUCKET = "chaos"

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import mnist
+from benchmarks.measures.latent_classification import ClassificationConfig, classification_rows
 from benchmarks.record import data_folder, record
 from pipeline import config
-from pipeline.models.autoencoder import ConvVAE, ConvVAEConfig
-from pipeline.models.latents import Gaussian
-from pipeline.models.objectives import elbo
-from pipeline.quality.classification import ClassificationConfig, classification_rows
-from pipeline.training import schedule
+from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
+from pipeline.models.autoencoders.latents import Gaussian
+from pipeline.models.objectives.objective import elbo
+from pipeline.training.optimiser import schedule
 
 M1 = ConvVAEConfig(
     channels=1,

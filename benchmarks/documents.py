@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from benchmarks.camvid import job
 from benchmarks.record import data_folder, record
-from pipeline.distributed.table import open_delta
+from pipeline.table.readers import open_delta
 from pipeline.text.inputs import join_paragraphs, split_sentences
 from pipeline.text.metrics import Counts, boundaries_of, count_boundaries, mean, pk, window_diff
 

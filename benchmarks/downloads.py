@@ -24,8 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks.record import record
-from tests.s3 import ceph
-from tests.s3.fixtures import applied, client
+from testing.s3 import ceph
+from testing.s3.fixtures import applied, client
 
 THREADS = 16
 WARM_UP = 32
@@ -127,7 +127,7 @@ def get_ours(count: int) -> dict[str, float]:
 
     def get(number: int) -> bytes:
         uri = folder + key_of(number)
-        return storage.fetch(uri, tags[uri], 1 << 20)
+        return storage.fetch(uri, storage.Read(etag=tags[uri], max_bytes=1 << 20))
 
     return in_threads(get, count)
 

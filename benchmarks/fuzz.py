@@ -11,15 +11,11 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import multiprocessing
-import random
 import resource
-import struct
 import sys
 import time
 import warnings
-import zlib
 from collections import Counter
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,192 +25,22 @@ import pyarrow as pa
 from benchmarks.record import record
 from pipeline.errors import ERROR_CODES
 from pipeline.images.task import ImageSegmentation
-from pipeline.task import INPUT_SCHEMA, Task
+from pipeline.rows import INPUT_SCHEMA
+from pipeline.task import Task
 from pipeline.text.task import TextSegmentation
-from tests.hostile.corpus import CASES, chunk, peak_mib
+from testing.hostile.corpus import peak_mib
+from testing.hostile.mutants import mutant, seeds
 
 #: A file that takes longer hangs; machines that are shared stop for seconds at times.
 DEADLINE_S = 30.0
 #: More memory than this, above the child's own, is not given. Pictures may have four million pixels here.
 MEMORY_BYTES = 1 << 30
 MAX_PIXELS = 4_000_000
-MOST_BYTES = 4 << 20  # of a file to begin with
-
 TASKS: dict[str, Task] = {
     "image": ImageSegmentation(
         classes=("a", "b"), palette=((0, 0, 0), (9, 9, 9)), height_px=32, width_px=64, max_pixels=MAX_PIXELS
     ),
     "document": TextSegmentation(max_chars=1_000_000),
-}
-EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-TEXTS = (
-    *(b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\xed\xa0\x80", b"\xe2\x80\xa9", b"\xf0\x9f\x98\x80", b"\x80"),
-    *(b"\0", b"\r", b"\n\n", b". ", b'"', b"[", b"{", b"\\ud800", b"\\u0000", b"1e999", b"NaN"),
-    b'"paragraphs": [[0, 1]],',
-)
-
-Seeds = dict[str, list[bytes]]
-
-
-def seeds() -> Seeds:
-    """The files to change, by kind."""
-    found: Seeds = {}
-    for case in CASES:
-        if not case.heavy:
-            data = case.make()
-            if 0 < len(data) <= MOST_BYTES:
-                found.setdefault(case.kind, []).append(data)
-    return found
-
-
-def mutant(files: Seeds, seed: int, number: int) -> tuple[str, str, str, bytes]:
-    """The kind of file, its format, the changes, and the bytes of file ``number``."""
-    draw = random.Random(f"{seed} {number}")
-    kind = "document" if number % 4 == 3 else "image"
-    data = draw.choice(files[kind])
-    if len(data) > 1 << 17 and draw.random() < 0.9:  # large ones are slow, and few
-        data = draw.choice([file for file in files[kind] if len(file) <= 1 << 17])
-    changes = []
-    for _ in range(draw.choice((1, 1, 1, 2, 3, 6))):
-        name = draw.choice([name for name, (kinds, _) in MUTATIONS.items() if kind in kinds])
-        data = MUTATIONS[name][1](draw, data, files[kind])
-        changes.append(name)
-    form = draw.choice(("object", "json")) if kind == "document" else "object"
-    if form == "json" and b"\n" in data and draw.random() < 0.8:
-        data = max(data.split(b"\n"), key=len)
-    return kind, form, changes[0] if len(set(changes)) == 1 else "several", data
-
-
-def _flip(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    changed = bytearray(data)
-    for _ in range(draw.choice((1, 1, 2, 8, 64))):
-        if changed:
-            changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
-    return bytes(changed)
-
-
-def _early(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """Bytes of the first part, where headers are."""
-    changed = bytearray(data)
-    for _ in range(draw.choice((1, 2, 4))):
-        if changed:
-            changed[draw.randrange(min(64, len(changed)))] = draw.randrange(256)
-    return bytes(changed)
-
-
-def _cut(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
-    return data[: draw.randrange(len(data) + 1)]
-
-
-def _remove(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
-    start = draw.randrange(len(data) + 1)
-    return data[:start] + data[start + draw.choice((1, 2, 4, 16, 256)) :]
-
-
-def _repeat(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
-    start, size = draw.randrange(len(data) + 1), draw.choice((1, 2, 4, 16, 256, 4096))
-    return data[:start] + data[start : start + size] * draw.choice((2, 3, 100)) + data[start + size :]
-
-
-def _splice(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    other = draw.choice(others)[: 1 << 18]
-    return data[: draw.randrange(len(data) + 1)] + other[draw.randrange(len(other) + 1) :]
-
-
-def _extreme(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
-    """A number of 2, 4 or 8 bytes, which may be a length or a size, as large or as small as it can be."""
-    size, order = draw.choice((1, 2, 4, 4, 8)), draw.choice((">", "<"))
-    if len(data) <= size:
-        return data
-    start = draw.randrange(min(len(data) - size, draw.choice((64, 1024, len(data)))))
-    value = draw.choice(EXTREMES) & ((1 << 8 * size) - 1)
-    return data[:start] + struct.pack(order + {1: "B", 2: "H", 4: "L", 8: "Q"}[size], value) + data[start + size :]
-
-
-def _nudge(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
-    """A number that is nearly right."""
-    if len(data) < 4:
-        return data
-    start = draw.randrange(min(len(data) - 3, 1024))
-    changed = bytearray(data)
-    changed[start] = (changed[start] + draw.choice((-2, -1, 1, 2))) & 255
-    return bytes(changed)
-
-
-def _insert(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
-    start = draw.randrange(len(data) + 1)
-    return data[:start] + draw.choice(TEXTS) * draw.choice((1, 1, 2, 1000)) + data[start:]
-
-
-def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    found, position = [], 8
-    while position + 12 <= len(data):
-        size = int.from_bytes(data[position : position + 4], "big")
-        found.append((data[position + 4 : position + 8], data[position + 8 : position + 8 + size]))
-        position += 12 + size
-    return found
-
-
-def _png(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """Chunks of a PNG lost, doubled, moved, changed, with sums that are right."""
-    if not data.startswith(b"\x89PNG"):
-        data = draw.choice([other for other in others if other.startswith(b"\x89PNG")])
-    parts = _chunks(data)
-    for _ in range(draw.choice((1, 1, 2, 3))):
-        if not parts:
-            break
-        index, way = draw.randrange(len(parts)), draw.randrange(6)
-        name, content = parts[index]
-        if way == 0:
-            del parts[index]
-        elif way == 1:
-            parts.insert(draw.randrange(len(parts) + 1), parts[index])
-        elif way == 2:
-            parts[index] = name, _flip(draw, content, others)
-        elif way == 3:
-            parts[index] = name, _extreme(draw, content, others)
-        elif way == 4:
-            parts[index] = name, _cut(draw, content, others)
-        else:
-            names = (b"tRNS", b"PLTE", b"IDAT", b"fdAT", b"fcTL", b"acTL", b"eXIf", b"iCCP", b"zTXt", b"iTXt", b"gAMA")
-            parts.insert(draw.randrange(len(parts) + 1), (draw.choice(names), draw.randbytes(draw.randrange(40))))
-    return data[:8] + b"".join(chunk(name, content) for name, content in parts)
-
-
-def _inflated(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """The lines of a PNG changed before they are deflated, or its header with them, with sums that are right."""
-    if not data.startswith(b"\x89PNG"):
-        data = draw.choice([other for other in others if other.startswith(b"\x89PNG")])
-    parts = _chunks(data)
-    packed = b"".join(content for name, content in parts if name == b"IDAT")
-    try:
-        raw = zlib.decompressobj().decompress(packed, 1 << 20)
-    except zlib.error:
-        raw = packed
-    raw = draw.choice((_flip, _cut, _repeat))(draw, raw, others)
-    kept = [(name, content) for name, content in parts if name != b"IDAT"]
-    if kept and kept[0][0] == b"IHDR" and len(kept[0][1]) == 13 and draw.random() < 0.5:
-        header = bytearray(kept[0][1])
-        header[draw.choice((3, 7, 8, 9, 12))] = draw.choice((0, 1, 2, 3, 4, 6, 8, 16, 255))
-        kept[0] = b"IHDR", bytes(header)
-    return data[:8] + b"".join(
-        (chunk(b"IDAT", zlib.compress(raw)) if name == b"IEND" else b"") + chunk(name, content)
-        for name, content in kept
-    )
-
-
-MUTATIONS: dict[str, tuple[tuple[str, ...], Callable[[random.Random, bytes, list[bytes]], bytes]]] = {
-    "flipped bits": (("image", "document"), _flip),
-    "changed header": (("image", "document"), _early),
-    "cut off": (("image", "document"), _cut),
-    "removed piece": (("image", "document"), _remove),
-    "repeated piece": (("image", "document"), _repeat),
-    "two files spliced": (("image", "document"), _splice),
-    "extreme number": (("image", "document"), _extreme),
-    "nudged number": (("image",), _nudge),
-    "inserted text": (("document",), _insert),
-    "png chunks, sums mended": (("image",), _png),
-    "png pixels, sums mended": (("image",), _inflated),
 }
 
 

@@ -22,21 +22,23 @@ import torch
 from torch import Tensor
 
 from benchmarks import mnist
+from benchmarks.measures import image_features
+from benchmarks.measures.active_units import active_units
+from benchmarks.measures.assessment import AssessConfig, assess
+from benchmarks.measures.bootstrap import Estimate
 from benchmarks.mnist import SIZE_PX, Arm, Mnist
-from pipeline import config, sampling
-from pipeline.images.tiles import encode_png, tile, to_pixels
-from pipeline.models.adversarial import AdversarialConfig
-from pipeline.models.autoencoder import Autoencoder, ConvVAEConfig
-from pipeline.models.divergences import MMDConfig
-from pipeline.models.ladder import LadderVAEConfig
-from pipeline.models.objectives import KLConfig, ObjectiveConfig
-from pipeline.models.samplers import MixtureConfig, PriorConfig, SamplerConfig, TwoStageConfig
-from pipeline.models.sparsity import SparsityConfig
-from pipeline.quality import features
-from pipeline.quality.bootstrap import Estimate
-from pipeline.quality.generative import AssessConfig, assess
-from pipeline.quality.units import active_units
-from pipeline.training import TrainConfig
+from pipeline import config
+from pipeline.generation import drawing, fitting
+from pipeline.images.grids import encode_png, tile, to_pixels
+from pipeline.models.autoencoders.conv_vae import ConvVAEConfig
+from pipeline.models.autoencoders.interface import Autoencoder
+from pipeline.models.autoencoders.ladder_vae import LadderVAEConfig
+from pipeline.models.autoencoders.samplers import MixtureConfig, PriorConfig, SamplerConfig, TwoStageConfig
+from pipeline.models.objectives.adversarial import AdversarialConfig
+from pipeline.models.objectives.divergences import MMDConfig
+from pipeline.models.objectives.objective import KLConfig, ObjectiveConfig
+from pipeline.models.objectives.sparsity import SparsityConfig
+from pipeline.training.trainer import TrainConfig
 
 LATENTS = 16
 SAMPLERS: dict[str, SamplerConfig] = {
@@ -153,20 +155,20 @@ def kept(work: Path, name: str, settings: Any, make: Callable[[], Any]) -> Any:
     return json.loads(file.read_text())
 
 
-def kept_classifier(work: Path, data: Mnist, size: Size) -> features.Classifier:
+def kept_classifier(work: Path, data: Mnist, size: Size) -> image_features.Classifier:
     """The classifier whose features are compared, frozen."""
-    training = features.ClassifierTraining(epochs=size.classifier_epochs)
+    training = image_features.ClassifierTraining(epochs=size.classifier_epochs)
     file = work / f"classifier-{config.digest(config.to_dict(training), 8)}.safetensors"
     if not file.exists():
-        classifier = features.train_classifier(mnist.unit(data.train), data.train_labels, training=training)
+        classifier = image_features.train_classifier(mnist.unit(data.train), data.train_labels, training=training)
         work.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(features.dump(classifier))
-    return features.load(file.read_bytes())
+        file.write_bytes(image_features.dump(classifier))
+    return image_features.load(file.read_bytes())
 
 
-def sampled(model: Autoencoder, sampler: sampling.Sampler, count: int, seed: int) -> Tensor:
+def sampled(model: Autoencoder, sampler: fitting.Sampler, count: int, seed: int) -> Tensor:
     """Expected images (n, 1, h, w) in [0, 1], on the CPU."""
-    batches = sampling.images(model, sampler, range(count), seed=seed, height=SIZE_PX, width=SIZE_PX, batch_rows=500)
+    batches = drawing.images(model, sampler, range(count), seed=seed, height=SIZE_PX, width=SIZE_PX, batch_rows=500)
     return torch.cat([batch.cpu() for batch in batches])
 
 
@@ -175,7 +177,7 @@ def _row(
     data: Mnist,
     size: Size,
     device: torch.device,
-    classifier: features.Classifier,
+    classifier: image_features.Classifier,
     name: str,
     sampler: str,
     seed: int,
@@ -185,11 +187,11 @@ def _row(
     images = mnist.unit(data.train[: size.fitted_images])
     settings = SAMPLERS[sampler]
     found = [
-        sampling.latents(model, images[start : start + 500].to(device), seed, range(start, start + 500))
+        fitting.latents(model, images[start : start + 500].to(device), seed, range(start, start + 500))
         for start in range(0, len(images) if settings.levels else 500, 500)
     ]
     latents = [torch.cat([part[level].cpu() for part in found]) for level in range(len(found[0]))]
-    drawn = sampled(model, sampling.fit(settings, latents, seed).to(device), size.images, seed)
+    drawn = sampled(model, fitting.fit(settings, latents, seed).to(device), size.images, seed)
     pictures = work / "pictures"
     pictures.mkdir(exist_ok=True)
     (pictures / f"{name}-{sampler}-{seed}.png").write_bytes(encode_png(tile(to_pixels(drawn[:_SHOWN]), 10)))

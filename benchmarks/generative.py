@@ -30,15 +30,15 @@ import torch
 
 from benchmarks import classification, generation, mnist, novelty
 from benchmarks.generation import Size, kept
+from benchmarks.measures.likelihood import corrected_mean, importance_nll
 from benchmarks.mnist import SIZE_PX, Arm, Mnist
 from benchmarks.record import RESULTS, data_folder, record
 from pipeline import config, package
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.models.autoencoder import ConvVAEConfig
-from pipeline.models.ladder import LadderVAEConfig
-from pipeline.models.objectives import KLConfig, ObjectiveConfig
-from pipeline.quality.likelihood import corrected_mean, importance_nll
-from pipeline.training import TrainConfig
+from pipeline.models.autoencoders.conv_vae import ConvVAEConfig
+from pipeline.models.autoencoders.ladder_vae import LadderVAEConfig
+from pipeline.models.objectives.objective import KLConfig, ObjectiveConfig
+from pipeline.training.trainer import TrainConfig
 
 PARTS = ("likelihood", "generation", "sparsity", "novelty", "classification")
 #: Pictures that the README shows.

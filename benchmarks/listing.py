@@ -146,15 +146,16 @@ def run_walk(count: int) -> list[dict[str, Any]]:
 
 def run_manifest(count: int, folder: str) -> list[dict[str, Any]]:
     from pipeline import storage
-    from pipeline.distributed.ledger import KeySet
-    from pipeline.distributed.manifest import Manifest
-    from pipeline.distributed.source import entries
+    from pipeline.rows import InputKind
+    from pipeline.source.entries import entries
+    from pipeline.source.keys import KeySet
+    from pipeline.table.manifest import Manifest
 
     manifest = Manifest(folder)
     assert storage.is_folder(f"s3://{BUCKET}/data")  # makes the client
 
     def run() -> None:
-        manifest.write(entries([f"s3://{BUCKET}/data"], [".jpg"]), KeySet(), None)
+        manifest.write(entries([f"s3://{BUCKET}/data"], InputKind(suffixes=(".jpg",))), KeySet(), None)
         assert (manifest.pending, manifest.repeated) == (count, 0)
 
     sets = timed("key sets of the manifest", count, lambda: (manifest.inputs(), manifest.versions()))
@@ -164,10 +165,12 @@ def run_manifest(count: int, folder: str) -> list[dict[str, Any]]:
 def run_table(count: int, sink: str, part_rows: str) -> list[dict[str, Any]]:
     import pyarrow as pa
 
-    from pipeline.distributed.parallel import ordered
-    from pipeline.distributed.table import Part, Table, table_schema, write_part
+    from pipeline.storage.threads import ordered
+    from pipeline.table.delta import Table
+    from pipeline.table.parts import Part, write_part
+    from pipeline.table.schema import TableSchema
 
-    table = Table(sink, table_schema(pa.schema([("value", pa.int32())]), {}))
+    table = Table(sink, TableSchema.of(pa.schema([("value", pa.int32())]), result="value"))
     table.create()
 
     def write(start: int) -> Part:
@@ -182,9 +185,9 @@ def run_table(count: int, sink: str, part_rows: str) -> list[dict[str, Any]]:
             "model": [MODEL] * size,
             "settings": [SETTINGS] * size,
             "run_id": [RUN] * size,
-            "error": pa.nulls(size, table.schema.field("error").type),
+            "error": pa.nulls(size, table.schema.columns.field("error").type),
         }
-        return write_part(table.uri, pa.table(columns, schema=table.schema), RUN, MODEL)
+        return write_part(table.uri, table.schema, pa.table(columns), RUN, MODEL)
 
     def run() -> None:
         parts = list(ordered(write, range(0, count, int(part_rows)), 8))
@@ -197,14 +200,15 @@ def run_table(count: int, sink: str, part_rows: str) -> list[dict[str, Any]]:
 def run_done(count: int, sink: str, part_rows: str) -> list[dict[str, Any]]:
     import pyarrow as pa
 
-    from pipeline.distributed.ledger import VERSION_KEY, keys
-    from pipeline.distributed.table import Table, table_schema
+    from pipeline.source.keys import VERSION_KEY, keys
+    from pipeline.table.delta import Table
+    from pipeline.table.schema import TableSchema
 
-    schema = table_schema(pa.schema([("value", pa.int32())]), {})
+    schema = TableSchema.of(pa.schema([("value", pa.int32())]), result="value")
     held: list[Any] = []
 
     def read() -> None:
-        found = Table(sink, schema).held(MODEL, SETTINGS)
+        found = Table(sink, schema).contents(MODEL, SETTINGS)
         assert (len(found.sound), len(found.failed)) == (count, 0)
         held.append(found.done(retry_errors=False))
 
@@ -231,15 +235,19 @@ def run_done(count: int, sink: str, part_rows: str) -> list[dict[str, Any]]:
 def run_again(count: int, folder: str, sink: str) -> list[dict[str, Any]]:
     import pyarrow as pa
 
-    from pipeline.distributed.manifest import Manifest
-    from pipeline.distributed.source import entries
-    from pipeline.distributed.table import Table, table_schema
+    from pipeline.rows import InputKind
+    from pipeline.source.entries import entries
+    from pipeline.table.delta import Table
+    from pipeline.table.manifest import Manifest
+    from pipeline.table.schema import TableSchema
 
     manifest = Manifest(folder)
-    held = Table(sink, table_schema(pa.schema([("value", pa.int32())]), {})).held(MODEL, SETTINGS)
+    held = Table(sink, TableSchema.of(pa.schema([("value", pa.int32())]), result="value")).contents(MODEL, SETTINGS)
 
     def run() -> None:
-        manifest.write(entries([f"s3://{BUCKET}/data"], [".jpg"]), held.done(retry_errors=False), None)
+        manifest.write(
+            entries([f"s3://{BUCKET}/data"], InputKind(suffixes=(".jpg",))), held.done(retry_errors=False), None
+        )
         assert (manifest.listed, manifest.pending) == (count, 0)
         assert not held.outdated(manifest.inputs(), manifest.pending)
 

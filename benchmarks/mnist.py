@@ -18,13 +18,15 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from pipeline import config, package
+from pipeline import config, models, package
 from pipeline.images.augment import AugmentConfig
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.models.autoencoder import Autoencoder, ConvVAEConfig
-from pipeline.models.ladder import LadderVAEConfig
-from pipeline.models.objectives import ObjectiveConfig
-from pipeline.training import Samples, TrainConfig, Trainer
+from pipeline.models.autoencoders.conv_vae import ConvVAEConfig
+from pipeline.models.autoencoders.interface import Autoencoder
+from pipeline.models.autoencoders.ladder_vae import LadderVAEConfig
+from pipeline.models.objectives.objective import ObjectiveConfig
+from pipeline.training.samples import Samples
+from pipeline.training.trainer import TrainConfig, Trainer
 
 #: The last images of the training set are held out wherever something is chosen, and from all training.
 HELD_OUT = 10_000
@@ -174,7 +176,7 @@ def _train(folder: Path, arm: Arm, data: Mnist, device: torch.device | None) -> 
 
 def _new(arm: Arm) -> nn.Module:
     torch.manual_seed(arm.train.seed)
-    return package.build(arm.architecture, config.to_dict(arm.model))
+    return models.build(arm.architecture, config.to_dict(arm.model))
 
 
 def load(folder: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from benchmarks import mnist
 from benchmarks.mnist import SIZE_PX, Mnist
 from pipeline.images.inputs import decode_image
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.models.autoencoder import Autoencoder
+from pipeline.models.autoencoders.interface import Autoencoder
 
 _LETTERS = "ABCDEFGHJKLMNPQRTUVWXYZabdefghkmnpqrty"
 _BATCH = 500

@@ -11,7 +11,6 @@ import dataclasses
 import io
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -24,21 +23,10 @@ from typing import Any, NoReturn, TypeVar
 import jsonargparse
 
 from pipeline import storage
-from pipeline.errors import RequestError
+from pipeline.errors import DONE, WRONG_REQUEST, JobFailed, RequestError, Stopped
+from pipeline.runs.life import one_line, outcome_of
 
 S = TypeVar("S")
-
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of libraries that write for terminals
-
-DONE, FAILED, WRONG_REQUEST, ERROR_BUDGET = 0, 1, 2, 3
-
-
-class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived. Not an `Exception`: no handler of failures may take it for one."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.exit_code = 128 + signal_number
 
 
 def say(text: str) -> None:
@@ -59,11 +47,11 @@ def main(settings: type[S], work: Callable[[S], dict[str, Any]], argv: Sequence[
         code = int(summary.get("exit_code", DONE))
     except RequestError as reason:
         summary, code = {"status": "wrong request", "error": one_line(reason)}, WRONG_REQUEST
-    except Stopped as reason:
-        summary, code = {"status": "stopped", "error": str(reason)}, reason.exit_code
-    except Exception as reason:
-        traceback.print_exc()
-        summary, code = {"status": "failed", "error": f"{type(reason).__name__}: {one_line(reason)}"}, FAILED
+    except (Stopped, Exception) as reason:
+        if not isinstance(reason, Stopped | JobFailed):
+            traceback.print_exc()
+        outcome = outcome_of(reason)
+        summary, code = outcome.summary(), outcome.exit_code
     if code != DONE and summary.get("error"):
         print(f"error: {summary['error']}", file=sys.stderr, flush=True)
     print(json.dumps({**summary, "exit_code": code}, ensure_ascii=True), flush=True)
@@ -145,11 +133,6 @@ def _cause(reason: BaseException) -> str:
             return one_line(behind)
         behind = behind.__cause__ or behind.__context__
     return one_line(reason)
-
-
-def one_line(reason: BaseException) -> str:
-    """An error's text without line ends and colours."""
-    return " ".join(_COLOURS.sub("", str(reason)).split())
 
 
 def _stop_on_signals() -> None:

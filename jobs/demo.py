@@ -17,15 +17,15 @@ from jobs.train_text_segmenter import TrainTextSegmenter
 from pipeline import config, package, storage
 from pipeline.distributed.session import ClusterConfig, session
 from pipeline.distributed.train import DistributedTrainConfig
+from pipeline.examples.prose import reference_documents, write_jsonl
+from pipeline.examples.scenes import write_scenes
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.images.scenes import write_scenes
 from pipeline.images.task import ImageSegmentation
-from pipeline.models.documents import SentenceTaggerConfig
-from pipeline.quality import showcase
+from pipeline.models.documents.sentence_tagger import SentenceTaggerConfig
+from pipeline.quality import demo_page
 from pipeline.quality.evaluation import reconstructions
-from pipeline.quality.report import Page
+from pipeline.quality.pages import Page
 from pipeline.text.inputs import join_paragraphs
-from pipeline.text.prose import reference_documents, write_jsonl
 from pipeline.text.task import TextSegmentation
 
 _BOX: dict[str, Any] = {"height_px": 90, "width_px": 120}
@@ -58,19 +58,19 @@ def work(settings: Demo) -> dict[str, Any]:
     truths = images.pop("truths")
     segmenter = config.from_dict(ImageSegmentation, package.load(f"{out}/segmenter").task)
     autoencoder = package.load(f"{out}/autoencoder")
-    found = {name: showcase.rows_of(f"{out}/{name}") for name in ("masks", "paragraphs")}
-    showcase.add_masks(page, segmenter, found["masks"], truths)
+    found = {name: demo_page.rows_of(f"{out}/{name}") for name in ("masks", "paragraphs")}
+    demo_page.add_masks(page, segmenter, found["masks"], truths)
     task = config.from_dict(ImageReconstruction, autoencoder.task)
     good = [row["uri"] for row in found["masks"] if row["error"] is None][:4]
     page.pictures("Reconstructions by the autoencoder", reconstructions(task, autoencoder.model(), good))
-    showcase.add_documents(page, document.pop("source"), TextSegmentation.suffixes, found["paragraphs"])
+    demo_page.add_documents(page, document.pop("source"), TextSegmentation.inputs, found["paragraphs"])
     failed = [row for rows in found.values() for row in rows if row["error"] is not None]
     page.table("Inputs set aside", [{"input": row["uri"], **row["error"]} for row in failed])
     report = page.write(f"{out}/report.html")
     for name, rows in found.items():
         say(f"table {out}/{name}/table")
         for row in [*rows[:4], *(row for row in rows if row["error"] is not None)]:
-            say("   " + "  ".join(f"{key}: {value}" for key, value in showcase.short(row).items()))
+            say("   " + "  ".join(f"{key}: {value}" for key, value in demo_page.short(row).items()))
     say(f"pictures: {report}")
     tables = [f"{out}/{name}/table" for name in found]
     return {"status": "done", "tables": tables, "report": report, "images": images, "documents": document}

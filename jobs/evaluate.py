@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from jobs.cli import main, say
 from pipeline import config, package, storage
-from pipeline.distributed import samples
 from pipeline.errors import RequestError
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
 from pipeline.quality.evaluation import Evaluation, evaluate_autoencoder, evaluate_documents, evaluate_images
-from pipeline.quality.report import Page
+from pipeline.quality.pages import Page
+from pipeline.source.labelled import all_inputs, split_files
 from pipeline.storage import StorageConfig
 from pipeline.task import Task
 from pipeline.text.task import TextSegmentation
@@ -80,8 +80,8 @@ def work(settings: Evaluate) -> dict[str, Any]:
 
 def _rows(settings: Evaluate, task: Task) -> pa.Table:
     if isinstance(task, TextSegmentation):
-        return samples.all_inputs(settings.data, task.suffixes)
-    return samples.split_files(settings.data, settings.split)
+        return all_inputs(settings.data, task.inputs)
+    return split_files(settings.data, settings.split)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,25 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.cli import main, say
-from pipeline import config, package, sampling, storage
+from pipeline import config, package, storage
 from pipeline.config import check
-from pipeline.distributed.samples import training_inputs
 from pipeline.errors import RequestError
+from pipeline.generation import drawing, fitting, keeping
+from pipeline.generation import pictures as drawn_pictures
+from pipeline.images.grids import encode_png, tile
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.images.tiles import encode_png, tile
-from pipeline.models.autoencoder import Autoencoder
-from pipeline.models.samplers import MixtureConfig, PriorConfig, Sampler, SamplerConfig, SamplerName, TwoStageConfig
+from pipeline.models.autoencoders.interface import Autoencoder
+from pipeline.models.autoencoders.samplers import (
+    MixtureConfig,
+    PriorConfig,
+    Sampler,
+    SamplerConfig,
+    SamplerName,
+    TwoStageConfig,
+)
 from pipeline.package import Package
-from pipeline.quality import gallery
-from pipeline.quality.report import Page
+from pipeline.quality.pages import Page
+from pipeline.source.labelled import training_inputs
 from pipeline.storage import StorageConfig
 
 Picture = Literal["samples", "reconstructions", "interpolations", "traversals"]
@@ -63,7 +71,7 @@ class Sample:
     """Which grids to write; null: all that can be, which without images are the samples."""
     fit_images: int = 20_000
     """At most so many images, chosen at random, are what the sampler is fitted to."""
-    path: gallery.Path = "spherical"
+    path: drawn_pictures.Path = "spherical"
     """How interpolations go from latents to latents: along a great circle, or straight."""
     batch_rows: int = 64
     """Samples in one batch."""
@@ -93,29 +101,29 @@ def work(settings: Sample) -> dict[str, Any]:
     described = package.load(settings.model, ImageReconstruction.kind)
     task, model = config.from_dict(ImageReconstruction, described.task), described.model()
     assert isinstance(model, Autoencoder), described.model_name
-    rows = None if settings.images is None else training_inputs(settings.images, ImageReconstruction.suffixes)[0]
+    rows = None if settings.images is None else training_inputs(settings.images, ImageReconstruction.inputs)[0]
     failed: Counter[str] = Counter()
     sampler, fitted_to = _sampler(settings, described, task, model, rows, failed)
     fitted = time.monotonic()
     say(f"drawing {settings.count} samples of {task.height_px} x {task.width_px} pixels")
     size = {"height": task.height_px, "width": task.width_px}
-    drawn = sampling.images(
+    drawn = drawing.images(
         model, sampler, range(settings.count), seed=settings.seed, **size, batch_rows=settings.batch_rows
     )
     table = storage.join(settings.out, "samples.parquet")
     origin = {"seed": settings.seed, "sampler": settings.sampler, "model": described.digest}
-    first = gallery.write_samples(table, drawn, keep=_PICTURED, **origin)
+    first = drawn_pictures.write_samples(table, drawn, keep=_PICTURED, **origin)
     wanted, channels = settings.wanted(), []
-    pictures = {"samples": tile(first, _COLUMNS)} if "samples" in wanted else {}
+    grids = {"samples": tile(first, _COLUMNS)} if "samples" in wanted else {}
     if rows is not None and set(wanted) != {"samples"}:
         chosen = rows.take(_chosen(rows, _STUDIED, settings.seed))
         # What was read for the fit has been counted.
         ignored: Counter[str] = Counter() if fitted_to else failed
-        studied = gallery.study(task, model, chosen, shown=_SHOWN, seed=settings.seed, failed=ignored)
+        studied = drawn_pictures.study(task, model, chosen, shown=_SHOWN, seed=settings.seed, failed=ignored)
         for name in wanted:
             if name != "samples":
-                pictures[name] = gallery.grid(model, studied, name, settings.path)
-        channels = gallery.legend(studied) if "traversals" in wanted else []
+                grids[name] = drawn_pictures.grid(model, studied, name, settings.path)
+        channels = drawn_pictures.legend(studied) if "traversals" in wanted else []
     return {
         "status": "done",
         **origin,
@@ -123,7 +131,7 @@ def work(settings: Sample) -> dict[str, Any]:
         "fitted_to": fitted_to,
         "failed": dict(failed),
         "samples": table,
-        **_write(settings, pictures, channels),
+        **_write(settings, grids, channels),
         "fit_seconds": round(fitted - started, 1),
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -145,12 +153,12 @@ def _sampler(
     """The sampler, and to how many images it was fitted now."""
     shapes = model.latent_shapes(task.height_px, task.width_px)
     if settings.sampler == "prior":
-        return sampling.build(PriorConfig(), shapes), 0
+        return fitting.build(PriorConfig(), shapes), 0
     if settings.fitted is not None:
-        found = sampling.load(settings.fitted, described.digest)
-        if sampling.name_of(found) != settings.sampler:
+        found = keeping.load(settings.fitted, described.digest)
+        if keeping.name_of(found) != settings.sampler:
             rule = f"sampler at {settings.fitted} must be {settings.sampler!r}"
-            raise RequestError(f"{rule}, got {sampling.name_of(found)!r}")
+            raise RequestError(f"{rule}, got {keeping.name_of(found)!r}")
         return found, 0
     assert rows is not None, "checked with the settings"
     how: SamplerConfig = settings.mixture if settings.sampler == "mixture" else settings.two_stage
@@ -158,10 +166,10 @@ def _sampler(
     chosen = rows.take(np.sort(_chosen(rows, settings.fit_images, settings.seed)))
     how.check_latents(shapes, chosen.num_rows)  # before all of them are read
     say(f"reading {chosen.num_rows} images")
-    found = gallery.latents(task, model, chosen, settings.seed, failed)
+    found = drawn_pictures.latents(task, model, chosen, settings.seed, failed)
     say(f"fitting {settings.sampler} to the latents of {len(found[0])}")
-    sampler = sampling.fit(how, found, settings.seed)
-    sampling.save(storage.join(settings.out, "sampler"), sampler, model=described.digest, seed=settings.seed)
+    sampler = fitting.fit(how, found, settings.seed)
+    keeping.save(storage.join(settings.out, "sampler"), sampler, model=described.digest, seed=settings.seed)
     return sampler, len(found[0])
 
 

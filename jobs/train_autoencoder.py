@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit, require_folder
+from pipeline import config
 from pipeline.distributed import samples, train
 from pipeline.distributed.session import session
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.models.autoencoder import ConvVAEConfig
-from pipeline.models.ladder import LadderVAEConfig
+from pipeline.models.autoencoders.conv_vae import ConvVAEConfig
+from pipeline.models.autoencoders.ladder_vae import LadderVAEConfig
+from pipeline.source.labelled import held_out, training_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,21 +37,21 @@ def work(settings: TrainAutoencoder) -> dict[str, Any]:
     model = settings.model if settings.architecture == "conv_vae" else settings.ladder
     settings.task.check_model(model)
     train.claim(settings.out)
-    inputs, split = samples.training_inputs(settings.images, ImageReconstruction.suffixes)
-    learned, held_out = samples.held_out(inputs, settings.validation_fraction)
+    inputs, split = training_inputs(settings.images, ImageReconstruction.inputs)
+    learned, validation = held_out(inputs, settings.validation_fraction)
 
     def prepared() -> tuple[samples.Prepared, samples.Prepared]:
         return (
             samples.prepare(learned, settings.task, settings.out),
-            samples.prepare(held_out, settings.task, settings.out),
+            samples.prepare(validation, settings.task, settings.out),
         )
 
     with session(settings.cluster):
         return fit(
-            out=settings.out,
+            settings,
             task=settings.task,
             model_name=settings.architecture,
-            model_config=model,
+            model_config=config.to_dict(model),
             train_config=settings.train,
             samples=prepared,
             data={"images": settings.images, "split": split},

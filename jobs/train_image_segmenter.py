@@ -8,16 +8,17 @@ from typing import Any
 
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit, require_folder
-from pipeline import config, package, storage
+from pipeline import config, models, package, storage
 from pipeline.distributed import samples, train
 from pipeline.distributed.session import session
 from pipeline.errors import RequestError
 from pipeline.images.augment import AugmentConfig
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation, described_classes
-from pipeline.models import MODELS
-from pipeline.models.segmenter import UNetConfig, carry_autoencoder, init_from_autoencoder
+from pipeline.models.segmenters.interface import Segmenter, init_from_autoencoder
+from pipeline.models.segmenters.with_autoencoder import carry_autoencoder
 from pipeline.package import Package
+from pipeline.source.labelled import held_out, split_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class TrainImageSegmenter(TrainSettings):
     """Autoencoder package whose encoder the segmenter starts from."""
     novelty: str | None = None
     """Autoencoder package that the segmenter carries, to tell in each row how unlike its training data an image is."""
+    architecture: str = "unet"
+    """Name of the network."""
     validation_split: str = "val"
     """Split to choose the best weights by; where it has no file, validation_fraction of the training split."""
     height_px: int = 180
@@ -43,6 +46,8 @@ class TrainImageSegmenter(TrainSettings):
     """Channels at each resolution; null: the autoencoder's where there is one, else the model's own."""
     blocks: tuple[int, ...] | None = None
     """Residual blocks of the encoder at each resolution; null: likewise."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Further settings of the network, by name."""
     train: train.DistributedTrainConfig = field(
         default_factory=lambda: train.DistributedTrainConfig(epochs=60, batch_rows=8)
     )
@@ -63,20 +68,20 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
     starts = ((encoder, init_from_autoencoder), (carried, carry_autoencoder))
     copies = tuple(train.CopyWeights.of(found, copy) for found, copy in starts if found is not None)
     model = _model(settings, len(task.classes), encoder, carried)
-    learned = samples.split_files(settings.images, "train")
+    learned = split_files(settings.images, "train")
     if storage.exists(storage.join(settings.images, f"{settings.validation_split}.txt")):
-        validation = samples.split_files(settings.images, settings.validation_split)
+        validation = split_files(settings.images, settings.validation_split)
     else:
-        learned, validation = samples.held_out(learned, settings.validation_fraction)
+        learned, validation = held_out(learned, settings.validation_fraction)
 
     def prepared() -> tuple[samples.Prepared, samples.Prepared]:
         return samples.prepare(learned, task, settings.out), samples.prepare(validation, task, settings.out)
 
     with session(settings.cluster):
         return fit(
-            out=settings.out,
+            settings,
             task=task,
-            model_name="unet",
+            model_name=settings.architecture,
             model_config=model,
             train_config=settings.train,
             samples=prepared,
@@ -89,17 +94,25 @@ def _autoencoder(uri: str | None) -> Package | None:
     return None if uri is None else package.load(uri, ImageReconstruction.kind)
 
 
-def _model(settings: TrainImageSegmenter, classes: int, encoder: Package | None, carried: Package | None) -> UNetConfig:
+def _model(
+    settings: TrainImageSegmenter, classes: int, encoder: Package | None, carried: Package | None
+) -> dict[str, Any]:
+    """The settings of the network, checked."""
+    known = models.names_of(Segmenter)
+    if settings.architecture not in known:
+        raise RequestError(f"architecture must be one of {', '.join(known)}, got {settings.architecture!r}")
+    config_class = models.MODELS[settings.architecture][0]
     chosen: dict[str, Any] = {"widths": settings.widths, "blocks": settings.blocks}
     if encoder is not None:
         for name, value in chosen.items():
             theirs = tuple(encoder.model_config[name])
             if value not in (None, theirs):
-                raise RequestError(f"UNetConfig.{name} must be the autoencoder's {theirs}, got {value}")
+                rule = f"{config_class.__name__}.{name} must be the autoencoder's {theirs}"
+                raise RequestError(f"{rule}, got {value}")
             chosen[name] = theirs
-    if carried is not None:
-        chosen["autoencoder"] = config.from_dict(MODELS[carried.model_name][0], carried.model_config)
-    return UNetConfig(classes=classes, **{name: value for name, value in chosen.items() if value is not None})
+    given = {name: value for name, value in chosen.items() if value is not None}
+    network = config.from_dict(config_class, {"classes": classes, **given, **settings.model})
+    return config.to_dict(network) | {"autoencoder": None if carried is None else carried.model_config}
 
 
 def _seen(carried: Package) -> ImageReconstruction:

@@ -7,10 +7,11 @@ from typing import Any
 
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit
-from pipeline import package
+from pipeline import config, package
 from pipeline.distributed import samples, train
 from pipeline.distributed.session import session
-from pipeline.models.documents import SentenceTaggerConfig, init_from_tagger
+from pipeline.models.documents.sentence_tagger import SentenceTaggerConfig, init_from_tagger
+from pipeline.source.labelled import all_inputs, held_out
 from pipeline.text.task import TextSegmentation
 
 
@@ -38,8 +39,8 @@ def work(settings: TrainTextSegmenter) -> dict[str, Any]:
     copies: tuple[train.CopyWeights, ...] = ()
     if settings.init is not None:
         copies = (train.CopyWeights.of(package.load(settings.init, TextSegmentation.kind), init_from_tagger),)
-    inputs = samples.all_inputs(settings.documents, TextSegmentation.suffixes)
-    learned, validation = samples.held_out(inputs, settings.validation_fraction)
+    inputs = all_inputs(settings.documents, TextSegmentation.inputs)
+    learned, validation = held_out(inputs, settings.validation_fraction)
     keep = None if settings.split is None else samples.RecordSplit(settings.split)
 
     def prepared() -> tuple[samples.Prepared, samples.Prepared]:
@@ -50,10 +51,10 @@ def work(settings: TrainTextSegmenter) -> dict[str, Any]:
 
     with session(settings.cluster):
         return fit(
-            out=settings.out,
+            settings,
             task=settings.task,
             model_name="sentence_tagger",
-            model_config=settings.model,
+            model_config=config.to_dict(settings.model),
             train_config=settings.train,
             samples=prepared,
             data={"documents": settings.documents, "split": settings.split},

@@ -6,12 +6,13 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.cli import DONE, FAILED, main, say
+from jobs.cli import main, say
 from pipeline import storage
-from pipeline.distributed import lease
-from pipeline.distributed.table import vacuum
+from pipeline.errors import DONE, FAILED
 from pipeline.quality.audit import audit
 from pipeline.storage import StorageConfig
+from pipeline.table import lease
+from pipeline.table.vacuum import vacuum
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from jobs.cli import DONE, ERROR_BUDGET, FAILED, Stopped, one_line, say
+from jobs.cli import say
 from pipeline import config, package, storage
 from pipeline.distributed import train
-from pipeline.distributed.lease import LeaseLost
-from pipeline.distributed.run import ErrorBudgetSpent, Run, RunConfig, StreamStalled
+from pipeline.distributed.run import Run, RunConfig, RunPlan
 from pipeline.distributed.samples import Prepared
 from pipeline.distributed.session import ClusterConfig, session
-from pipeline.distributed.stream import StreamConfig
-from pipeline.errors import RequestError
+from pipeline.distributed.stages import StreamConfig
+from pipeline.errors import DONE, RequestError
 from pipeline.quality.report import run_report
+from pipeline.runs.life import Life
 from pipeline.storage import StorageConfig
 from pipeline.task import Task
 
@@ -49,45 +49,27 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
     """Stream a source through a package into a table. ``overrides``: task settings of this run that are not None."""
     described = package.load(settings.model, task_class.kind)
     changed = {name: value for name, value in overrides.items() if value is not None}
-    task = config.from_dict(task_class, described.task | changed)
     described.model()  # a package that is broken, or of another version, is a wrong request, before anything is written
-    run = Run(
-        task=task,
+    plan = RunPlan(
+        task=config.from_dict(task_class, described.task | changed),
         package=described,
-        sources=[settings.source] if isinstance(settings.source, str) else settings.source,
+        sources=(settings.source,) if isinstance(settings.source, str) else tuple(settings.source),
         sink=settings.sink,
         config=pick(RunConfig, settings),
         stream=settings.stream,
-        say=say,
     )
-    status, code, error = "done", DONE, None
+    run = Run(plan, say)
     with session(settings.cluster):
         if settings.dry_run:
-            run.forecast()
-            low, high = run.summary["predicted_range"]
-            say(f"about {run.summary['predicted_seconds']:.0f} s, between {low:.0f} and {high:.0f} s")
-            return run.summary | {"status": "dry run"}
-        try:
-            run.execute()
-        except ErrorBudgetSpent as reason:
-            status, code, error = "error budget spent", ERROR_BUDGET, str(reason)
-        except StreamStalled as reason:
-            status, code, error = "stalled", FAILED, str(reason)
-        except LeaseLost as reason:
-            status, code, error = "lease lost", FAILED, str(reason)
-        except Stopped as reason:
-            status, code, error = "stopped", reason.exit_code, str(reason)
-        except RequestError:
-            raise
-        except Exception as reason:  # whatever it is, the run's summary must carry the exit code
-            traceback.print_exc()
-            status, code, error = "failed", FAILED, f"{type(reason).__name__}: {one_line(reason)}"
-        if error is not None:
-            run.summary["error"] = error
-        run.finish(status, code)
-        if code == DONE:
-            run.summary["report"] = run_report(run.folder, run.examples, run.summary)
-    return run.summary
+            found = run.forecast()
+            low, high = found["predicted_range"]
+            say(f"about {found['predicted_seconds']:.0f} s, between {low:.0f} and {high:.0f} s")
+            return found | {"status": "dry run"}
+        outcome = run.live()
+    summary = run.summary
+    if outcome.exit_code == DONE:
+        summary["report"] = run_report(run.folder, run.examples, summary)
+    return summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,43 +78,60 @@ class TrainSettings:
     """Where the model package goes, with checkpoints, prepared samples and logs beside it."""
     validation_fraction: float = 0.1
     """Share of the training inputs that is held out to choose by, where the data name no validation split."""
+    lease_s: float = 30.0
+    """A training on another machine that has not renewed its lease on out for so many seconds is replaced."""
     storage: StorageConfig = field(default_factory=StorageConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         config.check(self, "validation_fraction", 0 < self.validation_fraction < 1, "be between 0 and 1")
+        config.check(self, "lease_s", self.lease_s > 0, "be positive")
 
 
 def fit(
+    settings: TrainSettings,
     *,
-    out: str,
     task: Task,
     model_name: str,
-    model_config: Any,
+    model_config: Mapping[str, Any],
     train_config: train.DistributedTrainConfig,
     samples: Callable[[], tuple[Prepared, Prepared]],
     data: dict[str, Any],
     copies: tuple[train.CopyWeights, ...] = (),
 ) -> dict[str, Any]:
-    """Prepare the samples and train. Needs a session."""
+    """Prepare the samples and train, as the only one that writes to ``settings.out``. Needs a session."""
     prepared, validation = samples()
     say(f"{prepared.rows} training samples, {validation.rows} for validation")
     for name, part in (("training", prepared), ("validation", validation)):
         if part.failed:
             say(f"{sum(part.failed.values())} {name} inputs could not be used: {part.failed}")
-    command = " ".join(["python", "-m", f"jobs.{sys.argv[0].rsplit('/', 1)[-1].removesuffix('.py')}", *sys.argv[1:]])
     plan = train.Plan(
         task=task,
         model_name=model_name,
-        model_config=config.to_dict(model_config),
+        model_config=dict(model_config),
         copies=copies,
         train=prepared,
         validation=validation,
         config=train_config,
-        out=storage.canonical(out),
-        card={"data": data, "command": command, "training": config.to_dict(train_config)},
+        out=storage.canonical(settings.out),
+        card={"data": data, "command": command_line(), "training": config.to_dict(train_config)},
     )
-    return train.fit(plan, say)
+    finished = train.finished(plan)
+    if finished is not None:
+        say(f"{plan.out} is trained already with these settings")
+        return finished
+    life = Life(plan.out, f"training-{os.getpid()}", settings.lease_s)
+    life.begin()
+    summary: dict[str, Any] = {}
+    outcome = life.work(lambda: summary.update(train.fit(plan, say)))
+    summary |= outcome.summary()
+    life.finish(storage.join(plan.out, "summary.json"), summary)
+    return summary
+
+
+def command_line() -> str:
+    """The command that this process runs, as one would type it again."""
+    return " ".join(["python", "-m", f"jobs.{sys.argv[0].rsplit('/', 1)[-1].removesuffix('.py')}", *sys.argv[1:]])
 
 
 def pick(cls: type[T], settings: Any) -> T:

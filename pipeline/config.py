@@ -7,12 +7,14 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pipeline.errors import RequestError
 
 T = TypeVar("T")
+
+_ADDED = "added"
 
 
 def check(config: object, name: str, ok: bool, rule: str) -> None:
@@ -23,7 +25,24 @@ def check(config: object, name: str, ok: bool, rule: str) -> None:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A dataclass as JSON-ready values: nested dicts, lists, numbers, strings, None."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return {field.name: _plain(getattr(config, field.name), to_dict) for field in dataclasses.fields(config)}
+
+
+def added(default: Any) -> Any:
+    """The default of a setting that came after the first version of its class.
+
+    While it has its default it is no part of `identity`. So tables, packages and trainings of before are still found.
+    """
+    return dataclasses.field(default=default, metadata={_ADDED: True})
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """`to_dict` for digests: without settings that were `added` and have their defaults."""
+    return {
+        field.name: _plain(getattr(config, field.name), identity)
+        for field in dataclasses.fields(config)
+        if not (field.metadata.get(_ADDED) and getattr(config, field.name) == field.default)
+    }
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
@@ -50,13 +69,13 @@ def digest(data: Any, length: int = 32) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, nested: Callable[[Any], dict[str, Any]]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return to_dict(value)
+        return nested(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, nested) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, nested) for item in value]
     assert value is None or isinstance(value, bool | int | float | str), f"no plain form of {value!r}"
     return value
 

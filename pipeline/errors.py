@@ -1,6 +1,12 @@
-"""The two errors that users meet: a wrong request, and one input that cannot be processed."""
+"""What users meet when something is wrong: a request, one input, or a whole job; and the exit codes of jobs."""
 
 from __future__ import annotations
+
+import signal
+from typing import ClassVar
+
+#: Exit codes of jobs. SIGINT and SIGTERM end a job with 130 and 143.
+DONE, FAILED, WRONG_REQUEST, ERROR_BUDGET = 0, 1, 2, 3
 
 
 class RequestError(ValueError):
@@ -46,3 +52,20 @@ class InputError(Exception):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str]]:
         return (type(self), (self.code, self.message))
+
+
+class JobFailed(RuntimeError):
+    """A job cannot go on. Its message is for users. What the job has committed until then stays."""
+
+    status: ClassVar[str] = "failed"
+    exit_code: ClassVar[int] = FAILED
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived. Not an `Exception`: no handler of failures may take it for one."""
+
+    status: ClassVar[str] = "stopped"
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number

@@ -17,9 +17,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from pipeline import config, storage
+from pipeline import config, models, storage
 from pipeline.errors import RequestError
-from pipeline.models import MODELS
 from pipeline.task import Task
 
 FORMAT = 1
@@ -49,7 +48,7 @@ class Package:
 
     def model(self) -> nn.Module:
         """The model with its weights, on the CPU, in eval mode."""
-        model = build(self.model_name, self.model_config)
+        model = models.build(self.model_name, self.model_config)
         weights = self.weights()
         given, own = ({name: value.shape for name, value in found.items()} for found in (weights, model.state_dict()))
         wrong = sorted(name for name in given.keys() | own.keys() if given.get(name) != own.get(name))
@@ -59,14 +58,6 @@ class Package:
         return model.eval()
 
 
-def build(name: str, settings: Mapping[str, Any]) -> nn.Module:
-    """A new model by its name in `MODELS`; settings as a dict."""
-    if name not in MODELS:
-        raise RequestError(f"no model named {name!r}; there are {', '.join(sorted(MODELS))}")
-    config_class, model_class = MODELS[name]
-    return model_class(config.from_dict(config_class, settings))
-
-
 def save(uri: str, *, model_name: str, model: nn.Module, task: Task, card: Mapping[str, Any]) -> Package:
     """Write a package and return what was written. ``card``: data, metrics, command, as nested plain values."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -74,7 +65,7 @@ def save(uri: str, *, model_name: str, model: nn.Module, task: Task, card: Mappi
     settings = {
         "format": FORMAT,
         "kind": task.kind,
-        "model": {"name": model_name, "config": config.to_dict(model.config)},
+        "model": {"name": model_name, "config": models.settings_of(model)},
         "task": config.to_dict(task),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }

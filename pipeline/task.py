@@ -10,83 +10,17 @@ Column batches are ``pyarrow.Table``. An *input* has the columns of `INPUT_SCHEM
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.errors import InputError
-
-ERROR_TYPE = pa.struct([("stage", pa.string()), ("code", pa.string()), ("message", pa.string())])
-
-#: What a task is given: the bytes of one input, how they are wrapped (``object``: as stored; ``json``: one record with
-#: ``text`` and perhaps ``doc_id`` and ``paragraphs``), and in training the bytes of its label where labels are files.
-INPUT_SCHEMA = pa.schema([("data", pa.large_binary()), ("format", pa.string()), ("label", pa.large_binary())])
-
-Batch = dict[str, Tensor]
-Statistics = dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """A sum over ``units`` (valid pixels, sentences, images) and their number, so that workers can share a batch.
-
-    The loss that is minimised is ``total.sum over workers / units.sum over workers``. ``logs`` are further sums over
-    the same units, for display; ``sums`` are vectors of such sums, for a `Companion`.
-    """
-
-    total: Tensor
-    units: Tensor
-    logs: dict[str, Tensor] = field(default_factory=dict)
-    sums: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Noise:
-    """Random numbers that belong to a sample, not to a worker: a function of (seed, step, sample) alone.
-
-    ``samples`` are the dataset indices of the rows of one batch. Draws happen on the CPU, one generator for each
-    sample, so that the same numbers come out on any device and for any split of the batch over workers.
-    """
-
-    def __init__(self, seed: int, step: int, samples: Iterable[int]) -> None:
-        self.step = step
-        self._generators = [torch.Generator().manual_seed(_mix(seed, step, int(sample))) for sample in samples]
-
-    def normal(self, *shape: int, device: torch.device | str = "cpu") -> Tensor:
-        """Standard normal, (b, *shape)."""
-        return torch.stack([torch.randn(*shape, generator=g) for g in self._generators]).to(device)
-
-    def uniform(self, *shape: int, device: torch.device | str = "cpu") -> Tensor:
-        """Uniform in [0, 1), (b, *shape)."""
-        return torch.stack([torch.rand(*shape, generator=g) for g in self._generators]).to(device)
-
-
-class Companion(nn.Module, ABC):
-    """What training needs beside the model and a package does not hold: a discriminator, a cost that couples samples.
-
-    Its parameters are trained with the model's, by the gradients of the same `Loss`; its buffers are part of the
-    checkpoint and change in `absorb` only, so that they are the same on all workers.
-    """
-
-    @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
-        """In place of `Task.loss`."""
-
-    def couple(
-        self, shares: dict[str, Tensor], means: dict[str, Tensor], units: float
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """A cost that is a function of the means of ``Loss.sums`` over the global batch, and no sum over samples.
-
-        ``shares`` of the workers add up to ``means``, which are detached. The first result's gradient with respect to
-        the shares is the cost's with respect to the means; the second names the cost's parts, and is part of the loss.
-        """
-        return None, {}
-
-    def absorb(self, means: dict[str, Tensor]) -> None:
-        """After each step, the means of ``Loss.sums`` over the global batch, detached."""
+from pipeline.noise import Noise
+from pipeline.rows import InputKind
+from pipeline.training.companion import Companion
+from pipeline.training.losses import Batch, Loss, Statistics
 
 
 class Task(ABC):
@@ -96,8 +30,14 @@ class Task(ABC):
     kind: ClassVar[str]
     #: The metric that early stopping and the best checkpoint look at, and which way is better.
     metric: ClassVar[tuple[str, Literal["max", "min"]]]
-    #: Name endings, lower case and without a compression's, of the objects in a folder that are its inputs.
-    suffixes: ClassVar[tuple[str, ...]]
+    #: Which objects the task reads, and what in a container is one input.
+    inputs: ClassVar[InputKind]
+    #: The column of `schema` that holds the result, such as ``mask``. Null where a row failed.
+    result: ClassVar[str]
+    #: Columns of `schema` whose bytes are compressed already, by their dotted names in Parquet (``mask.bytes``).
+    stored_as_is: ClassVar[tuple[str, ...]] = ()
+    #: Which rules make the rows: raised when equal settings and weights give other rows than before.
+    results: ClassVar[int] = 1
 
     @property
     @abstractmethod
@@ -161,43 +101,3 @@ class Task(ABC):
     @abstractmethod
     def summarize(self, statistics: Statistics) -> dict[str, float]:
         """Metrics from added statistics; has the key that `metric` names."""
-
-
-def error_value(stage: str, error: InputError) -> dict[str, str]:
-    """A row's ``error`` struct."""
-    return {"stage": stage, "code": error.code, "message": error.message}
-
-
-def each_row(stage: str, rows: Iterable[Any], work: Callable[[Any], Any]) -> tuple[list[Any], pa.Array]:
-    """``work`` on every row: its results (None where it failed) and the ``error`` column.
-
-    `InputError` fails its row. Running out of memory fails its row. Any other exception is a defect of ours; it fails
-    its row as ``internal`` and names the exception's class, never its text, which may differ from run to run.
-    """
-    results: list[Any] = []
-    errors: list[dict[str, str] | None] = []
-    for row in rows:
-        result, error = None, None
-        try:
-            result = work(row)
-        except InputError as reason:
-            error = reason
-        except MemoryError:
-            error = InputError("out_of_memory", f"not enough memory to {stage} this input")
-        except Exception as reason:
-            error = InputError("internal", f"{stage} failed with {type(reason).__name__}")
-        results.append(result)
-        errors.append(None if error is None else error_value(stage, error))
-    return results, pa.array(errors, ERROR_TYPE)
-
-
-def _mix(seed: int, step: int, sample: int) -> int:
-    """64 well-spread bits from three integers (SplitMix64 finaliser, Steele et al. 2014)."""
-    mask = (1 << 64) - 1
-    value = 0
-    for part in (seed, step, sample):
-        value = (value + (part & mask) + 0x9E3779B97F4A7C15) & mask
-        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
-        value ^= value >> 31
-    return value

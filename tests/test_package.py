@@ -11,7 +11,7 @@ import torch
 from pipeline import package
 from pipeline.errors import RequestError
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.models.autoencoder import ConvVAE, ConvVAEConfig
+from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
 
 SMALL = ConvVAEConfig(widths=(8, 16), blocks=(0, 0), decoder_blocks=(0, 0), latent_channels=2)
 

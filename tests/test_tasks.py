@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import config, package
+from pipeline import config, models, package
+from pipeline.examples.prose import reference_documents
+from pipeline.examples.scenes import CLASSES, PALETTE, write_scenes
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.images.scenes import CLASSES, PALETTE, write_scenes
 from pipeline.images.task import ImageSegmentation
-from pipeline.task import INPUT_SCHEMA, Noise, Task
-from pipeline.text.prose import reference_documents
+from pipeline.noise import Noise
+from pipeline.rows import INPUT_SCHEMA
+from pipeline.task import Task
 from pipeline.text.task import TextSegmentation
 
 BOX = {"height_px": 24, "width_px": 32}
@@ -39,7 +41,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Task, nn.Modul
     """A task, a new model for it, and eight prepared samples."""
     task, settings = CASES[request.param]
     torch.manual_seed(0)
-    model = package.build(request.param, json.loads(json.dumps(settings)))
+    model = models.build(request.param, json.loads(json.dumps(settings)))
     if isinstance(task, TextSegmentation):
         data = [json.dumps(item).encode() for item in reference_documents()[:6]]
         inputs = {"data": data, "format": ["json"] * 6, "label": [None] * 6}

@@ -13,24 +13,22 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 import ray
 
 from pipeline import config, storage
-from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, GrowingKeySet, keys
-from pipeline.distributed.manifest import split
-from pipeline.distributed.source import ENTRIES, FetchConfig, entries, fetch
 from pipeline.errors import InputError, RequestError
-from pipeline.task import INPUT_SCHEMA, Task
-from pipeline.training import Samples
+from pipeline.rows import INPUT_SCHEMA
+from pipeline.source.fetch import FetchConfig, fetch
+from pipeline.source.keys import VERSION_KEY, keys
+from pipeline.table.manifest import split
+from pipeline.task import Task
+from pipeline.training.samples import Samples
 
-_LABELLED = pa.schema([("ordinal", pa.int64()), *ENTRIES, ("label_uri", pa.string())])
 _RECEIPT = pa.schema(
     [("path", pa.string()), ("rows", pa.int64()), ("first", pa.int64()), ("failed", pa.list_(pa.string()))]
 )
@@ -50,55 +48,6 @@ class Prepared:
         return Samples([_load_shard(storage.join(self.uri, name)) for name in self.shards])
 
 
-def split_files(folder: str, name: str) -> pa.Table:
-    """The inputs of a labelled image folder that ``NAME.txt`` lists (``image label`` on a line), in its order."""
-    where = storage.join(folder, f"{name}.txt")
-    try:
-        lines = storage.read(where).decode().splitlines()
-    except (FileNotFoundError, NotADirectoryError) as reason:
-        raise RequestError(f"data {folder!r}: split {name!r} needs the file {name}.txt there") from reason
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        names = line.split()
-        if len(names) != 2:
-            raise RequestError(f"{where}, line {number}: must be 'image label', got {line!r}")
-        image, label = (storage.join(folder, item) for item in names)
-        rows.append({"uri": image, "etag": "", "size": 0, "format": "object", "label_uri": label})
-    if not rows:
-        raise RequestError(f"data {folder!r}: {name}.txt lists no images")
-    return _numbered(pa.Table.from_pylist(_with_tags(rows), schema=_LABELLED))
-
-
-def training_inputs(uri: str, suffixes: tuple[str, ...]) -> tuple[pa.Table, str]:
-    """Of a labelled image folder the inputs that ``train.txt`` lists, of other sources all; and the split's name."""
-    if storage.exists(storage.join(uri, "train.txt")):
-        return split_files(uri, "train"), "train"
-    return all_inputs(uri, suffixes), "all"
-
-
-def all_inputs(uri: str, suffixes: tuple[str, ...]) -> pa.Table:
-    """Every input of a source, unlabelled or with labels inside its records."""
-    found = list(entries([uri], suffixes))
-    if not found:
-        raise RequestError(f"data {uri!r}: no input with one of the suffixes {', '.join(suffixes)}")
-    table = pa.concat_tables(found)
-    # Object stores list in no fixed order, and a training is a function of its samples' order.
-    table = table.take(np.argsort(table["uri"].to_numpy(), kind="stable"))
-    table = table.filter(pa.array(GrowingKeySet().new(keys(table, INPUT_KEY))))
-    return _numbered(table.append_column("label_uri", pa.nulls(table.num_rows, pa.string())))
-
-
-def held_out(inputs: pa.Table, fraction: float) -> tuple[pa.Table, pa.Table]:
-    """Two tables: the rest, and about ``fraction`` of the inputs, picked by a hash of their names (at least one)."""
-    names = keys(inputs, ("uri", "member"))
-    rank = np.argsort([hashlib.sha256(row.tobytes()).digest() for row in names], kind="stable")
-    chosen = np.zeros(inputs.num_rows, bool)
-    chosen[rank[: max(1, round(fraction * inputs.num_rows))]] = True
-    return _numbered(inputs.filter(pa.array(~chosen))), _numbered(inputs.filter(pa.array(chosen)))
-
-
 def prepare(
     inputs: pa.Table,
     task: Task,
@@ -114,10 +63,11 @@ def prepare(
     Raises `RequestError` when no sample comes out. Needs a Ray session.
     """
     identity = {
-        "task": [type(task).__name__, config.to_dict(task)],
+        "task": [type(task).__name__, config.identity(task)],
         "inputs": hashlib.sha256(keys(inputs, (*VERSION_KEY, "label_uri")).tobytes()).hexdigest(),
         "keep": repr(keep),
     }
+    identity |= {"results": task.results} if task.results > 1 else {}
     folder = storage.join(out, "prepared", config.digest(identity))
     index = storage.join(folder, "index.json")
     if storage.exists(index):
@@ -175,7 +125,7 @@ class _Sampling:
         self._task, self._folder, self._keep, self._fetch = task, folder, keep, fetch_config
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        data, errors = fetch(rows, self._fetch)
+        data, errors = fetch(rows, self._task.inputs, self._fetch)
         labels, label_errors = self._labels(rows)
         codes = [(a or b or {}).get("code") for a, b in zip(errors.to_pylist(), label_errors, strict=True)]
         good = [i for i, code in enumerate(codes) if code is None and self._wanted(data[i])]
@@ -204,7 +154,7 @@ class _Sampling:
             label, error = None, None
             if uri is not None:
                 try:
-                    label = storage.fetch(uri, None, self._fetch.max_bytes)
+                    label = storage.fetch(uri, storage.Read(max_bytes=self._fetch.max_bytes))
                 except InputError as reason:
                     error = {"code": reason.code}
             labels.append(label)
@@ -233,21 +183,3 @@ def _load_shard(uri: str) -> pa.Table:
         path = str(cached)
     with pa.memory_map(path) as source:
         return pa.ipc.open_file(source).read_all()
-
-
-def _with_tags(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    def tagged(row: dict[str, Any]) -> dict[str, Any]:
-        try:
-            found = storage.stat(row["uri"])
-        except OSError:
-            return row  # fetching it will say what is wrong
-        return row | {"etag": found.etag, "size": found.size}
-
-    with ThreadPoolExecutor(16, "stat") as pool:
-        return list(pool.map(tagged, rows))
-
-
-def _numbered(table: pa.Table) -> pa.Table:
-    ordinals = pa.array(np.arange(table.num_rows))
-    rest = [name for name in _LABELLED.names if name != "ordinal"]
-    return table.select(rest).add_column(0, "ordinal", ordinals).cast(_LABELLED)

@@ -1,107 +1,29 @@
-"""Stream: blocks of entries through fetch, prepare, predict, encode to part files, on Ray Data.
-
-Every operator turns one block into one block, so an attempt that is repeated after a failure gives the same rows. The
-last stage writes a part file that nobody sees and hands the driver one row about it; the driver decides what counts.
-
-With GPUs the stages are three operators, so that GPU actors do nothing but predict. Without, all stages run in one CPU
-actor, which saves two copies of every block; there two blocks are in flight in each actor, one downloading.
-"""
+"""Stream: blocks of entries through the stages, on Ray Data; what comes back is one receipt for each part file."""
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any, ClassVar, cast
 
-import numpy as np
 import pyarrow as pa
 import ray
-import torch
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from pipeline import config as settings_of
-from pipeline import package
-from pipeline.config import check
-from pipeline.distributed import table
 from pipeline.distributed.session import cluster_size
-from pipeline.distributed.source import FetchConfig, fetch
-from pipeline.distributed.watch import Watch
-from pipeline.errors import InputError
-from pipeline.task import ERROR_TYPE, INPUT_SCHEMA, Task, error_value
+from pipeline.distributed.stages import AllStages, Predicting, Preparing, Work, Writing
+from pipeline.errors import JobFailed
 
-#: What the driver gets for each part: where it is, the ordinals in it, how many failed, and seconds by stage.
-RECEIPT = pa.schema(
-    [
-        ("path", pa.string()),
-        ("size", pa.int64()),
-        ("rows", pa.int64()),
-        ("ordinals", pa.list_(pa.int64())),
-        ("failed", pa.list_(pa.string())),
-        ("bytes", pa.int64()),
-        ("fetch_s", pa.float64()),
-        ("prepare_s", pa.float64()),
-        ("predict_s", pa.float64()),
-        ("encode_s", pa.float64()),
-        ("write_s", pa.float64()),
-    ]
-)
-STAGES = ("fetch", "prepare", "predict", "encode", "write")
-
-#: Columns of the rows that are good, and for every row its error or None.
-_Done = tuple[list[pa.Table], list[dict[str, str] | None]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamConfig:
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where models run; auto: on GPUs if the cluster has any when the job starts."""
-    actors: int | None = None
-    """Most actors with a model; null: one for each GPU, or CPU, that the cluster has when the job starts."""
-    batch_rows: int = 16
-    """Rows in one forward pass. Results do not depend on it."""
-    block_rows: int = 128
-    """Most rows in one task, and so in one part file."""
-    block_bytes: int = 64 << 20
-    """Most listed bytes in one task."""
-    deadline_s: float = 120.0
-    """Seconds that one input may take in one stage after its download; then its worker is ended and it fails."""
-    fetch: FetchConfig = field(default_factory=FetchConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("batch_rows", "block_rows", "block_bytes"):
-            check(self, name, getattr(self, name) >= 1, "be at least 1")
-        check(self, "deadline_s", self.deadline_s > 0, "be positive")
-        check(self, "actors", self.actors is None or self.actors >= 1, "be at least 1, or null")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What the workers need to know; small enough to travel with every task."""
-
-    task: Task
-    package_uri: str
-    package_digest: str
-    settings: str
-    table_uri: str
-    schema: pa.Schema
-    run_id: str
-    stream: StreamConfig
-    board: Any = None
-    """See `pipeline.distributed.watch`; None: nobody watches."""
-
-
-def settings_digest(task: Task, stream: StreamConfig) -> str:
-    """Digest of every setting that can change a row, apart from the model package."""
-    return settings_of.digest({"task": settings_of.to_dict(task), "max_bytes": stream.fetch.max_bytes})
+_ENDING_S = 10.0  # how long Ray Data may take to end what is under way
 
 
 def receipts(blocks: list[pa.Table], work: Work) -> Generator[dict[str, Any], None, None]:
     """Run blocks through the stages; one `RECEIPT` row for each part file that was written, in any order."""
     context = ray.data.DataContext.get_current()
-    context.target_max_block_size = None  # a block is never cut: see the module's first paragraph
+    context.target_max_block_size = None  # a block is never cut: see `pipeline.distributed.stages`
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     context.custom_execution_callback_classes = [_Executions]
@@ -111,8 +33,14 @@ def receipts(blocks: list[pa.Table], work: Work) -> Generator[dict[str, Any], No
         yield from cast("pa.Table", batch).to_pylist()
 
 
+class StreamStalled(JobFailed):
+    """Nothing came out of the stream for too long, or inputs are missing after every pass."""
+
+    status = "stalled"
+
+
 class _Executions(ExecutionCallback):
-    """Those that run in this process. Ray Data itself gives none away before its first output."""
+    """The executions of Ray Data that run in this process. Ray Data itself only names one with its first output."""
 
     running: ClassVar[list[Any]] = []
 
@@ -128,8 +56,11 @@ class _Executions(ExecutionCallback):
 
 
 def end_executions() -> None:
-    """End what `receipts` runs, from any thread; who iterates comes to the end. To leave the cluster without that
-    would leave threads of Ray Data behind that look for it, and Ray ends a process whose threads do."""
+    """End what `receipts` runs, from any thread. The loop over `receipts` then ends as if the data were finished.
+
+    A process that left the cluster without this would keep threads of Ray Data that look for the cluster, and Ray ends
+    a process whose threads do.
+    """
     for executor in list(_Executions.running):
         executor.shutdown(force=False)  # killed actors would have their tasks tried again, and say so
 
@@ -153,290 +84,63 @@ def plan(blocks: ray.data.Dataset, work: Work) -> ray.data.Dataset:
     )
     if not on_gpu:
         # A fraction below one leaves room for whatever else wants a CPU, so one CPU is enough for the whole stream.
-        return blocks.map_batches(_AllStages, fn_constructor_args=(work,), compute=pool, num_cpus=0.9, **whole_block)
-    prepared = blocks.map_batches(_Preparing(work), num_cpus=0.5, **whole_block)
-    # The public call refuses whole blocks on GPUs, for fear of their size; ours are bounded, and `_predict` cuts them.
+        return blocks.map_batches(AllStages, fn_constructor_args=(work,), compute=pool, num_cpus=0.9, **whole_block)
+    prepared = blocks.map_batches(Preparing(work), num_cpus=0.5, **whole_block)
+    # The public call refuses whole blocks on GPUs, for fear of their size. Ours are bounded, and cut into batches.
     predicted = prepared.map_batches_internal(
-        _Predicting, fn_constructor_args=(work,), compute=pool, num_gpus=1, num_cpus=0, **whole_block
+        Predicting, fn_constructor_args=(work,), compute=pool, num_gpus=1, num_cpus=0, **whole_block
     )
-    return predicted.map_batches(_Writing(work), num_cpus=0.25, **whole_block)
+    return predicted.map_batches(Writing(work), num_cpus=0.25, **whole_block)
 
 
-class _Block:
-    """All rows of a block: their entries, their errors so far, and the columns of the good ones."""
+def receipts_or_none(
+    items: Generator[dict[str, Any], None, None], timeout_s: float
+) -> Generator[dict[str, Any] | None, None, None]:
+    """`receipts`, and None twice a second while there is none, so that the caller can do other things meanwhile.
 
-    def __init__(self, entries: pa.Table, first: int = 0) -> None:
-        """``first``: where it begins in the block that it is a piece of."""
-        self.entries, self.first = entries, first
-        self.errors: list[dict[str, str] | None] = [None] * entries.num_rows
-        self.good = np.arange(entries.num_rows)
-        self.columns = pa.table({})
-        self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+    `StreamStalled` after ``timeout_s`` without a receipt. Closing this generator ends the executions behind it.
+    """
+    arrived: queue.Queue[tuple[str, Any]] = queue.Queue()
+    abandoned = threading.Event()
 
-    def keep(self, columns: pa.Table, errors: pa.Array | pa.ChunkedArray) -> None:
-        """New columns for the rows that were good until now; those with an error leave."""
-        failed = np.zeros(len(errors), bool)
-        for index, error in enumerate(errors.to_pylist()):
-            if error is not None:
-                self.errors[self.good[index]] = error
-                failed[index] = True
-        self.good = self.good[~failed]
-        self.columns = columns.filter(pa.array(~failed)) if failed.any() else columns
+    def drain() -> None:
+        try:
+            with closing(items):
+                for item in items:
+                    if abandoned.is_set():
+                        return
+                    arrived.put(("item", item))
+            arrived.put(("end", None))
+        except BaseException as reason:
+            arrived.put(("error", reason))
 
-    def to_table(self) -> pa.Table:
-        """As one Arrow table, to cross to another operator."""
-        result = self.scattered()
-        for name, column in zip(self.entries.column_names, self.entries.columns, strict=True):
-            result = result.append_column(f"entry.{name}", column)
-        result = result.append_column("entry.error_so_far", pa.array(self.errors, ERROR_TYPE))
-        seconds = pa.array([self.seconds] * self.entries.num_rows)
-        return result.append_column("entry.seconds", seconds)
+    def end() -> None:
+        while drained.is_alive():  # an execution may be about to begin
+            end_executions()
+            drained.join(0.1)
 
-    @classmethod
-    def from_table(cls, rows: pa.Table) -> _Block:
-        """The inverse of `to_table`."""
-        entry = {name[len("entry.") :]: rows[name] for name in rows.column_names if name.startswith("entry.")}
-        errors, seconds = entry.pop("error_so_far"), entry.pop("seconds")
-        block = cls(pa.table(entry))
-        block.columns = rows.select([name for name in rows.column_names if not name.startswith("entry.")])
-        block.keep(block.columns, errors)
-        block.seconds = cast("dict[str, float]", seconds[0].as_py())
-        return block
-
-    def pieces(self, rows: int) -> Iterator[_Block]:
-        """The block in pieces of so many rows."""
-        for start in range(0, self.entries.num_rows, rows):
-            piece = _Block(self.entries.slice(start, rows), self.first + start)
-            begin, end = np.searchsorted(self.good, [start, start + rows])
-            piece.errors = self.errors[start : start + rows]
-            piece.good = self.good[begin:end] - start
-            piece.columns = self.columns.slice(begin, end - begin)
-            yield piece
-
-    def join(self, pieces: list[_Block]) -> None:
-        """The inverse of `pieces`."""
-        starts = [piece.first - self.first for piece in pieces]
-        self.errors = [error for piece in pieces for error in piece.errors]
-        self.good = np.concatenate([piece.good + start for piece, start in zip(pieces, starts, strict=True)])
-        filled = [piece.columns for piece in pieces if len(piece.good)]
-        self.columns = pa.concat_tables(filled) if filled else pieces[0].columns.slice(0, 0)
-        for piece in pieces:
-            for stage, seconds in piece.seconds.items():
-                self.seconds[stage] += seconds
-
-    def scattered(self) -> pa.Table:
-        """The columns for all rows: null where a row failed."""
-        where = np.full(self.entries.num_rows, -1)
-        where[self.good] = np.arange(len(self.good))
-        return self.columns.take(pa.array(where, mask=where < 0))
-
-
-class _Timer:
-    def __init__(self, block: _Block, stage: str) -> None:
-        self._block, self._stage = block, stage
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._block.seconds[self._stage] += time.perf_counter() - self._start
-
-
-def _fetch(block: _Block, work: Work) -> None:
-    with _Timer(block, "fetch"):
-        data, errors = fetch(block.entries, work.stream.fetch)
-        inputs = {"data": data, "format": block.entries["format"], "label": [None] * len(data)}
-        block.keep(pa.table(inputs, schema=INPUT_SCHEMA), errors)
-
-
-def _prepare(block: _Block, work: Work, watch: Watch) -> None:
-    _each_slice(block, work, watch, "prepare", lambda rows: _prepared(work.task, rows))
-
-
-def _prepared(task: Task, rows: pa.Table) -> _Done:
-    prepared = task.prepare(rows)
-    errors = cast("list[dict[str, str] | None]", prepared["error"].to_pylist())
-    good = pa.array([error is None for error in errors], pa.bool_())
-    return [prepared.drop_columns(["error"]).filter(good)], errors
-
-
-def _predict(block: _Block, work: Work, watch: Watch, model: torch.nn.Module, device: torch.device) -> None:
-    with torch.inference_mode():
-        _each_slice(block, work, watch, "predict", lambda rows: _all_good(work.task.predict(model, rows, device)))
-
-
-def _all_good(rows: pa.Table) -> _Done:
-    return [rows], [None] * rows.num_rows
-
-
-def _each_slice(
-    block: _Block,
-    work: Work,
-    watch: Watch,
-    stage: str,
-    run: Callable[[pa.Table], _Done],
-) -> None:
-    """``run`` a stage on some rows at a time, under the eyes of the watch; on each row alone if that is careful."""
-    size = 1 if watch.careful else work.stream.batch_rows
-    results: list[pa.Table] = []
-    errors: list[dict[str, str] | None] = []
-    with _Timer(block, stage):
-        for start in range(0, block.columns.num_rows, size):
-            position = block.first + int(block.good[start])
-            known = watch.failure(position) if watch.careful else None
-            if known is not None:
-                errors.append(error_value(*known))
-                continue
-            with watch.slice(stage, position):
-                done, failed = _divided(block.columns.slice(start, size), stage, run)
-            results += done
-            errors += failed
-    _keep_results(block, results, errors)
-
-
-def _keep_results(block: _Block, results: list[pa.Table], errors: list[dict[str, str] | None]) -> None:
-    good = np.array([error is None for error in errors], bool)
-    found = pa.concat_tables(results) if results else block.columns.slice(0, 0)
-    for index in np.flatnonzero(~good):
-        block.errors[block.good[index]] = errors[index]
-    block.good = block.good[good]
-    block.columns = found
-
-
-def _divided(batch: pa.Table, stage: str, run: Callable[[pa.Table], _Done]) -> _Done:
-    """``run`` on a batch; one that fails is halved until the guilty row is alone, and only that row fails."""
+    drained = threading.Thread(target=drain, name="receipts", daemon=True)
+    drained.start()
+    last = time.monotonic()
     try:
-        return run(batch)
-    except Exception as reason:
-        if batch.num_rows > 1:
-            middle = batch.num_rows // 2
-            parts = [_divided(half, stage, run) for half in (batch.slice(0, middle), batch.slice(middle))]
-            return parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
-        if isinstance(reason, MemoryError | torch.OutOfMemoryError):
-            error = InputError("out_of_memory", f"not enough memory to {stage} this input alone")
-        else:
-            error = InputError("internal", f"{stage} failed with {type(reason).__name__}")
-        return [], [error_value(stage, error)]
-
-
-def _encode(block: _Block, work: Work, watch: Watch) -> None:
-    _each_slice(block, work, watch, "encode", lambda rows: _all_good(work.task.encode(rows)))
-
-
-def _write(block: _Block, work: Work) -> pa.Table:
-    if not len(block.good):
-        block.columns = work.task.schema.empty_table()
-    rows = block.scattered()
-    with _Timer(block, "write"):
-        count = block.entries.num_rows
-        columns = {name: block.entries[name] for name in table.KEY_COLUMNS.names}
-        columns |= {name: rows[name] for name in work.task.schema.names}
-        columns |= {
-            "model": pa.array([work.package_digest] * count),
-            "settings": pa.array([work.settings] * count),
-            "run_id": pa.array([work.run_id] * count),
-            "error": pa.array(block.errors, ERROR_TYPE),
-        }
-        written = pa.table(columns).cast(work.schema)
-        part = table.write_part(work.table_uri, written, work.run_id, work.package_digest)
-    receipt = {
-        "path": part.path,
-        "size": part.size,
-        "rows": part.rows,
-        "ordinals": block.entries["ordinal"].to_pylist(),
-        "failed": [error["code"] for error in block.errors if error is not None],
-        "bytes": sum(size or 0 for size in block.entries["size"].to_pylist()),
-    }
-    receipt |= {f"{stage}_s": seconds for stage, seconds in block.seconds.items()}
-    return pa.Table.from_pylist([receipt], schema=RECEIPT)
-
-
-class _Model:
-    """A package's model, on its device; one forward pass at a time."""
-
-    def __init__(self, work: Work) -> None:
-        loaded = package.load(work.package_uri)
-        if loaded.digest != work.package_digest:
-            raise RuntimeError(f"package {work.package_uri} changed during the run")
-        self.device = torch.device("cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu")
-        self.model = loaded.model().to(self.device)
-        self.lock = threading.Lock()
-        if self.device.type == "cpu":
-            torch.set_num_threads(1)
-
-    def __call__(self, block: _Block, work: Work, watch: Watch) -> None:
-        with self.lock:
-            _predict(block, work, watch, self.model, self.device)
-
-
-class _Preparing:
-    def __init__(self, work: Work) -> None:
-        self._work = work
-
-    def __call__(self, entries: pa.Table) -> pa.Table:
-        block = _Block(entries)
-        with _watched(block, self._work, "prepare") as watch:
-            _fetch(block, self._work)
-            _prepare(block, self._work, watch)
-        return block.to_table()
-
-
-class _Predicting:
-    def __init__(self, work: Work) -> None:
-        self._work, self._model = work, _Model(work)
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        block = _Block.from_table(rows)
-        with _watched(block, self._work, "predict") as watch:
-            self._model(block, self._work, watch)
-        return block.to_table()
-
-
-class _Writing:
-    def __init__(self, work: Work) -> None:
-        self._work = work
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        block = _Block.from_table(rows)
-        with _watched(block, self._work, "encode") as watch:
-            _encode(block, self._work, watch)
-            return _write(block, self._work)
-
-
-class _AllStages:
-    def __init__(self, work: Work) -> None:
-        self._work, self._model = work, _Model(work)
-
-    def __call__(self, entries: pa.Table) -> pa.Table:
-        block = _Block(entries)
-        with _watched(block, self._work, "all") as watch:
-            _fetch(block, self._work)
-            pieces = []
-            # What is large between the stages, such as masks before they are encoded, is there for one piece at a time.
-            for piece in block.pieces(self._work.stream.batch_rows):
-                _prepare(piece, self._work, watch)
-                self._model(piece, self._work, watch)
-                _encode(piece, self._work, watch)
-                pieces.append(piece)
-            block.join(pieces)
-            return _write(block, self._work)
-
-
-@contextmanager
-def _watched(block: _Block, work: Work, operator: str) -> Iterator[Watch]:
-    ordinals = block.entries["ordinal"]
-    name = f"{operator} {ordinals[0].as_py()} {ordinals[-1].as_py()} {len(ordinals)}"
-    watch = Watch(work.board, name, work.stream.deadline_s)
-    yield watch
-    watch.end()
-
-
-def uncommitted(receipts_seen: Iterable[dict[str, Any]], committed: np.ndarray) -> list[dict[str, Any]]:
-    """The receipts whose ordinals are all new; marks them. A part that overlaps is refused: another attempt won."""
-    accepted = []
-    for receipt in receipts_seen:
-        ordinals = np.asarray(receipt["ordinals"])
-        if not committed[ordinals].any() and len(np.unique(ordinals)) == len(ordinals):
-            committed[ordinals] = True
-            accepted.append(receipt)
-    return accepted
+        while True:
+            try:
+                kind, value = arrived.get(timeout=0.5)
+            except queue.Empty:
+                if time.monotonic() - last > timeout_s:
+                    raise StreamStalled(f"nothing came out of the stream for {timeout_s:g} s") from None
+                yield None
+                continue
+            last = time.monotonic()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        abandoned.set()
+        # In a thread, since a cluster that hangs must not hold up its driver. But for that, nothing of Ray Data may be
+        # under way when the cluster is left: Ray would end the process then and there.
+        ending = threading.Thread(target=end, name="ending", daemon=True)
+        ending.start()
+        ending.join(_ENDING_S)

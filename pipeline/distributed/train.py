@@ -1,4 +1,4 @@
-"""Train: Ray Train around `pipeline.training`. Adds workers, checkpoints on the run's storage, resume, progress.
+"""Train: Ray Train around `pipeline.training.trainer`. Adds workers, checkpoints on storage, resume, progress.
 
 Everything lands below ``out``: the model package itself, ``checkpoints/``, ``prepared/`` samples, ``tensorboard/``,
 ``history.jsonl`` (losses by step) and ``training.json`` (what is trained, so that the same command resumes it and
@@ -27,14 +27,17 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from pipeline import config as settings_of
-from pipeline import package, storage
+from pipeline import models, package, storage
 from pipeline.config import check
 from pipeline.distributed.samples import Prepared
 from pipeline.distributed.session import cluster_size
 from pipeline.errors import RequestError
 from pipeline.package import Package
+from pipeline.runs.life import read_json, store_json
+from pipeline.runs.settings import differences
 from pipeline.task import Task
-from pipeline.training import Progress, TrainConfig, Trainer, Workers
+from pipeline.training.trainer import Progress, TrainConfig, Trainer
+from pipeline.training.workers import Workers
 
 _KEPT_CHECKPOINTS = 2
 
@@ -96,19 +99,22 @@ class Plan:
     out: str
     card: dict[str, Any]
 
-    def fingerprint(self) -> str:
-        """Digest of all that the result depends on; not of workers, threads, checkpoints or devices."""
-        config = settings_of.to_dict(self.config)
+    def identity(self) -> dict[str, Any]:
+        """All that the result depends on; not workers, threads, checkpoints or devices."""
+        config = settings_of.identity(self.config)
         for name in ("workers", "gpu", "threads", "checkpoint_s", "max_failures"):
-            del config[name]
-        described = {
-            "task": settings_of.to_dict(self.task),
+            config.pop(name, None)
+        return {
+            "task": settings_of.identity(self.task),
             "model": [self.model_name, self.model_config],
             "copies": repr(self.copies),
             "samples": [Path(self.train.uri).name, Path(self.validation.uri).name],
             "config": config,
         }
-        return settings_of.digest(described)
+
+    def fingerprint(self) -> str:
+        """Digest of the `identity`."""
+        return settings_of.digest(self.identity())
 
 
 def claim(out: str) -> None:
@@ -117,12 +123,24 @@ def claim(out: str) -> None:
         raise RequestError(f"out {out!r} holds a model package that was not trained there; choose another")
 
 
+def finished(plan: Plan) -> dict[str, Any] | None:
+    """The summary of this training where it is finished. `RequestError` where ``out`` holds another training."""
+    found = read_json(storage.join(plan.out, "training.json"))
+    if found is None:
+        return None
+    if found["fingerprint"] != plan.fingerprint():
+        changes = "; ".join(_changes(found, plan)) or "its data or its settings"
+        raise RequestError(f"out {plan.out!r} holds another training; choose another. What differs: {changes}")
+    summary = found.get("summary")
+    return None if summary is None else summary | {"resumed_from_step": summary["steps"]}
+
+
 def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """Train, or go on where a killed run stopped, or find it done. Returns the summary; the package is at ``out``."""
-    finished = _claim(plan)
-    if finished is not None:
-        say(f"{plan.out} is trained already with these settings")
-        return finished | {"resumed_from_step": finished["steps"]}
+    done = finished(plan)
+    if done is not None:
+        return done
+    store_json(storage.join(plan.out, "training.json"), _described(plan))
     config = plan.config
     gpu = config.gpu if config.gpu is not None else cluster_size("GPU") >= config.workers
     # A fraction of the CPUs leaves room for other work, so that training also runs where there is one CPU.
@@ -174,17 +192,31 @@ def _fit_apart(trainer: ray.train.torch.TorchTrainer) -> None:
         raise outcome[0]
 
 
-def _claim(plan: Plan) -> dict[str, Any] | None:
-    """Take ``out`` for this training; its summary if it is finished."""
-    where = storage.join(plan.out, "training.json")
-    mine = plan.fingerprint()
-    if storage.exists(where):
-        found = json.loads(storage.read(where))
-        if found["fingerprint"] != mine:
-            raise RequestError(f"out {plan.out!r} holds a training with other settings or data; choose another")
-        return found.get("summary")
-    storage.write(where, json.dumps({"fingerprint": mine, "card": plan.card}, indent=2).encode())
-    return None
+def _described(plan: Plan) -> dict[str, Any]:
+    """What ``training.json`` says of a training that has begun."""
+    return {"fingerprint": plan.fingerprint(), "identity": plan.identity(), "card": plan.card}
+
+
+def _changes(found: dict[str, Any], plan: Plan) -> list[str]:
+    """In which settings a training that lies at ``out`` differs from this one."""
+    mine = _named(plan.identity())
+    # Trainings of before have no identity, but their settings of the optimiser.
+    theirs = _named(found["identity"]) if "identity" in found else {"train": found["card"].get("training", {})}
+    return differences(theirs, {name: mine[name] for name in theirs})
+
+
+def _named(identity: dict[str, Any]) -> dict[str, Any]:
+    """The parts of an identity by the names of the options that set them."""
+    (architecture, model), (training, validation) = identity["model"], identity["samples"]
+    return {
+        "architecture": architecture,
+        "model": model,
+        "task": identity["task"],
+        "train": identity["config"],
+        "init and novelty": identity["copies"],
+        "training inputs": training,
+        "validation inputs": validation,
+    }
 
 
 def _run_storage(out: str) -> tuple[str, Any]:
@@ -231,7 +263,7 @@ def _worker(loop_config: dict[str, Any]) -> None:
     plan: Plan = loop_config["plan"]
     torch.set_num_threads(loop_config["threads"])
     torch.manual_seed(plan.config.seed)
-    model, samples, checkpoint = package.build(plan.model_name, plan.model_config), plan.train.load(), _newest(plan)
+    model, samples, checkpoint = models.build(plan.model_name, plan.model_config), plan.train.load(), _newest(plan)
     if checkpoint is None:
         plan.task.start(model, samples.shuffled(plan.config.seed, plan.config.batch_rows))
         for copy in plan.copies:
@@ -303,8 +335,7 @@ class _Keeper:
             "training_seconds": round(time.monotonic() - self._started, 3),
         }
         self._store_logs()
-        record = {"fingerprint": plan.fingerprint(), "card": plan.card, "summary": summary}
-        storage.write(storage.join(plan.out, "training.json"), json.dumps(record, indent=2).encode())
+        store_json(storage.join(plan.out, "training.json"), _described(plan) | {"summary": summary})
 
     def _line(self, progress: Progress) -> str:
         left = (progress.steps - progress.step) * self._trainer.batch_rows / max(progress.samples_per_s, 1e-9)

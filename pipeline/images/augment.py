@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pipeline.config import check
 from pipeline.images.inputs import NO_CLASS, PADDING
-from pipeline.task import Noise
+from pipeline.noise import Noise
 
 _GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601
 

@@ -15,13 +15,17 @@ from torch import Tensor, nn
 
 from pipeline.config import check
 from pipeline.errors import RequestError
-from pipeline.images import boxed, novelty
+from pipeline.images import letterbox, novelty
 from pipeline.images.augment import AugmentConfig, augment_images, luma
 from pipeline.images.inputs import NO_CLASS
-from pipeline.models.autoencoder import Autoencoder
-from pipeline.models.likelihoods import LEVELS, Likelihood, bits_per_dimension
-from pipeline.models.objectives import Bound, Objective, ObjectiveConfig, elbo
-from pipeline.task import Batch, Companion, Loss, Noise, Statistics, Task
+from pipeline.models.autoencoders.interface import Autoencoder
+from pipeline.models.autoencoders.likelihoods import LEVELS, Likelihood, bits_per_dimension
+from pipeline.models.objectives.objective import Bound, Objective, ObjectiveConfig, elbo
+from pipeline.noise import Noise
+from pipeline.rows import InputKind
+from pipeline.task import Task
+from pipeline.training.companion import Companion
+from pipeline.training.losses import Batch, Loss, Statistics
 
 # Noise of binary values in prediction, where an image has no index.
 _PREDICTION_STEP = -2
@@ -53,10 +57,11 @@ class ImageReconstruction(Task):
 
     kind: ClassVar[str] = "autoencoder"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("bits_per_dimension", "min")
-    suffixes: ClassVar[tuple[str, ...]] = (*boxed.IMAGE_SUFFIXES, ".tar", ".parquet")
+    inputs: ClassVar[InputKind] = letterbox.IMAGES
+    result: ClassVar[str] = "embedding"
 
     def __post_init__(self) -> None:
-        boxed.check_box(self)
+        letterbox.check_box(self)
         check(self, "channels", self.channels in (1, 3), "be 1 or 3")
 
     def check_model(self, config: Any) -> None:
@@ -71,10 +76,10 @@ class ImageReconstruction(Task):
 
     @property
     def schema(self) -> pa.Schema:
-        return pa.schema([*boxed.SIZES, *novelty.COLUMNS])
+        return pa.schema([*letterbox.SIZES, *novelty.COLUMNS])
 
     def prepare(self, inputs: pa.Table) -> pa.Table:
-        return self.compressed(boxed.prepare(self, inputs))
+        return self.compressed(letterbox.prepare(self, inputs))
 
     def compressed(self, prepared: pa.Table) -> pa.Table:
         """Rows of boxed images, with what they cost a lossless compressor: ``compressed_bits`` for each value."""
@@ -98,8 +103,8 @@ class ImageReconstruction(Task):
         ``embedding`` is the latent mean, itself averaged over places.
         """
         with torch.inference_mode():
-            image = self._predicted(boxed.images(prepared, self).to(device))
-            inside = boxed.valid(prepared, self).to(device)
+            image = self._predicted(letterbox.images(prepared, self).to(device))
+            inside = letterbox.valid(prepared, self).to(device)
             assert isinstance(model, Autoencoder)
             inference = model.infer(image, None)
             nats = elbo(model, image, inference, inside).total()
@@ -112,7 +117,7 @@ class ImageReconstruction(Task):
             scores = {"novelty": self.reference.percentile(raw), "novelty_raw": raw}
         return pa.table(
             {
-                **{name: prepared[name] for name, _ in boxed.SIZES},
+                **{name: prepared[name] for name, _ in letterbox.SIZES},
                 **{name: pa.array(values, pa.float32()) for name, values in scores.items()},
                 "embedding": pa.array(list(means.float().cpu().numpy()), pa.list_(pa.float32())),
                 "bits_per_dimension": pa.array(bits, pa.float32()),
@@ -132,19 +137,19 @@ class ImageReconstruction(Task):
         return predicted.select(self.schema.names).cast(self.schema)
 
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:
-        return boxed.prepare(self, inputs)
+        return letterbox.prepare(self, inputs)
 
     def collate(self, samples: pa.Table) -> Batch:
         """``image`` (b, 3, h, w) uint8 and ``valid`` (b, 1, h, w), 1 inside of the image and 0 in padding.
 
         Colour stays until `augment` or the model's turn, so that gray models see the same changes.
         """
-        return {"image": boxed.images(samples, self), "valid": boxed.valid(samples, self)}
+        return {"image": letterbox.images(samples, self), "valid": letterbox.valid(samples, self)}
 
     def augment(self, batch: Batch, noise: Noise) -> Batch:
         # What is padding moves with the image, as a label does.
         moved = torch.where(batch["valid"][:, 0] > 0, 0, NO_CLASS).to(torch.uint8)
-        image, moved = augment_images(boxed.unit(batch["image"]), moved, self.augmentation, noise)
+        image, moved = augment_images(letterbox.unit(batch["image"]), moved, self.augmentation, noise)
         assert moved is not None
         return {"image": image, "valid": (moved != NO_CLASS).unsqueeze(1).to(image.dtype)}
 
@@ -197,7 +202,7 @@ class ImageReconstruction(Task):
 
     def seen(self, image: Tensor) -> Tensor:
         """What the model sees of (b, 3, h, w) images: (b, channels, h, w) in [0, 1]."""
-        image = boxed.unit(image)
+        image = letterbox.unit(image)
         return luma(image) if self.channels == 1 else image
 
     def given(self, image: Tensor, noise: Noise) -> Tensor:

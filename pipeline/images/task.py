@@ -15,12 +15,15 @@ from torch.nn import functional as F
 
 from pipeline.config import check
 from pipeline.errors import InputError, RequestError
-from pipeline.images import boxed, metrics, novelty, outputs
+from pipeline.images import letterbox, metrics, novelty, outputs
 from pipeline.images.augment import AugmentConfig, augment_images
 from pipeline.images.inputs import NO_CLASS, Fitted, decode_label, fit_label
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.models.segmenter import UNet
-from pipeline.task import Batch, Loss, Noise, Statistics, Task
+from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
+from pipeline.noise import Noise
+from pipeline.rows import InputKind
+from pipeline.task import Task
+from pipeline.training.losses import Batch, Loss, Statistics
 
 # Floats that hold upsampled logits at one time.
 _STRIP_VALUES = 16 * 1024 * 1024
@@ -51,7 +54,9 @@ class ImageSegmentation(Task):
 
     kind: ClassVar[str] = "image_segmenter"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("miou", "max")
-    suffixes: ClassVar[tuple[str, ...]] = (*boxed.IMAGE_SUFFIXES, ".tar", ".parquet")
+    inputs: ClassVar[InputKind] = letterbox.IMAGES
+    result: ClassVar[str] = "mask"
+    stored_as_is: ClassVar[tuple[str, ...]] = ("mask.bytes",)
 
     def __post_init__(self) -> None:
         check(self, "classes", 2 <= len(self.classes) <= 65_536, "be 2 to 65536 names")
@@ -60,7 +65,7 @@ class ImageSegmentation(Task):
         check(self, "palette", all(0 <= value <= 255 for color in self.palette for value in color), "be 0 to 255")
         ok = self.ignore_index is None or not 0 <= self.ignore_index < len(self.classes)
         check(self, "ignore_index", ok, "not be the id of a class")
-        boxed.check_box(self)
+        letterbox.check_box(self)
         if self.autoencoder is not None:
             theirs, mine = ((box.height_px, box.width_px) for box in (self.autoencoder, self))
             check(self, "autoencoder", theirs == mine, f"see images in the same box of {mine[0]} x {mine[1]} pixels")
@@ -72,7 +77,7 @@ class ImageSegmentation(Task):
     def schema(self) -> pa.Schema:
         return pa.schema(
             [
-                *boxed.SIZES,
+                *letterbox.SIZES,
                 ("mask", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
                 ("class_pixels", pa.list_(pa.int64())),
                 ("confidence", pa.float32()),
@@ -87,14 +92,14 @@ class ImageSegmentation(Task):
         return {"mask": {"_type": "Image"}}
 
     def prepare(self, inputs: pa.Table) -> pa.Table:
-        prepared = boxed.prepare(self, inputs)
+        prepared = letterbox.prepare(self, inputs)
         return prepared if self.autoencoder is None else self.autoencoder.compressed(prepared)
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """Columns ``mask`` (class ids, uint8 or uint16, row by row), ``height``, ``width``, ``confidence`` and
         ``uncertainty``; the last two are means over the image at the model's resolution, before interpolation.
         Where the model carries an autoencoder, its ``novelty``, ``novelty_raw`` and ``embedding``, too."""
-        image = boxed.unit(boxed.images(prepared, self).to(device))
+        image = letterbox.unit(letterbox.images(prepared, self).to(device))
         with torch.inference_mode():
             logits = model(image).float()
             masks: list[bytes] = [b""] * prepared.num_rows
@@ -115,8 +120,7 @@ class ImageSegmentation(Task):
             "uncertainty": pa.array(sureness[1].numpy()),
         }
         if self.autoencoder is not None:
-            assert isinstance(model, UNet)
-            assert model.autoencoder is not None
+            assert isinstance(model, SegmenterWithAutoencoder), "the task has an autoencoder's settings"
             found = self.autoencoder.predict(model.autoencoder, prepared, device)
             columns |= {name: found[name] for name, _ in novelty.COLUMNS}
         return pa.table(columns)
@@ -140,23 +144,23 @@ class ImageSegmentation(Task):
         count = len(self.classes)
         if count > NO_CLASS:
             raise RequestError(f"labels of 8 bits name 255 classes at most, ImageSegmentation.classes has {count}")
-        return boxed.prepare(self, inputs, self._label)
+        return letterbox.prepare(self, inputs, self._label)
 
     def collate(self, samples: pa.Table) -> Batch:
         """``image`` (b, 3, h, w) and ``label`` (b, h, w), uint8; h and w are the box's."""
         return {
-            "image": boxed.images(samples, self),
-            "label": boxed.raw(samples["label"], self.height_px, self.width_px),
+            "image": letterbox.images(samples, self),
+            "label": letterbox.raw(samples["label"], self.height_px, self.width_px),
         }
 
     def augment(self, batch: Batch, noise: Noise) -> Batch:
-        image, label = augment_images(boxed.unit(batch["image"]), batch["label"], self.augmentation, noise)
+        image, label = augment_images(letterbox.unit(batch["image"]), batch["label"], self.augmentation, noise)
         assert label is not None
         return batch | {"image": image, "label": label}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
         """Cross entropy, in nats, summed over the pixels that have a class; units are those pixels, or their weight."""
-        logits = model(boxed.unit(batch["image"])).float()
+        logits = model(letterbox.unit(batch["image"])).float()
         label = batch["label"].long()
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         total = F.cross_entropy(logits, label, weights, ignore_index=NO_CLASS, reduction="sum")
@@ -166,7 +170,7 @@ class ImageSegmentation(Task):
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
         """One confusion matrix, at the model's resolution."""
-        prediction = model(boxed.unit(batch["image"])).argmax(1)
+        prediction = model(letterbox.unit(batch["image"])).argmax(1)
         return {"confusion": metrics.confusion_matrix(batch["label"], prediction, len(self.classes))}
 
     def summarize(self, statistics: Statistics) -> dict[str, float]:

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.distributed.ledger import INPUT_KEY, VERSION_KEY, KeySet, keys
-from pipeline.distributed.parallel import ordered
-from pipeline.distributed.table import Part, parts_of
 from pipeline.errors import ERROR_CODES
 from pipeline.images.outputs import mask_problem
+from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
+from pipeline.storage.threads import ordered
+from pipeline.table.parts import Part
+from pipeline.table.readers import parts_of
 from pipeline.text.outputs import paragraphs_problem
 
 EXAMPLES = 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,20 +13,19 @@ import torch
 from torch import nn
 
 from pipeline import storage
-from pipeline.distributed.source import FetchConfig, fetch
 from pipeline.errors import InputError, RequestError
 from pipeline.images import inputs as image_inputs
 from pipeline.images import metrics as image_metrics
 from pipeline.images.outputs import overlay
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
-from pipeline.task import INPUT_SCHEMA, Task
+from pipeline.inference import BATCH_ROWS, predictions
+from pipeline.rows import INPUT_SCHEMA
+from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.text import inputs as text_inputs
 from pipeline.text import metrics as text_metrics
 from pipeline.text import outputs as text_outputs
 from pipeline.text.task import TextSegmentation
-
-_BATCH_ROWS = 16
 
 
 @dataclass(kw_only=True)
@@ -49,13 +47,15 @@ def evaluate_images(task: ImageSegmentation, model: nn.Module, rows: pa.Table, p
     classes = len(task.classes)
     confusion = torch.zeros(classes, classes, dtype=torch.float64)
     result = Evaluation(metrics={})
-    for batch, good, predicted in _predictions(task, model, rows, result.failed):
+    for batch, good, predicted in predictions(task, model, rows, result.failed):
         for index, row in enumerate(predicted.to_pylist()):
             size = row["height"], row["width"]
             mask = np.frombuffer(row["mask"], np.uint8 if classes <= 256 else np.uint16).reshape(size)
             source = batch.slice(int(good[index]), 1).to_pylist()[0]
             try:
-                label = image_inputs.decode_label(storage.fetch(source["label_uri"], None, 1 << 30), *size)
+                label = image_inputs.decode_label(
+                    storage.fetch(source["label_uri"], storage.Read(max_bytes=1 << 30)), *size
+                )
             except InputError as reason:
                 result.failed[reason.code] += 1
                 continue
@@ -82,7 +82,7 @@ def evaluate_autoencoder(task: ImageReconstruction, model: nn.Module, rows: pa.T
     """Mean negative evidence lower bound in bits for each dimension, at the posterior's mean."""
     result = Evaluation(metrics={})
     bits: list[float] = []
-    for batch, good, predicted in _predictions(task, model, rows, result.failed):
+    for batch, good, predicted in predictions(task, model, rows, result.failed):
         bits += predicted["bits_per_dimension"].to_pylist()
         if len(result.pictures) < 2 * pictures:
             names = [batch["uri"][int(index)].as_py() for index in good[:pictures]]
@@ -101,9 +101,9 @@ def evaluate_documents(
     """
     result = Evaluation(metrics={})
     scores: dict[str, list[_Document]] = {}
-    for start in range(0, rows.num_rows, _BATCH_ROWS):
-        batch = rows.slice(start, _BATCH_ROWS)
-        data, errors = fetch(batch, FetchConfig())
+    for start in range(0, rows.num_rows, BATCH_ROWS):
+        batch = rows.slice(start, BATCH_ROWS)
+        data, errors = fetch(batch, task.inputs, FetchConfig())
         result.failed.update(error["code"] for error in errors.to_pylist() if error is not None)
         for content, form in zip(data, batch["format"].to_pylist(), strict=True):
             if content is None:
@@ -210,39 +210,6 @@ def reconstructions(task: ImageReconstruction, model: Any, uris: list[str]) -> l
         name = uri.rsplit("/", 1)[-1]
         found += [(f"{name}: input", fitted.pixels[inside]), (f"{name}: reconstruction", again[inside])]
     return found
-
-
-def _predictions(
-    task: Task, model: nn.Module, rows: pa.Table, failed: Counter[str]
-) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
-    """For each batch: its inputs, the places of the good ones, and what was predicted for those."""
-    model = model.eval()
-    for batch, good, prepared in prepared_batches(task, rows, failed):
-        yield batch, good, task.predict(model, prepared, torch.device("cpu"))
-
-
-def prepared_batches(
-    task: Task, rows: pa.Table, failed: Counter[str]
-) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
-    """For each batch: its inputs, the places of the good ones, and those prepared, without ``error``."""
-    for start in range(0, rows.num_rows, _BATCH_ROWS):
-        batch = rows.slice(start, _BATCH_ROWS)
-        data, errors = fetch(batch, FetchConfig())
-        codes = [error and error["code"] for error in errors.to_pylist()]
-        good = np.array([index for index, code in enumerate(codes) if code is None], np.int64)
-        failed.update(code for code in codes if code is not None)
-        inputs = {
-            "data": [data[index] for index in good],
-            "format": [batch["format"][int(index)].as_py() for index in good],
-            "label": [None] * len(good),
-        }
-        prepared = task.prepare(pa.table(inputs, schema=INPUT_SCHEMA))
-        codes = [error and error["code"] for error in prepared["error"].to_pylist()]
-        failed.update(code for code in codes if code is not None)
-        keep = np.array([code is None for code in codes], bool)
-        good, prepared = good[keep], prepared.filter(pa.array(keep)).drop_columns(["error"])
-        if len(good):
-            yield batch, good, prepared
 
 
 def _compared(uri: str, task: ImageSegmentation, mask: np.ndarray, label: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -1,75 +1,14 @@
-"""Pages that a person can look at: one HTML file with its pictures inside, readable without a network."""
+"""The page of a segmentation run."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-import numpy as np
 import pyarrow.parquet as pq
-from markupsafe import Markup
-from PIL import Image
 
 from pipeline import storage
-
-_PAGE = jinja2.Environment(autoescape=True).from_string(
-    """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1d2733; }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-table { border-collapse: collapse; margin: .6rem 0 } td, th { padding: .25rem .7rem; border-bottom: 1px solid #d9dee4;
-  text-align: left; vertical-align: top; overflow-wrap: anywhere } td.number { text-align: right }
-figure { display: inline-block; margin: .4rem .6rem .4rem 0; vertical-align: top; max-width: 100% }
-figure img { image-rendering: pixelated; max-width: 22rem; width: 100%; border: 1px solid #d9dee4 }
-figcaption { font-size: .8rem; color: #5b6774; max-width: 22rem; overflow-wrap: anywhere }
-.document { max-width: 48rem; background: #f6f7f9; padding: 1rem 1.2rem; overflow-wrap: anywhere }
-</style></head><body><h1>{{ title }}</h1>
-{% for heading, body in sections %}<h2>{{ heading }}</h2>
-{{ body }}
-{% endfor %}</body></html>
-"""
-)
-
-
-class Page:
-    """A page in the making: sections of tables, pictures, and text."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._sections: list[tuple[str, str]] = []
-
-    def text(self, heading: str, text: str) -> None:
-        self._sections.append((heading, f"<p>{html.escape(text)}</p>"))
-
-    def markup(self, heading: str, markup: str) -> None:
-        """HTML that is safe already: the caller has escaped what it shows."""
-        self._sections.append((heading, markup))
-
-    def table(self, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows with the same keys; numbers to the right."""
-        if not rows:
-            return
-        head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0])
-        body = "".join("<tr>" + "".join(_cell(value) for value in row.values()) + "</tr>" for row in rows)
-        self._sections.append((heading, f"<table><tr>{head}</tr>{body}</table>"))
-
-    def pictures(self, heading: str, pictures: Sequence[tuple[str, np.ndarray | bytes]]) -> None:
-        """Captions with pictures: uint8 arrays (h, w, 3), or encoded bytes that a browser shows."""
-        figures = [
-            f'<figure><img alt="" src="{_data_uri(picture)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-            for caption, picture in pictures
-        ]
-        self._sections.append((heading, "\n".join(figures)))
-
-    def write(self, uri: str) -> str:
-        """Store the page; returns its URI."""
-        sections = [(heading, Markup(body)) for heading, body in self._sections]
-        storage.write(uri, _PAGE.render(title=self._title, sections=sections).encode("utf-8", "replace"))
-        return storage.canonical(uri)
+from pipeline.quality.pages import Page
 
 
 def run_report(folder: str, parts: Sequence[str], summary: Mapping[str, Any], examples: int = 12) -> str:
@@ -116,18 +55,3 @@ def _examples(parts: Sequence[str], count: int) -> tuple[list[dict[str, Any]], l
 
 def _name(row: Mapping[str, Any]) -> str:
     return row["uri"] if row["member"] is None else f"{row['uri']} #{row['member']}"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool) or value is None or not isinstance(value, int | float):
-        return f"<td>{html.escape('' if value is None else str(value))}</td>"
-    text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-    return f'<td class="number">{text}</td>'
-
-
-def _data_uri(picture: np.ndarray | bytes) -> str:
-    if isinstance(picture, np.ndarray):
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "PNG")
-        picture = buffer.getvalue()
-    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"

@@ -7,7 +7,7 @@ encoding), so that what stands in a table opens with the same tools that wrote i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import BinaryIO, Literal
@@ -17,11 +17,16 @@ import pyarrow as pa
 from pipeline.config import check
 from pipeline.errors import InputError, RequestError
 from pipeline.storage import s3
-from pipeline.storage.base import LISTING, Object, Store, StoreError, with_retries
+from pipeline.storage.fsspec_store import FsspecStore
 from pipeline.storage.local import LocalStore
-from pipeline.storage.other import OtherStore
+from pipeline.storage.retries import Verdict, retry
+from pipeline.storage.store import LISTING, Object, Read, Store, StoreError, with_retries
+from pipeline.storage.threads import ordered
 
-__all__ = ["LISTING", "Object", "StorageConfig", "Store", "StoreError", "with_retries"]
+__all__ = ["LISTING", "Object", "Read", "StorageConfig", "Store", "StoreError", "Verdict", "retry", "with_retries"]
+
+_FILE_DEADLINE_S = 120.0
+_DELETE_THREADS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +154,16 @@ def delete(uri: str) -> None:
     store(uri).delete(uri)
 
 
+def delete_all(uris: Iterable[str]) -> int:
+    """Remove many objects, several at the same time; how many."""
+
+    def remove(uri: str) -> int:
+        delete(uri)
+        return 1
+
+    return sum(ordered(remove, uris, _DELETE_THREADS))
+
+
 def names(uri: str) -> list[str]:
     """The names of what lies directly in a folder, sorted; none when there is no such folder."""
     uri = canonical(uri)
@@ -170,32 +185,25 @@ def walk(uri: str, begins: str = "") -> Iterator[pa.Table]:
     return store(uri).walk(uri, begins)
 
 
-def open_file(uri: str, etag: str | None = None, deadline_s: float = 120.0) -> BinaryIO:
-    """The object as a file that can seek; it is read in pieces, as they are asked for, each within the deadline.
+def open_file(uri: str, read: Read | None = None) -> BinaryIO:
+    """The object as a file that can seek; it is read in pieces, as they are asked for.
 
-    ``etag``: the object must have it, when it is opened and at every read, or `InputError` ``changed`` is raised.
+    Of ``read`` the tag and the deadline count, when the object is opened and at every read; `InputError` ``changed``
+    where it has another tag.
     """
     uri = canonical(uri)
-    return store(uri).open(uri, etag, deadline_s)
+    return store(uri).open(uri, read or Read(deadline_s=_FILE_DEADLINE_S))
 
 
-def fetch(
-    uri: str,
-    etag: str | None,
-    max_bytes: int,
-    start: int | None = None,
-    end: int | None = None,
-    *,
-    deadline_s: float = 60.0,
-) -> bytes:
-    """An input's bytes, or a typed `InputError`. ``etag`` is the listed one, and the object must still have it.
+def fetch(uri: str, read: Read) -> bytes:
+    """An input's bytes, or a typed `InputError`.
 
-    Throttling, resets, stalls and cut answers are tried again until the deadline.
+    Throttling, resets, stalls and answers that are cut off are tried again until the deadline.
     """
     # A key may end with a slash, and such a key is listed; only here it is not the name of a folder.
     uri = canonical(uri) + ("/" if uri.endswith("/") and not is_local(uri) else "")
     try:
-        return store(uri).fetch(uri, etag, max_bytes, deadline_s, start, end)
+        return store(uri).fetch(uri, read)
     except RequestError as reason:
         raise InputError("unreadable", "no store is known for the URI") from reason
 
@@ -251,4 +259,4 @@ def _store(scheme: str) -> Store:
         fsspec.get_filesystem_class(scheme)
     except (ValueError, ImportError) as reason:
         raise RequestError(f"no store for {scheme}://: the scheme is not known or its package is missing") from reason
-    return OtherStore(scheme)
+    return FsspecStore(scheme)

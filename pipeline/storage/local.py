@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
-from pipeline.storage.base import LISTING, Object, Store, StoreError, check_etag
+from pipeline.storage.store import LISTING, Object, Read, Store, StoreError
 
 _PAGE = 4096
 _NOT_A_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -35,19 +35,16 @@ class LocalStore(Store):
         with open(uri, "rb") as file:
             return file.read()
 
-    def get(
-        self, uri: str, etag: str | None, max_bytes: int, timeout_s: float, start: int | None, end: int | None
-    ) -> bytes:
+    def get(self, uri: str, read: Read, timeout_s: float) -> bytes:
         try:
             # Not blocking: opening a named pipe would wait for a writer that never comes.
             with open(os.open(uri, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat_module.S_ISREG(status.st_mode):
                     raise StoreError("unreadable", "the path is not a file")
-                check_etag(_etag(status), etag)
-                first, last = start or 0, status.st_size if end is None else end
-                if last - first > max_bytes:
-                    raise StoreError("too_large", f"{last - first} bytes, more than the limit of {max_bytes}")
+                read.check_tag(_etag(status))
+                first, last = read.start or 0, status.st_size if read.end is None else read.end
+                read.check_size(last - first)
                 file.seek(first)
                 return file.read(last - first)
         except FileNotFoundError as reason:
@@ -96,10 +93,10 @@ class LocalStore(Store):
         if page:
             yield _page(page)
 
-    def open(self, uri: str, etag: str | None, deadline_s: float) -> BinaryIO:
+    def open(self, uri: str, read: Read) -> BinaryIO:
         descriptor = os.open(uri, os.O_RDONLY)
         try:
-            check_etag(_etag(os.fstat(descriptor)), etag)
+            read.check_tag(_etag(os.fstat(descriptor)))
         except BaseException:
             os.close(descriptor)
             raise

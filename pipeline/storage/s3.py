@@ -15,6 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, cast
 
@@ -29,8 +30,8 @@ from obstore import exceptions as failures
 from obstore.store import S3Store as FastStore
 
 from pipeline.errors import RequestError
-from pipeline.storage.base import LISTING, Object, RangeFile, Store, StoreError, with_retries
 from pipeline.storage.listing import Listing
+from pipeline.storage.store import LISTING, Object, RangeFile, Read, Store, StoreError, with_retries
 
 #: Environment variables of our own, beside the usual AWS ones.
 ADDRESSING, ANONYMOUS = "PARQUETRY_S3_ADDRESSING", "PARQUETRY_S3_ANONYMOUS"
@@ -95,52 +96,38 @@ class S3(Store):
 
     def read(self, uri: str) -> bytes:
         try:
-            return self._pieces(uri, None, 1 << 50, None, None, lambda attempt: with_retries(attempt, _PATIENCE_S))
+            return self._pieces(uri, Read(), lambda attempt: with_retries(attempt, _PATIENCE_S))
         except StoreError as reason:
             raise _os_error(reason) from reason
 
-    def get(
-        self, uri: str, etag: str | None, max_bytes: int, timeout_s: float, start: int | None, end: int | None
-    ) -> bytes:
-        return self._pieces(uri, etag, max_bytes, start, end, lambda attempt: attempt(timeout_s))
+    def get(self, uri: str, read: Read, timeout_s: float) -> bytes:
+        return self._pieces(uri, read, lambda attempt: attempt(timeout_s))
 
-    def fetch(
-        self, uri: str, etag: str | None, max_bytes: int, deadline_s: float, start: int | None, end: int | None
-    ) -> bytes:
+    def fetch(self, uri: str, read: Read) -> bytes:
         """One deadline for all ranges of a large object; a range that fails is asked for again, not those before."""
-        until = time.monotonic() + deadline_s
+        until = time.monotonic() + read.deadline_s
+        return self._pieces(uri, read, lambda attempt: with_retries(attempt, until - time.monotonic()))
 
-        def run(attempt: Callable[[float], _Answer]) -> _Answer:
-            return with_retries(attempt, until - time.monotonic())
-
-        return self._pieces(uri, etag, max_bytes, start, end, run)
-
-    def _pieces(
-        self,
-        uri: str,
-        etag: str | None,
-        max_bytes: int,
-        start: int | None,
-        end: int | None,
-        run: Callable[[Callable[[float], _Answer]], _Answer],
-    ) -> bytes:
+    def _pieces(self, uri: str, read: Read, run: Callable[[Callable[[float], _Answer]], _Answer]) -> bytes:
         """``run`` makes the attempts of one request."""
         bucket, key = split(uri)
-        first, last = start or 0, end
-        _check_size(None if last is None else last - first, max_bytes)
-        if last is not None and last <= first:
-            return b""  # HTTP has no empty range
+        first, last = read.start or 0, read.end
+        if last is not None:
+            read.check_size(last - first)
+            if last <= first:
+                return b""  # HTTP has no empty range
         if last is None or last - first <= _RANGE_BYTES:
-            data, etag, size = run(functools.partial(self._read, bucket, key, etag, max_bytes, start, end))
+            data, etag, size = run(functools.partial(self._request, bucket, key, read))
             if data is not None:
                 return data
-            _check_size(size, max_bytes)
-            last = size
+            read.check_size(size)
+            last, read = size, replace(read, etag=etag)  # the other pieces must be of the same object
         pieces: list[bytes] = []
         for begin in range(first, last, _RANGE_BYTES):
             stop = min(begin + _RANGE_BYTES, last)
-            data, etag, _ = run(functools.partial(self._read, bucket, key, etag, max_bytes, begin, stop))
+            data, etag, _ = run(functools.partial(self._request, bucket, key, read.part(begin, stop)))
             assert data is not None
+            read = replace(read, etag=etag)
             pieces.append(data)
             if len(data) < stop - begin:
                 break  # the range reaches beyond the end
@@ -193,8 +180,8 @@ class S3(Store):
         )
         return (_named(bucket, page) for page in listing.pages())
 
-    def open(self, uri: str, etag: str | None, deadline_s: float) -> BinaryIO:
-        file = RangeFile(self, uri, etag, deadline_s, _RANGE_BYTES)
+    def open(self, uri: str, read: Read) -> BinaryIO:
+        file = RangeFile(self, uri, read, _RANGE_BYTES)
         return cast("BinaryIO", io.BufferedReader(file, _BUFFER_BYTES))
 
     def endpoint(self) -> str:
@@ -266,43 +253,31 @@ class S3(Store):
         answer = _patiently(lambda _: self._call("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1))
         return bool(answer["KeyCount"])
 
-    def _read(
-        self,
-        bucket: str,
-        key: str,
-        wanted: str | None,
-        max_bytes: int,
-        start: int | None,
-        end: int | None,
-        timeout_s: float,
-    ) -> _Answer:
-        """One request. ``changed`` if the object has not the wanted tag."""
+    def _request(self, bucket: str, key: str, read: Read, timeout_s: float) -> _Answer:
+        """One request. `StoreError` ``changed`` if the object has not the wanted tag."""
         with _Translated():
-            data, etag, size = self._read_any(bucket, key, timeout_s, start, end, max_bytes)
-        if wanted is not None and etag != wanted:
-            raise StoreError("changed", "the object changed after it was listed")
+            data, etag, size = self._answer(bucket, key, read, timeout_s)
+        read.check_tag(etag)
         return data, etag, size
 
-    def _read_any(
-        self, bucket: str, key: str, timeout_s: float, start: int | None, end: int | None, max_bytes: int
-    ) -> _Answer:
-        ranged = start is not None or end is not None
+    def _answer(self, bucket: str, key: str, read: Read, timeout_s: float) -> _Answer:
+        start, end, at_once = read.start or 0, read.end, min(_RANGE_BYTES, read.max_bytes)
         if _spellable(key):
-            options: Any = {"range": (start or 0, end)} if end is not None else {"range": {"offset": start or 0}}
-            answer = obstore.get(self._fast_store(bucket, timeout_s), key, options=options if ranged else None)
+            options: Any = {"range": (start, end)} if end is not None else {"range": {"offset": start}}
+            answer = obstore.get(self._fast_store(bucket, timeout_s), key, options=None if read.is_whole else options)
             size, etag = answer.meta["size"], (answer.meta["e_tag"] or "").strip('"')
-            if not ranged and size > min(_RANGE_BYTES, max_bytes):
+            if read.is_whole and size > at_once:
                 return None, etag, size
             data = bytes(answer.bytes())
         else:
-            asked = {"Range": f"bytes={start or 0}-{'' if end is None else end - 1}"} if ranged else {}
+            asked = {} if read.is_whole else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
             reply = self._client(timeout_s).get_object(Bucket=bucket, Key=key, **asked)
             size, etag = reply["ContentLength"], reply["ETag"].strip('"')
-            if not ranged and size > min(_RANGE_BYTES, max_bytes):
+            if read.is_whole and size > at_once:
                 reply["Body"].close()
                 return None, etag, size
             data = reply["Body"].read()
-        if not ranged and len(data) < size:
+        if read.is_whole and len(data) < size:
             raise StoreError("timeout", "the store sent less than the whole object", transient=True)
         return data, etag, size
 
@@ -466,11 +441,6 @@ def _os_error(reason: StoreError) -> OSError:
 def _timeout(timeout_s: float) -> int:
     """Of the timeouts that there are clients for, the nearest below."""
     return max((limit for limit in _TIMEOUTS_S if limit <= timeout_s), default=_TIMEOUTS_S[0])
-
-
-def _check_size(size: int | None, max_bytes: int) -> None:
-    if size is not None and size > max_bytes:
-        raise StoreError("too_large", f"{size} bytes, more than the limit of {max_bytes}")
 
 
 def _spellable(key: str) -> bool:

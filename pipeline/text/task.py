@@ -15,13 +15,16 @@ from torch.nn import functional as F
 
 from pipeline.config import check
 from pipeline.errors import InputError, RequestError
-from pipeline.models.documents import SentenceTagger
-from pipeline.task import Batch, Loss, Noise, Statistics, Task, each_row
+from pipeline.models.documents.sentence_tagger import SentenceTagger
+from pipeline.noise import Noise
+from pipeline.rows import InputKind, each_row
+from pipeline.task import Task
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
 from pipeline.text.inputs import blank_line_paragraphs, decode_text, join_paragraphs, parse_record, split_sentences
 from pipeline.text.outputs import PARAGRAPH_TYPE, best_threshold, certainty, paragraphs_from_scores
 from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
 from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at
+from pipeline.training.losses import Batch, Loss, Statistics
 
 _DOCUMENT_FIELDS = {"doc_id": pa.string(), "num_chars": pa.int64(), "text_sha256": pa.string(), "encoding": pa.string()}
 _STARTS_FIELD = {"starts": pa.large_list(pa.int64())}
@@ -36,7 +39,10 @@ _NEWTON_STEPS = 8
 class TextSegmentation(Task):
     kind: ClassVar[str] = "text_segmenter"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
-    suffixes: ClassVar[tuple[str, ...]] = (".txt", ".text", ".md", ".jsonl", ".parquet", ".tar")
+    inputs: ClassVar[InputKind] = InputKind(
+        suffixes=(".txt", ".text", ".md", ".jsonl", ".parquet", ".tar"), record=("text", "doc_id", "paragraphs")
+    )
+    result: ClassVar[str] = "paragraphs"
 
     buckets: int = 65536
     """Rows of the table of hashed features; the model's setting of that name must be the same."""

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.task import Batch
 from pipeline.text.features import DENSE_FEATURES, FRAME_FEATURES, SentenceFeatures
+from pipeline.training.losses import Batch
 
 #: Columns of a table that holds `SentenceFeatures`, one document or window a row.
 FEATURE_FIELDS = {

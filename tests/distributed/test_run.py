@@ -4,71 +4,37 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import ray
-import torch
 from PIL import Image
 
 from pipeline import package
-from pipeline.distributed import stream
-from pipeline.distributed.run import ErrorBudgetSpent, Run, RunConfig, block_rows
-from pipeline.distributed.source import FetchConfig
-from pipeline.distributed.stream import StreamConfig, uncommitted
-from pipeline.distributed.table import open_delta
+from pipeline.distributed import stages, stream
+from pipeline.distributed.run import block_rows
+from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import RequestError
 from pipeline.images.outputs import decode_mask
-from pipeline.images.task import ImageSegmentation
-from pipeline.models.segmenter import UNet, UNetConfig
-from tests.equality import assert_equal_tables, table_rows
-from tests.images import broken
-from tests.processes import descendants
+from pipeline.runs.committer import Committer
+from pipeline.runs.counts import RunCounts
+from pipeline.source.fetch import FetchConfig
+from pipeline.table.delta import Table
+from pipeline.table.readers import open_delta
+from pipeline.table.schema import TableSchema
+from testing import broken_images
+from testing.equality import assert_equal_tables, table_rows
+from testing.processes import descendants
+from testing.runs import TASK, new_run, run, write_images, write_package
 
 pytestmark = pytest.mark.ray
-TASK = ImageSegmentation(
-    classes=("a", "b", "c"), palette=((255, 0, 0), (0, 255, 0), (0, 0, 255)), height_px=24, width_px=32
-)
-
-
-def write_package(folder: Path, seed: int) -> str:
-    torch.manual_seed(seed)
-    model = UNet(UNetConfig(classes=3, widths=(8, 16), blocks=(1, 1)))
-    return package.save(str(folder), model_name="unet", model=model, task=TASK, card={}).uri
-
-
-def write_images(folder: Path, count: int, seed: int = 0, largest: int = 60) -> Path:
-    folder.mkdir(exist_ok=True)
-    random_numbers = np.random.default_rng(seed)
-    for number in range(count):
-        height, width = random_numbers.integers(1, largest, 2)
-        pixels = random_numbers.integers(0, 255, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:04d}.png")
-    return folder
-
-
-def run(source: Path, model: str, sink: Path, *, stream: dict[str, Any] | None = None, **settings: Any) -> Run:
-    described = package.load(model)
-    job = Run(
-        task=TASK,
-        package=described,
-        sources=[str(source)],
-        sink=str(sink),
-        config=RunConfig(**settings),
-        stream=StreamConfig(**{"actors": 1, "batch_rows": 4, "block_rows": 8} | (stream or {})),
-        say=lambda _: None,
-    )
-    try:
-        job.execute()
-    finally:
-        job.finish("done", 0)
-    return job
+PLAN_SCHEMA = TableSchema.of(TASK.schema, result=TASK.result, features=TASK.features, stored_as_is=TASK.stored_as_is)
 
 
 @pytest.fixture(scope="module")
@@ -162,18 +128,9 @@ def test_a_model_that_changes_between_attempts_is_never_mixed(
     described = package.load(str(tmp_path / "changing" / "package"))
     shutil.rmtree(tmp_path / "changing" / "package")
     write_package(tmp_path / "changing" / "package", 2)
-    job = Run(
-        task=TASK,
-        package=described,
-        sources=[str(write_images(tmp_path / "more", 6, seed=3))],
-        sink=str(sink),
-        config=RunConfig(stall_timeout_s=60),
-        stream=StreamConfig(actors=1),
-        say=lambda _: None,
-    )
-    with pytest.raises(Exception, match=r"changed during the run|no row after"):
-        job.execute()
-    job.finish("failed", 1)
+    job = new_run([write_images(tmp_path / "more", 6, seed=3)], described, sink, stall_timeout_s=60)
+    assert job.live().exit_code == 1
+    assert re.search(r"changed during the run|no row after", job.summary["error"])
     assert {row["model"] for row in table_rows(str(sink))} == {described.digest}
     assert len(table_rows(str(sink))) == 40
 
@@ -205,14 +162,14 @@ def test_the_folder_of_broken_and_odd_files(cluster: None, model: str, tmp_path:
     folder = tmp_path / "found"
     folder.mkdir()
     expected: dict[str, str | tuple[int, int]] = {}
-    for name, (data, code) in broken.broken().items():
+    for name, (data, code) in broken_images.broken().items():
         (folder / f"{name}.jpg").write_bytes(data)
         expected[f"{name}.jpg"] = code
-    for name, (data, _) in broken.odd().items():
+    for name, (data, _) in broken_images.odd().items():
         (folder / f"{name}.png").write_bytes(data)
         expected[f"{name}.png"] = (9, 7) if name.startswith("16-bit") else (7, 9)
     for orientation in (3, 6, 8):
-        (folder / f"rotated {orientation}.jpg").write_bytes(broken.rotated(orientation))
+        (folder / f"rotated {orientation}.jpg").write_bytes(broken_images.rotated(orientation))
         expected[f"rotated {orientation}.jpg"] = (24, 32)
     os.mkfifo(folder / "pipe.jpg")
     os.symlink(folder, folder / "itself", target_is_directory=True)
@@ -234,8 +191,9 @@ def test_too_many_errors_stop_the_run(cluster: None, model: str, tmp_path: Path)
     folder = write_images(tmp_path / "images", 2)
     for number in range(10):
         (folder / f"broken{number}.png").write_bytes(b"x")
-    with pytest.raises(ErrorBudgetSpent, match="inputs failed, more than"):
-        run(folder, model, tmp_path / "sink", error_floor=3, max_error_rate=0.2)
+    spent = run(folder, model, tmp_path / "sink", error_floor=3, max_error_rate=0.2).summary
+    assert (spent["status"], spent["exit_code"]) == ("error budget spent", 3)
+    assert "inputs failed, more than" in spent["error"]
     assert run(folder, model, tmp_path / "sink", error_floor=3, max_error_rate=1.0).summary["listed"] == 12
 
 
@@ -257,10 +215,10 @@ def test_gpu_actors_only_predict(cluster: None, model: str, images: Path, tmp_pa
     from ray.data._internal.logical.optimizers import get_execution_plan
 
     described = package.load(model)
-    schema = stream.table.table_schema(TASK.schema, TASK.features)
+    schema = PLAN_SCHEMA
     names = {}
     for device in ("gpu", "cpu"):
-        work = stream.Work(
+        work = stages.Work(
             task=TASK,
             package_uri=model,
             package_digest=described.digest,
@@ -275,19 +233,19 @@ def test_gpu_actors_only_predict(cluster: None, model: str, images: Path, tmp_pa
         while operator.input_dependencies:
             names[device].insert(0, operator.name)
             operator = operator.input_dependencies[0]
-    assert names["cpu"][-1].endswith("MapBatches(_AllStages)")
-    assert [name.split("(")[-1].rstrip(")") for name in names["gpu"][-3:]] == ["_Preparing", "_Predicting", "_Writing"]
+    assert names["cpu"][-1].endswith("MapBatches(AllStages)")
+    assert [name.split("(")[-1].rstrip(")") for name in names["gpu"][-3:]] == ["Preparing", "Predicting", "Writing"]
 
 
 def test_a_block_survives_the_way_between_operators() -> None:
     import pyarrow as pa
 
     entries = pa.table({"ordinal": [0, 1, 2, 3], "uri": list("abcd")})
-    block = stream._Block(entries)
+    block = stages._Block(entries)
     none = {"stage": "s", "code": "empty", "message": "m"}
-    block.keep(pa.table({"x": [1, 2, 3, 4]}), pa.array([None, none, None, None], stream.ERROR_TYPE))
+    block.keep(pa.table({"x": [1, 2, 3, 4]}), pa.array([None, none, None, None], stages.ERROR_TYPE))
     block.seconds["fetch"] = 1.5
-    again = stream._Block.from_table(block.to_table())
+    again = stages._Block.from_table(block.to_table())
     assert again.entries.to_pylist() == entries.to_pylist()
     assert again.errors == [None, none, None, None]
     assert again.columns.to_pylist() == [{"x": 1}, {"x": 3}, {"x": 4}]
@@ -300,19 +258,25 @@ def test_a_guilty_row_is_found_by_halving() -> None:
     def work(rows: pa.Table) -> tuple:
         if 5 in rows["x"].to_pylist():
             raise ValueError("five")
-        return stream._all_good(rows)
+        return stages._all_good(rows)
 
-    done, errors = stream._divided(pa.table({"x": range(8)}), "predict", work)
+    done, errors = stages._divided(pa.table({"x": range(8)}), "predict", work)
     assert pa.concat_tables(done)["x"].to_pylist() == [0, 1, 2, 3, 4, 6, 7]
     assert [error and error["code"] for error in errors] == [None] * 5 + ["internal"] + [None] * 2
     assert errors[5]["message"] == "predict failed with ValueError"
 
 
-def test_a_part_that_overlaps_is_refused() -> None:
-    committed = np.zeros(6, bool)
-    parts = [{"ordinals": o} for o in ([0, 1], [1, 2], [2, 3], [0, 1], [4, 4])]
-    assert uncommitted(parts, committed) == [parts[0], parts[2]]
-    assert committed.tolist() == [True] * 4 + [False] * 2
+def test_a_part_that_overlaps_is_refused(tmp_path: Path) -> None:
+    counts = RunCounts()
+    committer = Committer(Table(str(tmp_path), PLAN_SCHEMA), counts, model="m", run_id="1", inputs=6)
+    receipt = {"path": "p", "size": 1, "failed": [], "bytes": 1}
+    accepted = [
+        committer.accept(receipt | {"ordinals": ordinals, "rows": len(ordinals)}, ())
+        for ordinals in ([0, 1], [1, 2], [2, 3], [0, 1], [4, 4])
+    ]
+    assert accepted == [True, False, True, False, False]
+    assert committer.accepted.tolist() == [True] * 4 + [False] * 2
+    assert (counts.done, committer.missing(6)) == (4, 2)
 
 
 def test_blocks_get_smaller_when_there_are_few_inputs() -> None:

@@ -15,17 +15,18 @@ import torch
 from pipeline import config, package, storage
 from pipeline.distributed import samples, train
 from pipeline.errors import RequestError
+from pipeline.examples.prose import reference_documents, write_jsonl
+from pipeline.examples.scenes import CLASSES, PALETTE, write_scenes
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.images.scenes import CLASSES, PALETTE, write_scenes
 from pipeline.images.task import ImageSegmentation
-from pipeline.models.adversarial import AdversarialConfig
-from pipeline.models.autoencoder import ConvVAEConfig
-from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig
-from pipeline.models.objectives import ObjectiveConfig
-from pipeline.models.segmenter import UNetConfig
-from pipeline.text.prose import reference_documents, write_jsonl
+from pipeline.models.autoencoders.conv_vae import ConvVAEConfig
+from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
+from pipeline.models.objectives.adversarial import AdversarialConfig
+from pipeline.models.objectives.objective import ObjectiveConfig
+from pipeline.models.segmenters.unet import UNetConfig
+from pipeline.source.labelled import all_inputs, held_out, split_files
 from pipeline.text.task import TextSegmentation
-from tests.processes import descendants
+from testing.processes import descendants
 
 pytestmark = pytest.mark.ray
 SEGMENTER = ImageSegmentation(classes=CLASSES, palette=PALETTE, height_px=24, width_px=32)
@@ -60,8 +61,8 @@ def plan(scenes: str, out: Path, task: Any, **settings: Any) -> train.Plan:
         model_name=name,
         model_config=config.to_dict(model),
         copies=(),
-        train=samples.prepare(samples.split_files(scenes, "train"), task, str(out)),
-        validation=samples.prepare(samples.split_files(scenes, "val"), task, str(out)),
+        train=samples.prepare(split_files(scenes, "train"), task, str(out)),
+        validation=samples.prepare(split_files(scenes, "val"), task, str(out)),
         config=train.DistributedTrainConfig(**values),
         out=str(out),
         card={"data": scenes},
@@ -96,7 +97,7 @@ def test_word_vectors_do_not_depend_on_workers(cluster: None, tmp_path: Path) ->
     model = SentenceTaggerConfig(buckets=512, vector_size=8, width=8, hidden=8)
     documents = str(tmp_path / "documents.jsonl")
     write_jsonl(documents, reference_documents()[:12])
-    learned, validation = samples.held_out(samples.all_inputs(documents, task.suffixes), 0.2)
+    learned, validation = held_out(all_inputs(documents, task.inputs), 0.2)
     for workers in (1, 2):
         out = tmp_path / str(workers)
         made = train.Plan(
@@ -166,7 +167,7 @@ def test_the_same_training_again_is_found_done_and_another_is_refused(
 
 
 def test_prepared_samples_have_the_order_of_the_listing(cluster: None, scenes: str, tmp_path: Path) -> None:
-    inputs = samples.split_files(scenes, "train")
+    inputs = split_files(scenes, "train")
     one = samples.prepare(inputs, SEGMENTER, str(tmp_path / "one"), block_rows=2).load()
     other = samples.prepare(inputs, SEGMENTER, str(tmp_path / "other"), block_rows=100).load()
     assert len(one) == len(other) == 23
@@ -177,11 +178,11 @@ def test_prepared_samples_have_the_order_of_the_listing(cluster: None, scenes: s
 
 
 def test_held_out_inputs_are_fixed_and_apart(scenes: str) -> None:
-    inputs = samples.split_files(scenes, "train")
-    rest, held = samples.held_out(inputs, 0.25)
+    inputs = split_files(scenes, "train")
+    rest, held = held_out(inputs, 0.25)
     assert (rest.num_rows, held.num_rows) == (18, 6)
     assert set(rest["uri"].to_pylist()) | set(held["uri"].to_pylist()) == set(inputs["uri"].to_pylist())
-    assert held.equals(samples.held_out(inputs, 0.25)[1])
+    assert held.equals(held_out(inputs, 0.25)[1])
 
 
 def test_a_filter_of_records_is_the_same_in_every_process() -> None:
@@ -192,7 +193,7 @@ def test_a_filter_of_records_is_the_same_in_every_process() -> None:
 
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"split 'train' needs the file train.txt"):
-        samples.split_files(str(tmp_path), "train")
+        split_files(str(tmp_path), "train")
     (tmp_path / "train.txt").write_text("a.jpg a.png\nonly-one\n")
     with pytest.raises(RequestError, match=r"line 2: must be 'image label', got 'only-one'"):
-        samples.split_files(str(tmp_path), "train")
+        split_files(str(tmp_path), "train")

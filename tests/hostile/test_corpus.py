@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.fuzz import mutant
 from pipeline.errors import ERROR_CODES
 from pipeline.images.task import ImageSegmentation
-from pipeline.task import INPUT_SCHEMA, Task
+from pipeline.rows import INPUT_SCHEMA
+from pipeline.task import Task
 from pipeline.text.task import TextSegmentation
-from tests.hostile.corpus import CASES, HEIGHT, WIDTH, Case, Row, encoded, peak_mib, quarters
-from tests.processes import ROOT
+from testing.hostile.corpus import CASES, HEIGHT, WIDTH, Case, Row, encoded, peak_mib, quarters
+from testing.hostile.mutants import mutant
+from testing.processes import ROOT
 
 TASKS: dict[str, Task] = {
     # The box is the size of most pictures, so that they are not scaled.
@@ -38,7 +39,7 @@ HEAVY = [case for case in CASES if case.heavy]
 
 
 def members(name: str, data: bytes) -> tuple[str, list[tuple[str | None, bytes]]]:
-    """The format of a file's inputs, and each with its member, as `pipeline.distributed.source` cuts them: a JSONL file
+    """The format of a file's inputs, and each with its member, as `pipeline.source.entries` cuts them: a JSONL file
     is its lines that are not blank, by number from 1; any other is one input."""
     if not name.endswith(".jsonl"):
         return "object", [(None, data)]

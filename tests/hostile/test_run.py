@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from pipeline import package
-from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig
-from pipeline.models.segmenter import UNet, UNetConfig
-from tests.equality import table_rows
-from tests.hostile.corpus import Row, summary, write
+from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
+from pipeline.models.segmenters.unet import UNet, UNetConfig
+from testing.equality import table_rows
+from testing.hostile.corpus import Row, summary, write
+from testing.processes import run_job
 from tests.hostile.test_corpus import TASKS
-from tests.processes import run_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

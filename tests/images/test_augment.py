@@ -4,7 +4,7 @@ import torch
 from pipeline.errors import RequestError
 from pipeline.images.augment import AugmentConfig, augment_images
 from pipeline.images.inputs import NO_CLASS, PADDING
-from pipeline.task import Noise
+from pipeline.noise import Noise
 
 STILL = AugmentConfig(flip=False, scale=(1.0, 1.0), brightness=0.0, contrast=0.0, color=0.0)
 

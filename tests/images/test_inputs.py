@@ -4,7 +4,7 @@ from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.images.inputs import NO_CLASS, PADDING, decode_fitted, decode_image, decode_label, fit, fit_label
-from tests.images.broken import broken, encoded, odd, picture, rotated
+from testing.broken_images import broken, encoded, odd, picture, rotated
 
 LIMIT = 1_000_000
 

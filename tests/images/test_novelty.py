@@ -7,15 +7,18 @@ import pyarrow as pa
 import pytest
 import torch
 
+from pipeline import models
+from pipeline.config import to_dict
 from pipeline.errors import RequestError
 from pipeline.images import novelty
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
-from pipeline.models.autoencoder import ConvVAE, ConvVAEConfig
-from pipeline.models.ladder import LadderVAE, LadderVAEConfig
-from pipeline.models.segmenter import UNet, UNetConfig, carry_autoencoder
-from pipeline.training import Samples, TrainConfig, Trainer
-from tests.images.broken import encoded
+from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
+from pipeline.models.autoencoders.ladder_vae import LadderVAE, LadderVAEConfig
+from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder, carry_autoencoder
+from pipeline.training.samples import Samples
+from pipeline.training.trainer import TrainConfig, Trainer
+from testing.broken_images import encoded
 from tests.images.test_task import CPU, rows
 
 STAGES = {"widths": (8, 16), "blocks": (0, 1), "decoder_blocks": (0, 1)}
@@ -121,7 +124,8 @@ def test_a_segmenter_carries_an_autoencoder_that_training_does_not_touch(config)
     task = ImageSegmentation(
         classes=("a", "b"), palette=((0, 0, 0), (9, 9, 9)), height_px=16, width_px=24, autoencoder=calibrated
     )
-    segmenter = UNet(UNetConfig(classes=2, widths=(8, 16), blocks=(0, 1), autoencoder=config))
+    network = {"classes": 2, "widths": [8, 16], "blocks": [0, 1]}
+    segmenter = models.build("unet", network | {"autoencoder": to_dict(config)})
     assert carry_autoencoder(segmenter, autoencoder) == len(autoencoder.state_dict())
     labels = [encoded(np.ones((16, 24), np.uint8), "PNG")] * 4
     table = rows([encoded(image(seed), "PNG") for seed in range(4)], labels)
@@ -129,8 +133,7 @@ def test_a_segmenter_carries_an_autoencoder_that_training_does_not_touch(config)
     trainer = Trainer(task, segmenter, TrainConfig(epochs=2, batch_rows=2, weight_decay=0.5), samples, samples)
     list(trainer.run())
     model = trainer.best_model()
-    assert isinstance(model, UNet)
-    assert model.autoencoder is not None
+    assert isinstance(model, SegmenterWithAutoencoder)
     for name, value in autoencoder.state_dict().items():
         assert torch.equal(model.autoencoder.state_dict()[name], value), name
     found = task.encode(task.predict(model, task.prepare(table).drop(["error"]), CPU))

@@ -14,10 +14,11 @@ from pipeline.images.inputs import NO_CLASS
 from pipeline.images.outputs import decode_mask
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation, described_classes, upsampled_argmax
-from pipeline.models.autoencoder import ConvVAE, ConvVAEConfig
-from pipeline.models.segmenter import UNet, UNetConfig
-from pipeline.task import INPUT_SCHEMA, Noise
-from tests.images.broken import broken, encoded, picture
+from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
+from pipeline.models.segmenters.unet import UNet, UNetConfig
+from pipeline.noise import Noise
+from pipeline.rows import INPUT_SCHEMA
+from testing.broken_images import broken, encoded, picture
 
 CPU = torch.device("cpu")
 SIZES = [(1, 1), (1, 80), (90, 1), (17, 33), (24, 32), (48, 64), (17, 33), (50, 20)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.equality import table_rows
-from tests.processes import run_job
+from testing.equality import table_rows
+from testing.processes import run_job
 
 
 @pytest.mark.ray

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
+from pipeline.examples.prose import record, reference_documents, write_jsonl
 from pipeline.text.inputs import join_paragraphs
-from pipeline.text.prose import record, reference_documents, write_jsonl
-from tests.equality import assert_equal_tables, table_rows
-from tests.processes import run_job
+from testing.equality import assert_equal_tables, table_rows
+from testing.processes import run_job
 
 pytestmark = pytest.mark.ray
 ONE_CPU = ("--cluster.cpus", "1", "--cluster.gpus", "0")

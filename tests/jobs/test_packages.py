@@ -12,7 +12,7 @@ from jobs.segment_documents import SegmentDocuments
 from jobs.train_text_segmenter import TrainTextSegmenter
 from pipeline import package
 from pipeline.errors import RequestError
-from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig
+from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
 from pipeline.text.task import TextSegmentation
 
 

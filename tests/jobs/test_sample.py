@@ -17,11 +17,11 @@ from jobs.sample import Sample, work
 from pipeline import package
 from pipeline.errors import RequestError
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.models.autoencoder import ConvVAE, ConvVAEConfig
-from pipeline.models.segmenter import UNet, UNetConfig
-from tests.distributed.test_run import TASK as SEGMENTATION
-from tests.processes import run_job
-from tests.quality.test_gallery import write_images
+from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
+from pipeline.models.segmenters.unet import UNet, UNetConfig
+from testing.processes import run_job
+from testing.runs import TASK as SEGMENTATION
+from tests.generation.test_pictures import write_images
 
 SMALL = ("--mixture.components", "2", "--mixture.iterations", "3", "--two_stage.steps", "5", "--two_stage.width", "8")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.distributed.table import open_delta
-from tests.distributed.test_run import write_images, write_package
-from tests.equality import assert_equal_tables, table_rows
-from tests.processes import descendants, run_job, start_job
+from pipeline.table.readers import open_delta
+from testing.equality import assert_equal_tables, table_rows
+from testing.processes import descendants, run_job, start_job
+from testing.runs import write_images, write_package
 
 pytestmark = pytest.mark.ray
 ONE_CPU = ("--cluster.cpus", "1", "--cluster.gpus", "0")

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from pipeline import package, storage
-from pipeline.distributed.table import open_delta
-from pipeline.images.scenes import write_scenes
-from tests.distributed.test_run import write_package
-from tests.processes import run_job, start_job
+from pipeline.examples.scenes import write_scenes
+from pipeline.table.readers import open_delta
+from testing.processes import run_job, start_job
+from testing.runs import write_package
 
 pytestmark = pytest.mark.ray
 ONE_CPU = ("--cluster.cpus", "1", "--cluster.gpus", "0")

@@ -12,17 +12,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.distributed.ledger import KeySet
-from pipeline.distributed.manifest import Manifest
-from pipeline.distributed.source import entries
-from pipeline.distributed.table import Part, Table, parts_of, table_schema
 from pipeline.images.outputs import encode_mask
 from pipeline.images.task import ImageSegmentation
 from pipeline.quality.audit import PROBLEMS, audit
+from pipeline.rows import InputKind
+from pipeline.source.entries import entries
+from pipeline.source.keys import KeySet
+from pipeline.table.delta import Table
+from pipeline.table.manifest import Manifest
+from pipeline.table.parts import Part
+from pipeline.table.readers import parts_of
+from pipeline.table.schema import TableSchema
 from pipeline.text.outputs import paragraphs_problem
 
+KIND = InputKind(suffixes=(".png",))
 TASK = ImageSegmentation(classes=("a", "b"), palette=((0, 0, 0), (255, 255, 255)), height_px=8, width_px=8)
-SCHEMA = table_schema(TASK.schema, TASK.features)
+SCHEMA = TableSchema.of(TASK.schema, result=TASK.result, features=TASK.features, stored_as_is=TASK.stored_as_is)
 MODEL = "a" * 32
 
 
@@ -43,14 +48,14 @@ def failed(code: str = "empty") -> dict[str, Any]:
 def add(sink: Path, rows: list[dict[str, Any]]) -> Part:
     table = Table(str(sink), SCHEMA)
     table.create()
-    part = table.write_part(pa.Table.from_pylist(rows, schema=SCHEMA), rows[0]["run_id"], rows[0]["model"])
+    part = table.write_part(pa.Table.from_pylist(rows, schema=SCHEMA.columns), rows[0]["run_id"], rows[0]["model"])
     table.commit([part], run_id=rows[0]["run_id"])
     return part
 
 
 def finish(sink: Path, run: str, folder: Path, *, exit_code: int = 0, superseded: str = "remove") -> None:
     manifest = Manifest(str(sink / "runs" / run / "manifest"))
-    manifest.write(entries([str(folder)], (".png",)), KeySet(), None)
+    manifest.write(entries([str(folder)], KIND), KeySet(), None)
     config = {"digest": MODEL, "settings": "s", "run": {"superseded": superseded}}
     (sink / "runs" / run / "config.json").write_text(json.dumps(config))
     (sink / "runs" / run / "summary.json").write_text(json.dumps({"exit_code": exit_code}))
@@ -63,7 +68,7 @@ def sink(tmp_path: Path) -> Path:
     folder.mkdir()
     for number in range(4):
         (folder / f"{number}.png").write_bytes(bytes(number))
-    inputs = pa.concat_tables(list(entries([str(folder)], (".png",)))).to_pylist()
+    inputs = pa.concat_tables(list(entries([str(folder)], KIND))).to_pylist()
     rows = [row(item, "run-1") for item in inputs]
     add(tmp_path / "sink", rows[:3])
     add(tmp_path / "sink", [rows[3] | failed()])
@@ -72,7 +77,7 @@ def sink(tmp_path: Path) -> Path:
 
 
 def listed(sink: Path) -> list[dict[str, Any]]:
-    return pa.concat_tables(list(entries([str(sink.parent / "images")], (".png",)))).to_pylist()
+    return pa.concat_tables(list(entries([str(sink.parent / "images")], KIND))).to_pylist()
 
 
 def test_a_sound_table(sink: Path) -> None:

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from pipeline import package
-from pipeline.distributed.run import Run, RunConfig
-from pipeline.distributed.samples import split_files
-from pipeline.distributed.stream import StreamConfig
+from pipeline.distributed.stages import StreamConfig
+from pipeline.examples.scenes import CLASSES, PALETTE, scene, write_scenes
 from pipeline.images.inputs import decode_label
 from pipeline.images.metrics import confusion_matrix, miou
 from pipeline.images.outputs import decode_mask
-from pipeline.images.scenes import CLASSES, PALETTE, scene, write_scenes
 from pipeline.images.task import ImageSegmentation
-from pipeline.models.segmenter import UNet, UNetConfig
+from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.quality.evaluation import evaluate_images
-from tests.equality import table_rows
+from pipeline.source.labelled import split_files
+from testing.equality import table_rows
+from testing.runs import new_run
 
 
 @pytest.mark.ray
@@ -36,17 +36,8 @@ def test_the_masks_in_the_table_give_the_metrics_of_evaluate(cluster: None, tmp_
         task=task,
         card={},
     )
-    run = Run(
-        task=task,
-        package=written,
-        sources=[str(folder / "images")],
-        sink=str(sink),
-        config=RunConfig(),
-        stream=StreamConfig(actors=1, batch_rows=3),
-        say=lambda _: None,
-    )
-    run.execute()
-    run.finish("done", 0)
+    run = new_run([folder / "images"], written, sink, task=task, stream=StreamConfig(actors=1, batch_rows=3))
+    assert run.live().exit_code == 0
     confusion = torch.zeros(5, 5, dtype=torch.float64)
     for row in table_rows(str(sink)):
         label = Path(row["uri"].replace("images", "labels").replace(".jpg", ".png"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.quality.report import Page
+from pipeline.quality.pages import Page
 
 
 def test_a_page_holds_its_pictures_and_escapes_text(tmp_path: Path) -> None:

@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 
 from pipeline import storage
-from pipeline.distributed import lease
-from pipeline.distributed.table import open_delta
-from pipeline.images.scenes import write_scenes
-from pipeline.text.prose import reference_documents, write_jsonl
-from tests.distributed.test_run import write_images, write_package
-from tests.equality import table_rows
+from pipeline.examples.prose import reference_documents, write_jsonl
+from pipeline.examples.scenes import write_scenes
+from pipeline.table import lease
+from pipeline.table.readers import open_delta
+from testing.equality import table_rows
+from testing.processes import descendants, run_job, start_job
+from testing.runs import write_images, write_package
+from testing.s3.ceph import Endpoint
+from testing.s3.fixtures import applied, bucket
+from testing.s3.proxy import Fault, FaultProxy
 from tests.jobs.test_train import autoencoder, segmenter
-from tests.processes import descendants, run_job, start_job
-from tests.s3.ceph import Endpoint
-from tests.s3.fixtures import applied, bucket
-from tests.s3.proxy import Fault, FaultProxy
 
 pytestmark = [pytest.mark.s3, pytest.mark.ray]
 ONE_CPU = ("--cluster.cpus", "1", "--cluster.gpus", "0")

@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.processes import ROOT, descendants
-from tests.s3 import ceph, swift
-from tests.s3.ceph import Ceph, Endpoint, Server, ServerError
-from tests.s3.fixtures import applied, bucket, client, signed
-from tests.s3.proxy import Fault, FaultProxy, Plan
-from tests.s3.swift import Swift
+from testing.processes import ROOT, descendants
+from testing.s3 import ceph, swift
+from testing.s3.ceph import Ceph, Endpoint, Server, ServerError
+from testing.s3.fixtures import applied, bucket, client, signed
+from testing.s3.proxy import Fault, FaultProxy, Plan
+from testing.s3.swift import Swift
 
 pytestmark = pytest.mark.s3
 

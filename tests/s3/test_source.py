@@ -15,16 +15,20 @@ import pytest
 import zstandard
 
 from pipeline import storage
-from pipeline.distributed.source import FetchConfig, entries, fetch
 from pipeline.errors import RequestError
-from tests.distributed.test_source_containers import tar_of
-from tests.s3.ceph import Endpoint
-from tests.s3.fixtures import applied, client
-from tests.s3.proxy import Fault, FaultProxy
+from pipeline.rows import InputKind
+from pipeline.source.entries import entries
+from pipeline.source.fetch import FetchConfig, fetch
+from testing.s3.ceph import Endpoint
+from testing.s3.fixtures import applied, client
+from testing.s3.proxy import Fault, FaultProxy
+from tests.source.test_containers import tar_of
 
 pytestmark = pytest.mark.s3
 
-SUFFIXES = (".jpg", ".txt", ".jsonl", ".tar", ".tgz", ".parquet")
+KIND = InputKind(
+    suffixes=(".jpg", ".txt", ".jsonl", ".tar", ".tgz", ".parquet"), record=("text", "doc_id", "paragraphs")
+)
 NAMES = ["a1.jpg", "a2.jpg", "a2.txt", "a [x].jpg", "b!.jpg", "d/e%20ü.jpg", "d/f/g\n.jpg", "d//h.jpg", "n.md", "d/"]
 PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
 
@@ -37,11 +41,11 @@ def root(s3_bucket: str) -> Iterator[str]:
 
 
 def listed(*sources: str) -> pa.Table:
-    return pa.concat_tables(list(entries(sources, SUFFIXES)))
+    return pa.concat_tables(list(entries(sources, KIND)))
 
 
 def codes(rows: pa.Table) -> list[str | None]:
-    return [error and error["code"] for error in fetch(rows, FetchConfig(deadline_s=10))[1].to_pylist()]
+    return [error and error["code"] for error in fetch(rows, KIND, FetchConfig(deadline_s=10))[1].to_pylist()]
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def test_a_prefix_lists_what_matches(tree: str) -> None:
     rows = listed(tree)
     wanted = sorted(name for name in NAMES if name not in ("n.md", "d/"))
     assert sorted(rows["uri"].to_pylist()) == [f"{tree}/{name}" for name in wanted]
-    data, errors = fetch(rows, FetchConfig())
+    data, errors = fetch(rows, KIND, FetchConfig())
     assert [item.decode() for item in data if item] == [uri[len(tree) + 1 :] for uri in rows["uri"].to_pylist()]
     assert errors.null_count == len(wanted)
     assert sorted(listed(f"{tree}/d/")["uri"].to_pylist()) == sorted(f"{tree}/{n}" for n in wanted if n[:2] == "d/")
@@ -140,7 +144,7 @@ def test_files_of_a_tar_are_inputs(root: str, compression: str) -> None:
     storage.write(uri, PACK[compression](tar_of(files)))
     rows = listed(root)
     assert rows["member"].to_pylist() == [name for name, _ in files[:-1]]
-    data, errors = fetch(rows, FetchConfig(max_bytes=500))
+    data, errors = fetch(rows, KIND, FetchConfig(max_bytes=500))
     assert data == [body if len(body) <= 500 else None for _, body in files[:-1]]
     assert {error["code"] for error in errors.to_pylist() if error} == {"too_large"}
     storage.write(uri, PACK[compression](tar_of(files[::-1])))
@@ -167,7 +171,7 @@ def test_rows_of_parquet_are_inputs(root: str, kind: str) -> None:
     write(50)
     rows = listed(root)
     assert rows.num_rows == 50
-    data, errors = fetch(rows.take([40, 3, 4, 41]), FetchConfig())
+    data, errors = fetch(rows.take([40, 3, 4, 41]), KIND, FetchConfig())
     plain = [json.loads(item)["text"] if kind == "text" else item.decode() for item in data if item is not None]
     assert plain == [texts[number] for number in (40, 3, 4, 41)]
     assert errors.null_count == 4
@@ -184,7 +188,7 @@ def test_lines_of_jsonl_are_inputs(root: str, compression: str) -> None:
     storage.write(uri, PACK[compression](b"".join(lines)))
     rows = listed(uri)
     assert rows.num_rows == 3000
-    assert fetch(rows.take([2999, 0, 7]), FetchConfig())[0] == [lines[number] for number in (2999, 0, 7)]
+    assert fetch(rows.take([2999, 0, 7]), KIND, FetchConfig())[0] == [lines[number] for number in (2999, 0, 7)]
     storage.write(uri, PACK[compression](b"".join(lines[1:])))
     assert codes(rows.slice(0, 3)) == ["changed"] * 3
     storage.delete(uri)
@@ -208,7 +212,7 @@ def test_containers_through_faults(root: str, s3_endpoint: Endpoint) -> None:
     with FaultProxy(s3_endpoint, faults) as proxy, applied(proxy.endpoint):
         storage.configure(storage.StorageConfig())
         rows = listed(root)
-        data, errors = fetch(rows, FetchConfig())
+        data, errors = fetch(rows, KIND, FetchConfig())
         assert data == bodies
         assert errors.null_count == 40
         assert sum(proxy.counts()["faults"].values()) > 2
@@ -225,7 +229,7 @@ def test_a_container_that_is_replaced_while_it_is_listed_is_one_failed_input(
 ) -> None:
     uri = f"{root}/x.jsonl"
     storage.write(uri, b'{"text": "x"}\n' * 200_000)  # more than one buffer
-    page = entries([uri], SUFFIXES)
+    page = entries([uri], KIND)
     assert next(page).num_rows
     storage.write(uri, b'{"text": "other"}\n' * 200_000)
     rest = pa.concat_tables(list(page))

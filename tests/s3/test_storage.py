@@ -22,9 +22,9 @@ import pytest
 from pipeline import storage
 from pipeline.errors import InputError, RequestError
 from pipeline.storage import listing, s3
-from tests.s3.ceph import Endpoint
-from tests.s3.fixtures import applied, bucket, client
-from tests.s3.proxy import Fault, FaultProxy
+from testing.s3.ceph import Endpoint
+from testing.s3.fixtures import applied, bucket, client
+from testing.s3.proxy import Fault, FaultProxy
 
 pytestmark = pytest.mark.s3
 
@@ -101,9 +101,9 @@ def test_keys_and_bytes_are_exact(s3_endpoint: Endpoint, b: str) -> None:
         assert seen.mtime is not None
         assert storage.exists(uri)
         assert storage.read(uri) == body
-        assert storage.fetch(uri, seen.etag, 1000) == body
-        assert storage.fetch(uri, seen.etag, 1000, 1, 4) == body[1:4]
-        assert storage.fetch(uri, seen.etag, 1000, 3, 3) == b""
+        assert storage.fetch(uri, storage.Read(etag=seen.etag, max_bytes=1000)) == body
+        assert storage.fetch(uri, storage.Read(etag=seen.etag, max_bytes=1000, start=1, end=4)) == body[1:4]
+        assert storage.fetch(uri, storage.Read(etag=seen.etag, max_bytes=1000, start=3, end=3)) == b""
         assert storage.open_file(uri).read() == body
         assert not storage.create(uri, b"other")
     rows = [row for page in storage.walk(f"s3://{b}") for row in page.to_pylist()]
@@ -132,8 +132,8 @@ def test_the_mark_of_a_folder_is_no_other_object(s3_endpoint: Endpoint, b: str) 
     assert sorted(uris(f"s3://{b}/d")) == [f"s3://{b}/d/{key}" for key in inside]
     assert sorted(uris(f"s3://{b}")) == [f"s3://{b}/{key}" for key in ["d/", *(f"d/{k}" for k in inside), "only/"]]
     assert uris(f"s3://{b}/only") == []
-    assert storage.fetch(f"s3://{b}/d/x.jpg", None, 100) == b"picture"
-    assert storage.fetch(f"s3://{b}/d/x.jpg/", None, 100) == b""
+    assert storage.fetch(f"s3://{b}/d/x.jpg", storage.Read(max_bytes=100)) == b"picture"
+    assert storage.fetch(f"s3://{b}/d/x.jpg/", storage.Read(max_bytes=100)) == b""
     assert storage.names(f"s3://{b}/d/") == ["sub", "x.jpg"]
 
 
@@ -243,16 +243,19 @@ def test_large_objects_arrive_whole_through_cuts(b: str, through: Callable[..., 
         Fault(kind="reset", methods=("GET",), rate=0.4, times=2),
         Fault(kind="truncate", methods=("GET",), rate=0.4, times=2),
     )
-    assert storage.fetch(uri, found.etag, len(LARGE)) == LARGE
+    assert storage.fetch(uri, storage.Read(etag=found.etag, max_bytes=len(LARGE))) == LARGE
     assert storage.read(uri) == LARGE
     proxy.set_faults([Fault(kind="reset", methods=("GET",), times=1)])
-    assert storage.fetch(uri, found.etag, len(LARGE), 1_000_000, 66_000_001) == LARGE[1_000_000:66_000_001]
+    assert (
+        storage.fetch(uri, storage.Read(etag=found.etag, max_bytes=len(LARGE), start=1_000_000, end=66_000_001))
+        == LARGE[1_000_000:66_000_001]
+    )
     with storage.open_file(uri) as file:
         file.seek(10)
         assert file.read(40_000_000) == LARGE[10:40_000_010]
     assert max(entry["bytes"] for entry in proxy.requests() if entry["status"] == 206) <= 32 << 20
     storage.write(uri, b"small")
-    assert code_of(lambda: storage.fetch(uri, found.etag, len(LARGE))) == "changed"
+    assert code_of(lambda: storage.fetch(uri, storage.Read(etag=found.etag, max_bytes=len(LARGE)))) == "changed"
 
 
 def test_what_is_too_large_is_not_read(b: str, through: Callable[..., FaultProxy]) -> None:
@@ -261,8 +264,13 @@ def test_what_is_too_large_is_not_read(b: str, through: Callable[..., FaultProxy
     proxy = through()
     for key in ("large", "large\n"):
         for limit in (1000, len(LARGE) - 1):
-            assert code_of(lambda u=f"s3://{b}/{key}", m=limit: storage.fetch(u, None, m)) == "too_large"
-        assert code_of(lambda u=f"s3://{b}/{key}": storage.fetch(u, None, 9, 100, 110)) == "too_large"
+            assert (
+                code_of(lambda u=f"s3://{b}/{key}", m=limit: storage.fetch(u, storage.Read(max_bytes=m))) == "too_large"
+            )
+        assert (
+            code_of(lambda u=f"s3://{b}/{key}": storage.fetch(u, storage.Read(max_bytes=9, start=100, end=110)))
+            == "too_large"
+        )
     time.sleep(0.2)
     assert proxy.counts()["bytes_to_clients"] < 40_000_000  # of 280: what sockets had taken in before they were closed
 
@@ -273,8 +281,13 @@ def test_ranges(b: str) -> None:
         storage.write(uri, BODY)
         tag = storage.stat(uri).etag
         for start, end in [(0, 1), (5, 5), (100, 40_000), (40_000, 50_000), (7, None), (None, 9), (0, len(BODY))]:
-            assert storage.fetch(uri, tag, 1 << 20, start, end) == BODY[start:end]
-        assert code_of(lambda uri=uri: storage.fetch(uri, "other", 1 << 20, 0, 1)) == "changed"
+            assert (
+                storage.fetch(uri, storage.Read(etag=tag, max_bytes=1 << 20, start=start, end=end)) == BODY[start:end]
+            )
+        assert (
+            code_of(lambda uri=uri: storage.fetch(uri, storage.Read(etag="other", max_bytes=1 << 20, start=0, end=1)))
+            == "changed"
+        )
 
 
 def test_typed_errors(s3_endpoint: Endpoint, b: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +295,7 @@ def test_typed_errors(s3_endpoint: Endpoint, b: str, monkeypatch: pytest.MonkeyP
 
     def check(uri: str, code: str, kind: type[OSError], etag: str | None = None, only_fetch: bool = False) -> None:
         with pytest.raises(InputError) as caught:
-            storage.fetch(uri, etag, 10)
+            storage.fetch(uri, storage.Read(etag=etag, max_bytes=10))
         assert caught.value.code == code
         texts.extend([str(caught.value), repr(caught.value)])
         for call in () if only_fetch else (storage.read, storage.stat):
@@ -317,7 +330,7 @@ def test_typed_errors(s3_endpoint: Endpoint, b: str, monkeypatch: pytest.MonkeyP
     for key in ("x", "x\n"):
         check(f"s3://{b}/{key}", "forbidden", PermissionError)
     client(s3_endpoint).put_object_acl(Bucket=b, Key="x", ACL="public-read")
-    assert storage.fetch(f"s3://{b}/x", None, 10) == b"12345"
+    assert storage.fetch(f"s3://{b}/x", storage.Read(max_bytes=10)) == b"12345"
     assert len(texts) > 40
     for text in texts:
         assert secret not in text
@@ -331,16 +344,19 @@ def test_a_stalled_store_is_a_timeout_in_time(b: str, through: Callable[..., Fau
     proxy = through(Fault(kind="stall", seconds=30))
     for key in ("x", "x\n", "large"):
         began = time.monotonic()
-        assert code_of(lambda u=f"s3://{b}/{key}": storage.fetch(u, None, 1 << 30, deadline_s=2)) == "timeout"
+        assert (
+            code_of(lambda u=f"s3://{b}/{key}": storage.fetch(u, storage.Read(max_bytes=1 << 30, deadline_s=2)))
+            == "timeout"
+        )
         assert time.monotonic() - began < 6
     # The first range comes and the second stalls: one deadline for all of them.
     proxy.set_faults([Fault(kind="latency", seconds=1.5), Fault(kind="server_error", rate=0.5)])
     began = time.monotonic()
-    assert code_of(lambda: storage.fetch(f"s3://{b}/large", None, 1 << 30, deadline_s=3)) == "timeout"
+    assert code_of(lambda: storage.fetch(f"s3://{b}/large", storage.Read(max_bytes=1 << 30, deadline_s=3))) == "timeout"
     assert time.monotonic() - began < 7
     proxy.set_faults([Fault(kind="refuse", seconds=60)])
     began = time.monotonic()
-    assert code_of(lambda: storage.fetch(f"s3://{b}/x", None, 1 << 30, deadline_s=2)) == "timeout"
+    assert code_of(lambda: storage.fetch(f"s3://{b}/x", storage.Read(max_bytes=1 << 30, deadline_s=2))) == "timeout"
     assert time.monotonic() - began < 6
 
 
@@ -356,7 +372,7 @@ def test_faults_are_survived(b: str, through: Callable[..., FaultProxy], kind: s
         for key in keys:
             uri = f"s3://{b}/{number}{key}"
             storage.write(uri, BODY)
-            assert storage.fetch(uri, storage.stat(uri).etag, 1 << 20) == BODY
+            assert storage.fetch(uri, storage.Read(etag=storage.stat(uri).etag, max_bytes=1 << 20)) == BODY
             assert storage.read(uri) == BODY
             assert storage.exists(uri)
             assert f"{number}{key}" in storage.names(f"s3://{b}")
@@ -451,12 +467,12 @@ def test_settings_reach_the_clients(s3_endpoint: Endpoint, b: str, monkeypatch: 
     }
     for key in ("x", "x\n"):
         storage.write(f"s3://{b}/{key}", b"12345")
-        assert storage.fetch(f"s3://{b}/{key}", None, 9) == b"12345"
-        assert storage.fetch(f"s3a://{b}/{key}", None, 9) == b"12345"
+        assert storage.fetch(f"s3://{b}/{key}", storage.Read(max_bytes=9)) == b"12345"
+        assert storage.fetch(f"s3a://{b}/{key}", storage.Read(max_bytes=9)) == b"12345"
     storage.configure(storage.StorageConfig())
     assert storage.configured() == {}
     assert "AWS_ENDPOINT_URL_S3" not in os.environ
-    assert code_of(lambda: storage.fetch(f"s3://{b}/x", None, 9, deadline_s=1)) == "timeout"
+    assert code_of(lambda: storage.fetch(f"s3://{b}/x", storage.Read(max_bytes=9, deadline_s=1))) == "timeout"
 
 
 def test_another_make_of_server(swift_endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -470,11 +486,14 @@ def test_another_make_of_server(swift_endpoint: Endpoint, monkeypatch: pytest.Mo
         assert uris(f"s3://{name}/a", "b") == [f"s3://{name}/a/b c%ü"]
         for row in itertools.chain(*(page.to_pylist() for page in storage.walk(f"s3://{name}"))):
             key = row["uri"].partition(f"{name}/")[2]
-            assert storage.fetch(row["uri"], row["etag"], 100) == key.encode()
-            assert storage.fetch(row["uri"], row["etag"], 100, 1, 3) == key.encode()[1:3]
+            assert storage.fetch(row["uri"], storage.Read(etag=row["etag"], max_bytes=100)) == key.encode()
+            assert (
+                storage.fetch(row["uri"], storage.Read(etag=row["etag"], max_bytes=100, start=1, end=3))
+                == key.encode()[1:3]
+            )
         assert storage.names(f"s3://{name}/a") == ["1", "2", "b c%ü", "new\nline"]
-        assert code_of(lambda: storage.fetch(f"s3://{name}/none", None, 9)) == "not_found"
-        assert code_of(lambda: storage.fetch(f"s3://{name}/a/1", "0" * 32, 9)) == "changed"
+        assert code_of(lambda: storage.fetch(f"s3://{name}/none", storage.Read(max_bytes=9))) == "not_found"
+        assert code_of(lambda: storage.fetch(f"s3://{name}/a/1", storage.Read(etag="0" * 32, max_bytes=9))) == "changed"
         fill(swift_endpoint, name, [f"m/{i % 3}/{i:05d}" for i in range(1010)])
         assert len(set(uris(f"s3://{name}/m"))) == len(uris(f"s3://{name}/m")) == 1010
         for key in keys:

@@ -19,10 +19,12 @@ from torch.nn import functional
 
 from pipeline.config import from_dict, to_dict
 from pipeline.errors import RequestError
-from pipeline.models.documents import SentenceTagger, SentenceTaggerConfig
-from pipeline.task import INPUT_SCHEMA, Noise
+from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
+from pipeline.noise import Noise
+from pipeline.rows import INPUT_SCHEMA
 from pipeline.text.task import TextSegmentation, _offsets
-from pipeline.training import Samples, TrainConfig, Trainer
+from pipeline.training.samples import Samples
+from pipeline.training.trainer import TrainConfig, Trainer
 
 BUCKETS = 512
 TASK = TextSegmentation(buckets=BUCKETS, window_sentences=12, context_sentences=2, window_batch=3)

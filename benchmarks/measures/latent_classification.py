@@ -1,0 +1,278 @@
+"""How well classes can be told from an autoencoder's latents, with few labels and with many.
+
+Images are given as posteriors of their latents, ``mean`` and ``log_variance`` (n, v, d), for v views of each image: the
+image itself first, then the image moved a little. Where there is more than one view of an image to classify, their
+answers are averaged. Nothing is chosen here: every setting is fixed before, and training ends after a given number of
+steps, so a test set cannot leak into what it measures.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.config import check
+from pipeline.errors import RequestError
+from pipeline.models.autoencoders.latents import Gaussian
+from pipeline.models.autoencoders.semi_supervised import (
+    SemiSupervisedConfig,
+    SemiSupervisedVAE,
+    perceptron,
+    semi_supervised_objective,
+)
+from pipeline.training.optimiser import schedule
+
+_WARMUP_FRACTION = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationConfig:
+    steps: int = 3000
+    """Steps of training of the perceptron on M1 and of M1+M2."""
+    labelled_rows: int = 256
+    """Labelled images in a step, or all of them if there are fewer."""
+    unlabelled_rows: int = 128
+    """Unlabelled images in a step of M1+M2."""
+    views: int = 2
+    """Views of an image that share its class in a step; all there are, if fewer."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of AdamW; linear warm-up, then a cosine to zero."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay, on matrices only."""
+    ema_decay: float = 0.995
+    """Decay of the averaged weights, which are the ones that classify."""
+    alpha: float = 10.0
+    """Weight of the classifier's cross entropy beside the bounds of M2, nats an image."""
+    hidden: tuple[int, ...] = (192,)
+    """Units of the hidden layers of M2's two generative networks."""
+    latents: int = 8
+    """Latents of M2."""
+    classifier_hidden: tuple[int, ...] = (256, 256)
+    """Units of the hidden layers of the perceptron, on M1 and in M2."""
+    dropout: float = 0.1
+    """Part of the perceptron's hidden units that a step leaves out."""
+    neighbours: int = 5
+    """Nearest neighbours that vote, weighted by the inverse of their distance."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "labelled_rows", "unlabelled_rows", "views", "latents", "neighbours"):
+            check(self, name, getattr(self, name) >= 1, "be at least 1")
+        check(self, "learning_rate", self.learning_rate > 0, "be positive")
+        for name in ("weight_decay", "alpha"):
+            check(self, name, getattr(self, name) >= 0, "not be negative")
+        check(self, "ema_decay", 0 <= self.ema_decay < 1, "be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Training images, the few of them whose labels may be used, and images to classify."""
+
+    train: Gaussian
+    labels: Tensor
+    """(m,) int64 of the chosen rows alone: no other label is within reach."""
+    chosen: Tensor
+    """(m,) rows of ``train``."""
+    test: Gaussian
+    classes: int
+    seed: int
+
+    @property
+    def rest(self) -> Tensor:
+        """Rows of ``train`` without a label."""
+        unknown = torch.ones(len(self.train.mean), dtype=torch.bool)
+        unknown[self.chosen] = False
+        return unknown.nonzero().squeeze(1)
+
+
+Classifier = Callable[[Problem, ClassificationConfig], np.ndarray]
+
+
+def classification_rows(
+    train: Gaussian,
+    labels: np.ndarray,
+    test: Gaussian,
+    test_labels: np.ndarray,
+    settings: ClassificationConfig,
+    *,
+    count: int | None,
+    seed: int,
+    names: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """One row ``{classifier, labels, seed, error}`` for each of `CLASSIFIERS`, or of those named.
+
+    ``count`` labels are drawn with ``seed``, as many of each class; None takes all. ``error`` is the fraction of
+    ``test`` that is classified wrongly. `RequestError` where the labels cannot be drawn so.
+    """
+    classes = int(labels.max()) + 1
+    chosen = balanced(labels, count, seed)
+    problem = Problem(
+        train=train,
+        labels=torch.from_numpy(labels[chosen]),
+        chosen=torch.from_numpy(chosen),
+        test=test,
+        classes=classes,
+        seed=seed,
+    )
+    rows = []
+    for name in CLASSIFIERS if names is None else names:
+        error = float(np.mean(CLASSIFIERS[name](problem, settings) != test_labels))
+        rows.append({"classifier": name, "labels": len(chosen), "seed": seed, "error": error})
+    return rows
+
+
+def balanced(labels: np.ndarray, count: int | None, seed: int) -> np.ndarray:
+    """Sorted rows of ``count`` labels, as many of each class, drawn with ``seed``; of all labels if None."""
+    if count is None:
+        return np.arange(len(labels))
+    classes, found = np.unique(labels, return_counts=True)
+    each = count // len(classes)
+    if each < 1 or count % len(classes):
+        raise RequestError(f"labels to draw must be a positive multiple of the {len(classes)} classes, got {count}")
+    if each > found.min():
+        raise RequestError(f"labels to draw must be at most {found.min()} of each class, got {each}")
+    generator = np.random.default_rng(seed)
+    drawn = [generator.choice(np.flatnonzero(labels == label), each, replace=False) for label in classes]
+    return np.sort(np.concatenate(drawn))
+
+
+def linear_probe(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
+    """Multinomial logistic regression on the means of the labelled images, standardised by all of them."""
+    train, test = _standardised(problem)
+    model = LogisticRegression(max_iter=500).fit(train[problem.chosen.numpy()], problem.labels.numpy())
+    found = np.asarray(model.predict_proba(test.reshape(-1, test.shape[2])))
+    return found.reshape(*test.shape[:2], -1).mean(1).argmax(1)
+
+
+def nearest_neighbours(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
+    """The labelled images whose means are nearest, in the latents' own scale."""
+    model = KNeighborsClassifier(min(settings.neighbours, len(problem.chosen)), weights="distance")
+    model.fit(problem.train.mean[problem.chosen, 0].numpy(), problem.labels.numpy())
+    test = problem.test.mean
+    found = np.asarray(model.predict_proba(test.flatten(0, 1).numpy()))
+    return found.reshape(*test.shape[:2], -1).mean(1).argmax(1)
+
+
+def m1(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
+    """Kingma et al. 2014's M1, a classifier on the latents of the labelled images alone: here a perceptron.
+
+    At each step another view of an image, and another draw from its posterior.
+    """
+
+    class Perceptron(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            sizes = (problem.train.mean.shape[2], *settings.classifier_hidden, problem.classes)
+            self.layers = perceptron(sizes, settings.dropout)
+
+        def class_logits(self, x: Tensor) -> Tensor:
+            return self.layers(x).mean(1)
+
+    def cost(model: Any, _: int) -> Tensor:
+        rows, which = next(labelled)
+        return F.cross_entropy(model.class_logits(_drawn(problem.train, rows, 1)), problem.labels[which])
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(problem.seed)
+        labelled = _batches(problem.chosen, settings.labelled_rows)
+        return _classes(_fit(Perceptron(), cost, settings), problem.test)
+
+
+def m1_m2(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
+    """Kingma et al. 2014's M1+M2: the semi-supervised model stacked on latents, drawn anew at each use.
+
+    Unlabelled images take part through their bound; where all are labelled there are none.
+    """
+    config = SemiSupervisedConfig(
+        inputs=problem.train.mean.shape[2],
+        classes=problem.classes,
+        latents=settings.latents,
+        hidden=settings.hidden,
+        classifier_hidden=settings.classifier_hidden,
+        dropout=settings.dropout,
+    )
+    rest = problem.rest
+
+    def cost(model: Any, _: int) -> Tensor:
+        rows, which = next(labelled)
+        x = _drawn(problem.train, rows, settings.views)
+        others = next(unlabelled)[0] if len(rest) else rest
+        found = model.costs(x, problem.labels[which], _drawn(problem.train, others, settings.views))
+        return semi_supervised_objective(found, len(problem.chosen), len(rest), settings.alpha)
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(problem.seed)
+        labelled = _batches(problem.chosen, settings.labelled_rows)
+        unlabelled = _batches(rest, settings.unlabelled_rows)
+        return _classes(_fit(SemiSupervisedVAE(config), cost, settings), problem.test)
+
+
+#: By the name that a row has.
+CLASSIFIERS: dict[str, Classifier] = {
+    "linear probe": linear_probe,
+    "k-nn": nearest_neighbours,
+    "m1": m1,
+    "m1+m2": m1_m2,
+}
+
+
+def _fit(model: nn.Module, cost: Callable[[nn.Module, int], Tensor], settings: ClassificationConfig) -> nn.Module:
+    """The averaged weights after all steps."""
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    pairs = [(a, p) for a, p in zip(average.parameters(), model.parameters(), strict=True)]
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, settings.learning_rate)
+    for step in range(settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * schedule(step, settings.steps, _WARMUP_FRACTION)
+        optimizer.zero_grad(set_to_none=True)
+        cost(model, step).backward()
+        optimizer.step()
+        decay = min(settings.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, parameter in pairs:
+                mean.lerp_(parameter, 1 - decay)
+    return average
+
+
+def _classes(model: Any, test: Gaussian) -> np.ndarray:
+    with torch.inference_mode():
+        return model.class_logits(test.mean).argmax(1).numpy()
+
+
+def _batches(rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random batches for ever, each row once in a pass: the rows, and their places among ``rows``."""
+    size = min(size, len(rows))
+    while True:
+        order = torch.randperm(len(rows))
+        for start in range(0, len(rows) - size + 1, size):
+            places = order[start : start + size]
+            yield rows[places], places
+
+
+def _drawn(latents: Gaussian, rows: Tensor, views: int) -> Tensor:
+    """New samples of the posteriors of random different views of images, (b, views, d)."""
+    count = latents.mean.shape[1]
+    chosen = torch.rand(len(rows), count).topk(min(views, count), dim=1).indices
+    found = Gaussian(*(part[rows.unsqueeze(1), chosen] for part in latents))
+    return found.sample(torch.randn(found.mean.shape))
+
+
+def _standardised(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the first view of training images (n, d), and of all views to classify, by the former's deviations."""
+    known = problem.train.mean[:, 0]
+    centre, scale = known.mean(0), known.std(0).clamp(min=1e-6)
+    return ((known - centre) / scale).numpy(), ((problem.test.mean - centre) / scale).numpy()

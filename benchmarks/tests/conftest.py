@@ -1,0 +1,3 @@
+"""Fixtures and hooks are in `testing.plugin`, for all tests alike."""
+
+pytest_plugins = ["testing.plugin"]

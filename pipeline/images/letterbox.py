@@ -1,0 +1,94 @@
+"""Images in their box, as rows: what both image tasks prepare, and the tensors that models take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from pipeline.config import check
+from pipeline.errors import InputError
+from pipeline.images.inputs import Fitted, decode_fitted
+from pipeline.rows import InputKind, each_row
+
+#: Encoded images: files, files in tar archives, and binary values in Parquet.
+IMAGES = InputKind(
+    suffixes=(
+        *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm"),
+        *(".tar", ".parquet"),
+    )
+)
+#: Of the upright input.
+SIZES = [("height", pa.int32()), ("width", pa.int32())]
+
+_BOXED = [("image", pa.large_binary()), *SIZES, ("valid_height", pa.int32()), ("valid_width", pa.int32())]
+
+
+class Box(Protocol):
+    """What a task says of the box that its model sees an image in."""
+
+    @property
+    def height_px(self) -> int: ...
+    @property
+    def width_px(self) -> int: ...
+    @property
+    def max_pixels(self) -> int: ...
+
+
+def prepare(
+    task: Box,
+    rows: pa.Table,
+    label: Callable[[bytes, Fitted], np.ndarray] | None = None,
+) -> pa.Table:
+    """Columns of `_BOXED`, ``label`` where asked for, and ``error``."""
+
+    def work(pair: tuple[pa.Scalar, pa.Scalar]) -> dict[str, Any]:
+        data, annotation = pair[0].as_py(), pair[1].as_py()
+        fitted = decode_fitted(data, task.max_pixels, task.height_px, task.width_px)
+        found: dict[str, Any] = {name: getattr(fitted, name) for name, _ in _BOXED[1:]}
+        found["image"] = fitted.pixels.tobytes()
+        if label is not None:
+            if annotation is None:
+                raise InputError("bad_label", "there is no label")
+            found["label"] = label(annotation, fitted).tobytes()
+        return found
+
+    found, errors = each_row("prepare", zip(rows["data"], rows["label"], strict=True), work)
+    columns = [*_BOXED, *([("label", pa.large_binary())] if label is not None else [])]
+    arrays = {name: pa.array([row and row[name] for row in found], kind) for name, kind in columns}
+    return pa.table(arrays | {"error": errors})
+
+
+def raw(column: pa.ChunkedArray, *shape: int) -> Tensor:
+    """Raw uint8 values of a binary column, (b, *shape)."""
+    found = np.empty((len(column), *shape), np.uint8)
+    for index, value in enumerate(column):
+        found[index] = np.frombuffer(value.as_buffer(), np.uint8).reshape(shape)
+    return torch.from_numpy(found)
+
+
+def images(rows: pa.Table, task: Box) -> Tensor:
+    """(b, 3, h, w) uint8."""
+    return raw(rows["image"], task.height_px, task.width_px, 3).permute(0, 3, 1, 2)
+
+
+def valid(rows: pa.Table, task: Box) -> Tensor:
+    valid = torch.zeros(rows.num_rows, 1, task.height_px, task.width_px)
+    sizes = zip(rows["valid_height"].to_pylist(), rows["valid_width"].to_pylist(), strict=True)
+    for index, (height, width) in enumerate(sizes):
+        valid[index, :, :height, :width] = 1
+    return valid
+
+
+def unit(image: Tensor) -> Tensor:
+    """Images in [0, 1]; those that are floats already are."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def check_box(task: Box) -> None:
+    for name in ("height_px", "width_px", "max_pixels"):
+        check(task, name, getattr(task, name) >= 1, "be at least 1")

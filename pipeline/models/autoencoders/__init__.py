@@ -1,0 +1,1 @@
+"""Autoencoders: one interface, flat and hierarchical ones, samplers of their latents, and a classifier on them."""

@@ -1,0 +1,1 @@
+"""Networks that read documents sentence by sentence."""

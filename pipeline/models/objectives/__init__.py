@@ -1,0 +1,1 @@
+"""What autoencoders are trained for."""

@@ -1,0 +1,49 @@
+"""U-Net whose encoder is the autoencoder's, so that weights learned without labels can start it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.models.layers import ConvEncoder, ConvNormAct, ResidualBlock, check_stages, double
+from pipeline.models.segmenters.interface import Segmenter, SegmenterConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(SegmenterConfig):
+    widths: tuple[int, ...] = (32, 64, 128, 192)
+    """Channels at each resolution, from half the image's size on, each half the one before."""
+    blocks: tuple[int, ...] = (1, 2, 2, 2)
+    """Residual blocks of the encoder at each resolution."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_stages(self, "blocks")
+
+
+class UNet(Segmenter):
+    """U-Net (Ronneberger et al. 2015) with a strided stem: it decides at half the size and interpolates the logits."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config: UNetConfig = config
+        self.encoder = ConvEncoder(config.channels, config.widths, config.blocks)
+        self.lateral = nn.ModuleList(
+            ConvNormAct(deep, skip, size=1) for deep, skip in zip(config.widths[1:], config.widths, strict=False)
+        )
+        self.merge = nn.ModuleList(
+            nn.Sequential(ConvNormAct(2 * width, width), ResidualBlock(width)) for width in config.widths[:-1]
+        )
+        self.head = nn.Conv2d(config.widths[0], config.classes, 1)
+
+    def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        self.check_channels(image)
+        *skips, x = self.encoder.features(image)
+        for skip, lateral, merge in zip(skips[::-1], reversed(self.lateral), reversed(self.merge), strict=True):
+            x = merge(torch.cat((double(lateral(x), skip.shape[2], skip.shape[3]), skip), dim=1))
+        logits = self.head(x).float().contiguous()  # the loss over classes is slow in channels-last order
+        return F.interpolate(logits, size=image.shape[2:], mode="bilinear", align_corners=False)

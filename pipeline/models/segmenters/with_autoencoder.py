@@ -1,0 +1,64 @@
+"""A segmenter of any architecture, and an autoencoder beside it that tells how unlike its training data images are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.models.autoencoders.interface import Autoencoder
+from pipeline.models.segmenters.interface import Segmenter
+
+_PREFIX = "autoencoder."
+
+
+class SegmenterWithAutoencoder(Segmenter):
+    """Segments as the segmenter does. The autoencoder is carried along, and no training changes it.
+
+    In a package or a checkpoint the segmenter's weights have the names that they have without an autoencoder; the
+    autoencoder's begin with ``autoencoder.``.
+    """
+
+    def __init__(self, segmenter: Segmenter, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.config = segmenter.config
+        self.segmenter = segmenter
+        self.autoencoder = autoencoder.requires_grad_(False)
+
+    def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        return self.segmenter(image)
+
+    def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        return self.segmenter.features(image)
+
+    def init_encoder(self, autoencoder: nn.Module) -> int:
+        return self.segmenter.init_encoder(autoencoder)
+
+    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        weights = dict(self.segmenter.state_dict(*arguments, **options))
+        carried = self.autoencoder.state_dict(*arguments, **options)
+        return weights | {_PREFIX + name: value for name, value in carried.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        carried = {name[len(_PREFIX) :]: value for name, value in state_dict.items() if name.startswith(_PREFIX)}
+        weights = {name: value for name, value in state_dict.items() if not name.startswith(_PREFIX)}
+        self.autoencoder.load_state_dict(carried, strict, assign)
+        return self.segmenter.load_state_dict(weights, strict, assign)
+
+    def named_parameters(self, *arguments: Any, **options: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.segmenter.named_parameters(*arguments, **options)
+        for name, parameter in self.autoencoder.named_parameters(*arguments, **options):
+            yield _PREFIX + name, parameter
+
+
+def carry_autoencoder(segmenter: nn.Module, autoencoder: nn.Module) -> int:
+    """Copy an autoencoder's weights into the one that is carried; how many tensors.
+
+    Trainings are told apart by this function's name.
+    """
+    assert isinstance(segmenter, SegmenterWithAutoencoder)
+    weights = autoencoder.state_dict()
+    segmenter.autoencoder.load_state_dict(weights)
+    return len(weights)

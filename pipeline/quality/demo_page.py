@@ -1,0 +1,68 @@
+"""The page of the demonstration: inputs, masks and truth; reconstructions; a document with its boundaries marked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.images import inputs as image_inputs
+from pipeline.images.outputs import decode_mask, overlay
+from pipeline.images.task import ImageSegmentation
+from pipeline.quality.pages import Page
+from pipeline.rows import InputKind
+from pipeline.source.entries import entries
+from pipeline.source.fetch import FetchConfig, fetch
+from pipeline.table.readers import open_delta
+from pipeline.text.inputs import decode_text, parse_record
+from pipeline.text.outputs import render_html
+
+
+def rows_of(sink: str) -> list[dict[str, Any]]:
+    """A table's rows, sorted by key."""
+    rows = pa.table(open_delta(sink).to_pyarrow_table()).to_pylist()
+    return sorted(rows, key=lambda row: (row["uri"], row["member"] or ""))
+
+
+def short(row: dict[str, Any]) -> dict[str, Any]:
+    """A row's small columns, for printing."""
+    name = row["uri"].rsplit("/", 1)[-1] + (f" #{row['member']}" if row["member"] else "")
+    if row["error"] is not None:
+        return {"input": name, "result": f"failed: {row['error']['code']}", "confidence": None}
+    if "mask" in row:
+        result = f"{row['width']} x {row['height']} mask, {len(row['mask']['bytes'])} bytes of PNG"
+    else:
+        result = f"{row['num_paragraphs']} paragraphs in {row['num_chars']} characters"
+    novelty = {} if row["novelty"] is None else {"novelty": row["novelty"]}
+    return {"input": name, "result": result, "confidence": row["confidence"], **novelty}
+
+
+def add_masks(page: Page, task: ImageSegmentation, rows: list[dict[str, Any]], truths: dict[str, str]) -> None:
+    """Input, mask over it and, where ``truths`` has a label's URI for the input's, truth over it."""
+    pictures: list[tuple[str, np.ndarray | bytes]] = []
+    for row in [row for row in rows if row["error"] is None][:6]:
+        image = image_inputs.decode_image(storage.read(row["uri"]), task.max_pixels)
+        name = row["uri"].rsplit("/", 1)[-1]
+        pictures.append((f"{name}: input", image))
+        pictures.append((f"{name}: mask", overlay(image, decode_mask(row["mask"]["bytes"]), task.palette)))
+        if row["uri"] in truths:
+            label = image_inputs.decode_label(storage.read(truths[row["uri"]]), *image.shape[:2])
+            pictures.append((f"{name}: truth", overlay(image, label, task.palette)))
+    page.pictures("Masks", pictures)
+
+
+def add_documents(page: Page, source: str, kind: InputKind, rows: list[dict[str, Any]], count: int = 2) -> None:
+    """Documents with the boundaries that were found."""
+    by_key = {(row["uri"], row["member"]): row for row in rows if row["error"] is None}
+    for chunk in entries([source], kind):
+        data, _ = fetch(chunk, kind, FetchConfig())
+        for listed, content in zip(chunk.to_pylist(), data, strict=True):
+            row = by_key.get((listed["uri"], listed["member"]))
+            if row is None or content is None or count == 0:
+                continue
+            text = parse_record(content)["text"] if listed["format"] == "json" else decode_text(content)[0]
+            spans = [(span["start"], span["end"], span["score"]) for span in row["paragraphs"]]
+            page.markup(f"Paragraphs of {short(row)['input']}", render_html(text, spans))
+            count -= 1

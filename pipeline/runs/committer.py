@@ -1,0 +1,69 @@
+"""Committer: decides which parts count, and makes them visible.
+
+Each part names the ordinals of the inputs in it. An ordinal counts once: a part that overlaps with what was accepted is
+refused, since it is another attempt at the same work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.runs.counts import RunCounts
+from pipeline.table.delta import Table
+from pipeline.table.parts import Part
+
+_EXAMPLES = 12
+
+
+class Committer:
+    """The accepted parts of one run. Those that are not committed yet wait for `commit`."""
+
+    def __init__(self, table: Table, counts: RunCounts, *, model: str, run_id: str, inputs: int) -> None:
+        """``inputs``: how many ordinals there are."""
+        self._table, self._counts, self._model, self._run_id = table, counts, model, run_id
+        self._waiting: list[Part] = []
+        self._examples: dict[bool, list[str]] = {True: [], False: []}
+        self.accepted = np.zeros(inputs, bool)
+        """One flag for each ordinal."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self._waiting)
+
+    @property
+    def examples(self) -> list[str]:
+        """Some of the accepted files, first such that have failed rows."""
+        return [uri for failed in (True, False) for uri in self._examples[failed]]
+
+    def missing(self, pending: int) -> int:
+        """How many of so many pending inputs are in no accepted part."""
+        return pending - int(self.accepted.sum())
+
+    def accept(self, receipt: dict[str, Any], stages: tuple[str, ...]) -> bool:
+        """Take a part in, or refuse it. ``receipt``: a row of `pipeline.distributed.stream.RECEIPT`."""
+        ordinals = np.asarray(receipt["ordinals"])
+        if self.accepted[ordinals].any() or len(np.unique(ordinals)) < len(ordinals):
+            return False
+        self.accepted[ordinals] = True
+        part = Part(path=receipt["path"], size=receipt["size"], rows=receipt["rows"], model=self._model)
+        self._waiting.append(part)
+        found = self._examples[bool(receipt["failed"])]
+        if len(found) < _EXAMPLES:
+            found.append(storage.join(self._table.uri, part.path))
+        self._counts.add(
+            rows=receipt["rows"],
+            failed=receipt["failed"],
+            fetched_bytes=receipt["bytes"],
+            stage_seconds={stage: receipt[f"{stage}_s"] for stage in stages},
+        )
+        return True
+
+    def commit(self) -> None:
+        """Make visible what waits, in one transaction."""
+        if self._waiting:
+            parts, self._waiting = self._waiting, []
+            self._table.commit(parts, run_id=self._run_id)

@@ -1,0 +1,123 @@
+"""Source: what is to be read. Folders, globs, files, manifests and archives become entries; entries become bytes.
+
+An *entry* is one input: ``(uri, member)`` with the tag, size and time that were listed. ``member`` is null for a whole
+object, else the path of a file in a tar archive, or the number (from 1) of the line in a JSONL file or of the row in a
+Parquet file. Entries travel as Arrow tables with the columns of `ENTRIES`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import storage
+from pipeline.errors import InputError, RequestError
+from pipeline.rows import OBJECT, InputKind
+from pipeline.source.containers import CHUNK_ROWS, COMPRESSIONS, ENTRIES, kind_of, members
+from pipeline.source.globs import is_glob, matching_glob
+from pipeline.source.manifests import listing_page, manifest_pages
+from pipeline.storage import LISTING
+from pipeline.storage.threads import ordered
+
+_LIST_THREADS = 8
+
+
+def entries(sources: Sequence[str], kind: InputKind) -> Iterator[pa.Table]:
+    """All inputs of all sources, as tables of `ENTRIES` of about `CHUNK_ROWS` rows. One may come twice.
+
+    A source is a folder (every object below it whose name ends in one of the kind's suffixes), a glob (``*`` and ``?``
+    stay within a folder, ``**`` does not), a single object, or a manifest: a Parquet, CSV or JSONL file with a ``uri``
+    column, and perhaps ``etag`` and ``size``, which are then believed. Local folders come in the order of their names.
+    `RequestError` when there is nothing there.
+    """
+    assert not isinstance(sources, str)
+    held: list[pa.Table] = []
+    for source in sources:
+        for page in _expanded(_pages(source, kind), kind):
+            held.append(page)
+            if sum(part.num_rows for part in held) >= CHUNK_ROWS:
+                yield pa.concat_tables(held)
+                held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _pages(source: str, kind: InputKind) -> Iterator[pa.Table]:
+    """Pages of `storage.LISTING` of one source."""
+    if "://" in source and is_glob(source.split("/")[2]):
+        raise RequestError(f"source {source!r}: a glob must name its bucket")
+    try:
+        if is_glob(source) and not storage.exists(source):
+            yield from matching_glob(storage.canonical(source))
+        elif storage.is_folder(source):
+            for page in storage.walk(source):
+                yield _with_suffix(page, kind)
+        elif not storage.exists(source):
+            raise RequestError(f"source {source!r}: no such file or folder")
+        elif (listed := manifest_pages(source, kind)) is not None:
+            yield from listed
+        else:
+            yield listing_page([storage.stat(source)])
+    except PermissionError as reason:
+        raise RequestError(f"source {source!r}: not allowed to read it") from reason
+    except OSError as reason:
+        raise RequestError(f"source {source!r}: the store failed to list it ({type(reason).__name__})") from reason
+    except InputError as reason:  # while a manifest was read
+        raise RequestError(f"source {source!r}: the store failed to read it ({reason.code})") from reason
+
+
+def _with_suffix(page: pa.Table, kind: InputKind) -> pa.Table:
+    """Objects whose name ends in a suffix, perhaps before a compression's; and those that could not be looked at."""
+    endings = "|".join(re.escape(suffix) for suffix in kind.suffixes)
+    pattern = rf"(?:{endings})(?:{'|'.join(re.escape(item) for item in COMPRESSIONS)})?\z"
+    options = pc.MatchSubstringOptions(pattern, ignore_case=True)
+    matches = pc.call_function("match_substring_regex", [page["uri"]], options)
+    return page.filter(pc.call_function("or", [matches, pc.call_function("equal", [page["etag"], pa.scalar("")])]))
+
+
+def _expanded(pages: Iterable[pa.Table], kind: InputKind) -> Iterator[pa.Table]:
+    """One row for each object, or for each record or file in it where the object is a container."""
+
+    def containers() -> Iterator[pa.Table | dict[str, Any]]:
+        for page in pages:
+            kinds = np.array([kind_of(uri) is not None for uri in page["uri"].to_pylist()], bool)
+            kinds &= page["etag"].to_numpy() != ""  # without one, fetching says what is wrong
+            if not kinds.any():
+                yield page
+                continue
+            for start, end in _stretches(kinds):
+                if kinds[start]:
+                    yield from page.slice(start, end - start).to_pylist()
+                else:
+                    yield page.slice(start, end - start)
+
+    def expand(item: pa.Table | dict[str, Any]) -> Iterator[pa.Table]:
+        return iter([_objects(item)]) if isinstance(item, pa.Table) else members(item, kind)
+
+    def begin(item: pa.Table | dict[str, Any]) -> tuple[pa.Table | None, Iterator[pa.Table]]:
+        results = expand(item)
+        return next(results, None), results  # only the first page is made ahead, so that memory stays bounded
+
+    for first, rest in ordered(begin, containers(), _LIST_THREADS):
+        if first is not None:
+            yield first
+            yield from rest
+
+
+def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
+    """[start, end) of runs of equal flags."""
+    edges = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1).tolist(), len(flags)]
+    return list(itertools.pairwise(edges))
+
+
+def _objects(page: pa.Table) -> pa.Table:
+    count = page.num_rows
+    columns: dict[str, Any] = {name: page[name] for name in LISTING.names}
+    columns["format"] = pa.array([OBJECT] * count)
+    return pa.table([columns.get(field.name, pa.nulls(count, field.type)) for field in ENTRIES], schema=ENTRIES)

@@ -1,0 +1,74 @@
+"""Globs over folders and buckets: ``*`` and ``?`` stay within a folder, ``**`` does not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import storage
+from pipeline.errors import RequestError
+
+_MARKS = re.compile(r"[*?\[]")
+
+
+def is_glob(uri: str) -> bool:
+    """Whether a URI has a character that globs use."""
+    return _MARKS.search(uri) is not None
+
+
+def matching_glob(pattern: str) -> Iterator[pa.Table]:
+    """Pages of `storage.LISTING`: the objects that match. `RequestError` where none does."""
+    scheme, separator, path = pattern.partition("://")
+    path = path if separator else pattern
+    literal = path[: cast("re.Match[str]", _MARKS.search(path)).start()]
+    folder, _, begins = literal.rpartition("/")
+    root = f"{scheme}://{folder}" if separator else folder or "/"
+    try:
+        expression = re.compile(_glob_expression(path))
+    except re.error as reason:
+        raise RequestError(f"source {pattern!r}: not a glob ({reason})") from reason
+    if not storage.is_folder(root):
+        raise RequestError(f"source {pattern!r}: no such folder as {root!r}")
+    found = False
+    strip = len(scheme) + 3 if separator else 0
+    for page in storage.walk(root, begins):
+        marks = pc.call_function(
+            "and",
+            [
+                pc.call_function("ends_with", [page["uri"]], pc.MatchSubstringOptions("/")),
+                pc.call_function("equal", [page["size"], pa.scalar(0)]),
+            ],
+        )
+        page = page.filter(pc.call_function("invert", [marks]))  # of folders, that other tools make
+        keep = [bool(expression.fullmatch(uri[strip:])) for uri in page["uri"].to_pylist()]
+        if any(keep):
+            found = True
+            yield page.filter(pa.array(keep))
+    if not found:
+        raise RequestError(f"source {pattern!r}: nothing matches")
+
+
+def _glob_expression(pattern: str) -> str:
+    """A regular expression for a glob: ``**/`` any folders, ``**`` anything, ``*`` and ``?`` no slash, ``[...]``.
+
+    fsspec's own lets ``[!x]`` match a slash, ``*/`` no empty name, as object stores have them, and ``[z-a]`` nothing.
+    """
+    pieces, position = [], 0
+    for match in re.finditer(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]", pattern):
+        pieces.append(re.escape(pattern[position : match.start()]))
+        token = match[0]
+        fixed = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+        pieces.append(fixed.get(token) or _glob_set(token[1:-1]))
+        position = match.end()
+    return "(?s)" + "".join(pieces) + re.escape(pattern[position:])
+
+
+def _glob_set(inside: str) -> str:
+    """``[...]`` of a glob as a regular expression; like ``*`` and ``?`` it does not match a slash."""
+    negated = inside.startswith("!")
+    escaped = re.sub(r"([\\\[\]^&~|])", r"\\\1", inside[negated:])
+    return f"(?!/)[{'^' if negated else ''}{escaped}]"

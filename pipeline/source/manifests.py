@@ -1,0 +1,113 @@
+"""Manifests: Parquet, CSV or JSONL files that name the inputs of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.errors import RequestError
+from pipeline.rows import InputKind
+from pipeline.source.containers import CHUNK_ROWS
+from pipeline.storage import LISTING
+
+_STAT_THREADS = 32
+
+
+def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
+    """Pages of what a manifest names, or None where the object is none."""
+    name = uri.lower()
+    try:
+        if name.endswith(".csv"):
+            with storage.open_file(uri) as file:
+                table = pyarrow.csv.read_csv(file)
+            if "uri" not in table.column_names:
+                raise RequestError(f"manifest {uri!r} must have a column 'uri', got {', '.join(table.column_names)}")
+            return _named(uri, iter([table]))
+        if name.endswith(".parquet"):
+            with storage.open_file(uri) as file:
+                names = pq.ParquetFile(file).schema_arrow.names
+            if "uri" not in names or {*kind.record[:1], *kind.bytes_columns} & set(names):
+                return None
+            return _named(uri, _parquet_batches(uri, [item for item in ("uri", "etag", "size") if item in names]))
+        if name.endswith(".jsonl"):
+            with storage.open_file(uri) as file:
+                first = _record(file.readline())
+            if not isinstance(first, dict) or "uri" not in first or set(kind.record[:1]) & set(first):
+                return None
+            return _named(uri, _json_batches(uri))
+    except (pa.ArrowException, ValueError) as reason:
+        if isinstance(reason, RequestError):
+            raise
+        if name.endswith(".csv"):
+            raise RequestError(f"manifest {uri!r} cannot be read") from reason
+    return None  # or a broken container of documents: it gets its row
+
+
+def _record(line: bytes) -> Any:
+    try:
+        return json.loads(line or b"null")
+    except ValueError:
+        return None
+
+
+def _parquet_batches(uri: str, columns: list[str]) -> Iterator[pa.Table]:
+    with storage.open_file(uri) as file:
+        for batch in pq.ParquetFile(file).iter_batches(CHUNK_ROWS, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+def _json_batches(uri: str) -> Iterator[pa.Table]:
+    held: list[dict[str, Any]] = []
+    with storage.open_file(uri) as file:
+        for line in file:
+            if line.strip():
+                record = _record(line)
+                held.append(record if isinstance(record, dict) else {})
+            if len(held) == CHUNK_ROWS:
+                yield _json_table(held)
+                held = []
+    yield _json_table(held)
+
+
+def _json_table(records: list[dict[str, Any]]) -> pa.Table:
+    has_version = bool(records) and all(isinstance(item.get("etag"), str) and item.get("size") for item in records)
+    names = ("uri", "etag", "size") if has_version else ("uri",)
+    return pa.table({name: [item.get(name) for item in records] for name in names})
+
+
+def _named(manifest: str, batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Pages of the objects that a manifest names; each is looked at unless the manifest says its tag and size."""
+    wrong = f"manifest {manifest!r}: every 'uri' must be a string that is not empty"
+    try:
+        for batch in batches:
+            uris = batch["uri"].to_pylist()
+            if any(not isinstance(uri, str) or not uri for uri in uris):
+                raise RequestError(wrong)
+            if {"etag", "size"} <= set(batch.column_names) and not batch["etag"].null_count:
+                tags = zip(uris, batch["size"].to_pylist(), batch["etag"].to_pylist(), strict=True)
+                yield listing_page(
+                    [storage.Object(storage.canonical(uri), size or 0, str(tag)) for uri, size, tag in tags]
+                )
+                continue
+            with ThreadPoolExecutor(_STAT_THREADS, "stat") as pool:
+                yield listing_page(list(pool.map(_look, uris)))
+    except pa.ArrowException as reason:
+        raise RequestError(f"manifest {manifest!r} cannot be read") from reason
+
+
+def _look(uri: str) -> storage.Object:
+    try:
+        return storage.stat(uri)
+    except (OSError, ValueError):  # RequestError; a path with a zero byte
+        return storage.Object(storage.canonical(uri), 0, "")  # fetching it will say what is wrong
+
+
+def listing_page(objects: list[storage.Object]) -> pa.Table:
+    return pa.table({name: [getattr(item, name) for item in objects] for name in LISTING.names}, schema=LISTING)

@@ -1,0 +1,125 @@
+"""Any other store that fsspec knows: ``gs://``, ``az://``, ``http://``, ``memory://`` and so on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import pyarrow as pa
+
+from pipeline.errors import RequestError
+from pipeline.storage.store import LISTING, Object, Read, Store, StoreError
+
+_PAGE = 1000
+
+
+class FsspecStore(Store):
+    def __init__(self, scheme: str) -> None:
+        self._scheme = scheme
+
+    def stat(self, uri: str) -> Object:
+        fs, path = self._at(uri)
+        return self._object(fs, fs.info(path), uri)
+
+    def is_folder(self, uri: str) -> bool:
+        fs, path = self._at(uri)
+        return bool(fs.isdir(path))
+
+    def names(self, uri: str) -> list[str]:
+        fs, path = self._at(uri)
+        try:
+            return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def read(self, uri: str) -> bytes:
+        fs, path = self._at(uri)
+        return cast("bytes", fs.cat_file(path))
+
+    def get(self, uri: str, read: Read, timeout_s: float) -> bytes:
+        try:
+            fs, path = self._at(uri)
+            if read.end is not None:
+                read.check_size(read.end - (read.start or 0))
+            if read.etag is not None:
+                found = self._object(fs, fs.info(path), uri)
+                read.check_tag(found.etag)
+                if read.is_whole:
+                    read.check_size(found.size)
+            data = cast("bytes", fs.cat_file(path, start=read.start, end=read.end))
+        except StoreError:
+            raise
+        except FileNotFoundError as reason:
+            raise StoreError("not_found", "the object is not there") from reason
+        except PermissionError as reason:
+            raise StoreError("forbidden", "the store refuses to read the object") from reason
+        except MemoryError as reason:
+            raise StoreError("out_of_memory", "not enough memory to hold the object") from reason
+        except TimeoutError as reason:
+            raise StoreError("timeout", "the store did not answer in time", transient=True) from reason
+        except Exception as reason:
+            raise StoreError("unreadable", "the store failed to read the object", transient=True) from reason
+        read.check_size(len(data))
+        return data
+
+    def write(self, uri: str, data: bytes) -> None:
+        fs, path = self._at(uri)
+        fs.pipe_file(path, data)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        fs, path = self._at(uri)
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def delete(self, uri: str) -> None:
+        fs, path = self._at(uri)
+        try:
+            fs.rm_file(path)
+        except FileNotFoundError:
+            return
+
+    def walk(self, uri: str, begins: str) -> Iterator[pa.Table]:
+        fs, path = self._at(uri)
+        inside = f"{path.rstrip('/')}/{begins}"
+        page: list[Object] = []
+        for _, _, files in fs.walk(path, detail=True):
+            for name in sorted(files):
+                info = files[name]
+                if begins and not str(info["name"]).startswith(inside):
+                    continue
+                page.append(self._object(fs, info, f"{self._scheme}://{str(info['name']).lstrip('/')}"))
+                if len(page) == _PAGE:
+                    yield _table(page)
+                    page = []
+        if page:
+            yield _table(page)
+
+    def open(self, uri: str, read: Read) -> BinaryIO:
+        fs, path = self._at(uri)
+        if read.etag is not None:
+            read.check_tag(self._object(fs, fs.info(path), uri).etag)
+        return cast("BinaryIO", io.BufferedReader(fs.open(path, "rb")))
+
+    def _at(self, uri: str) -> tuple[Any, str]:
+        try:
+            fs, path = fsspec.core.url_to_fs(uri)
+        except (ValueError, ImportError) as reason:
+            raise RequestError(f"no store for {uri!r}: the scheme is not known or its package is missing") from reason
+        fs.invalidate_cache()
+        return fs, path
+
+    def _object(self, fs: Any, info: dict[str, Any], uri: str) -> Object:
+        tag = info.get("ETag") or info.get("etag") or fs.ukey(info["name"])
+        written = next((info[name] for name in ("LastModified", "mtime", "created") if name in info), None)
+        mtime = written if isinstance(written, datetime) else None
+        return Object(uri, int(info.get("size") or 0), str(tag).strip('"'), mtime)
+
+
+def _table(objects: list[Object]) -> pa.Table:
+    return pa.table({name: [getattr(item, name) for item in objects] for name in LISTING.names}, schema=LISTING)

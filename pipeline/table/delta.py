@@ -1,0 +1,251 @@
+"""Table: ``SINK/table``, a Delta Lake table partitioned by model. It is the output and the ledger at once.
+
+Parts are Parquet files that workers write; they exist for readers only once the driver has committed them.
+``docs/table.md`` has the columns and the rules.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import numpy as np
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, RemoveAction, Transaction
+
+from pipeline import storage
+from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
+from pipeline.storage.threads import ordered
+from pipeline.table.lease import LeaseLost
+from pipeline.table.ledger import TableContents
+from pipeline.table.log import committed_parts, opened, patiently
+from pipeline.table.parts import THREADS, Part, read_part, scan, write_part
+from pipeline.table.schema import TableSchema
+from pipeline.table.supersede import is_of, rows_to_keep
+
+_LEASE = "parquetry-lease"  # the application whose transactions are the numbers of leases
+_COMMIT_DEADLINE_S = 20.0
+
+
+class Table:
+    """The table of one sink.
+
+    A run calls `create` and then `fence`; only then may it commit.
+    """
+
+    def __init__(self, sink: str, schema: TableSchema) -> None:
+        """Open or describe it; nothing is written before `create`.
+
+        `RequestError` if it is of another kind, or has another type in one of the columns.
+        """
+        self.uri = storage.join(sink, "table")
+        self.schema = schema
+        self.new_columns: list[str] = []
+        """Columns of this version's that the table does not have yet; `fence` adds them."""
+        self._lease: int | None = None
+        self._is_lost = False
+        self._delta = opened(self.uri)
+        if self._delta is not None:
+            found = pa.schema(self._delta.schema().to_arrow())
+            self.schema = schema.within(found, sink)
+            self.new_columns = [name for name in schema.names if name not in found.names]
+
+    def create(self) -> None:
+        """Make the empty table if there is none."""
+        if self._delta is None:
+            if storage.is_local(self.uri):
+                Path(self.uri).mkdir(parents=True, exist_ok=True)
+            self._delta = patiently(
+                lambda: DeltaTable.create(
+                    self.uri,
+                    schema=self.schema.columns.remove_metadata(),
+                    partition_by=["model"],
+                    mode="ignore",
+                    storage_options=storage.delta_options(self.uri),
+                )
+            )
+
+    def fence(self, lease: int, run_id: str) -> None:
+        """From now on only runs with this lease's number, or a higher one, can commit. Adds `new_columns`.
+
+        A commit of its own says so, before the table is read: a run that lost its lease meets it, whatever version of
+        the table it has seen (the Delta protocol's transaction identifiers). `LeaseLost` if this number is the lower.
+        """
+        self._lease = lease
+        patiently(self._opened().update_incremental)
+        self._check_lease()
+        self._transact([], run_id)
+        if self.new_columns:
+            self._add_columns(run_id)
+
+    def last_run_id(self) -> str:
+        """The run that made the newest commit, or an empty string."""
+        if self._delta is None:
+            return ""
+        delta = self._delta
+        return max((str(entry.get("run_id") or "") for entry in patiently(lambda: delta.history(2))), default="")
+
+    def write_part(self, rows: pa.Table, run_id: str, model: str) -> Part:
+        """Write rows of one model as a part that nobody sees yet. Callable from any worker."""
+        return write_part(self.uri, self.schema, rows, run_id, model)
+
+    def commit(self, add: Sequence[Part], remove: Sequence[Part] = (), *, run_id: str) -> None:
+        """Make parts visible, and others invisible, in one transaction."""
+        if remove:
+            # delta-rs accepts a Remove of a path that is not in the log without a word.
+            known = {part.path for part in self._parts()}
+            assert all(part.path in known for part in remove), "a part to remove is not in the log"
+        now = int(time.time() * 1000)
+        actions: list[AddAction | RemoveAction] = [
+            AddAction(part.path, part.size, {"model": part.model}, now, True, json.dumps({"numRecords": part.rows}))
+            for part in add
+        ]
+        actions += [RemoveAction(part.path, True, now, part.size, {"model": part.model}) for part in remove]
+        self._transact(actions, run_id)
+
+    def contents(self, model: str, settings: str, *, every_model: bool = False) -> TableContents:
+        """What the table holds, seen from a run with this model and these settings.
+
+        Each part of this model is read once; with ``every_model`` each part.
+        """
+        inputs, sound, failed = [], [], []
+        others: dict[tuple[str, str], list[np.ndarray]] = {}
+        for part, rows in scan(self.uri, [part for part in self._parts() if every_model or part.model == model]):
+            version, is_sound = keys(rows, VERSION_KEY), rows["error"].is_null().to_numpy()
+            mine = is_of(part, rows, model, settings)
+            inputs.append(keys(rows, INPUT_KEY))
+            sound.append(version[mine & is_sound])
+            failed.append(version[mine & ~is_sound])
+            theirs = rows["settings"].to_numpy()
+            for other in np.unique(theirs[~mine].astype(str)).tolist():
+                others.setdefault((part.model, other), []).append(version[~mine & (theirs == other)])
+        return TableContents(
+            inputs=KeySet(inputs),
+            sound=KeySet(sound),
+            failed=KeySet(failed),
+            others={kind: KeySet(found) for kind, found in others.items()},
+        )
+
+    def supersede(
+        self,
+        listed: KeySet,
+        current: KeySet,
+        *,
+        model: str,
+        settings: str,
+        run_id: str,
+        own_parts: bool,
+    ) -> int:
+        """Remove the rows of ``listed`` inputs that are not their current row (see `rows_to_keep`); how many.
+
+        One commit. Affected files are written anew by our own writer, because delta-rs drops the metadata that makes
+        a mask a picture. ``own_parts``: whether to read this model's parts too, which is needless where
+        `TableContents.outdated` says that none of them has an older row.
+        """
+        parts = [part for part in self._parts() if own_parts or part.model != model]
+        keep = rows_to_keep(scan(self.uri, parts), listed, current, model, settings)
+        remove = [part for part in parts if not keep[part.path].all()]
+
+        def rewrite(part: Part) -> Part | None:
+            if not keep[part.path].any():
+                return None
+            rows = read_part(self.uri, part).filter(pa.array(keep[part.path]))
+            return self.write_part(rows, run_id, part.model)
+
+        add = [part for part in ordered(rewrite, remove, THREADS) if part is not None]
+        if remove:
+            self.commit(add, remove, run_id=run_id)
+        return sum(int((~keep[part.path]).sum()) for part in remove)
+
+    def remove_orphans(self, run_ids: Iterable[str]) -> int:
+        """Delete the part files of these runs that no commit has made visible. Not for runs that are still going on."""
+        visible = {part.path for part in self._parts()}
+        models = [name for name in storage.names(self.uri) if name.startswith("model=")]
+        pages = (
+            page
+            for run_id in run_ids
+            for model in models
+            for page in storage.walk(storage.join(self.uri, model), f"{run_id}-")
+        )
+        found = (file for page in pages for file in page["uri"].to_pylist())
+        return storage.delete_all(file for file in found if file[len(self.uri) + 1 :] not in visible)
+
+    def _add_columns(self, run_id: str) -> None:
+        delta = self._opened()
+        wanted = deltalake.Schema.from_arrow(self.schema.columns.remove_metadata())
+        fields = [field for field in wanted.fields if field.name in self.new_columns]
+        self._once(lambda properties: delta.alter.add_columns(fields, commit_properties=properties), run_id)
+
+    def _transact(self, actions: list[AddAction | RemoveAction], run_id: str) -> None:
+        delta = self._opened()
+        self._once(
+            lambda properties: delta.create_write_transaction(
+                actions,
+                mode="append",
+                schema=self.schema.columns.remove_metadata(),
+                partition_by=["model"],
+                commit_properties=properties,
+            ),
+            run_id,
+        )
+
+    def _once(self, commit: Callable[[CommitProperties], Any], run_id: str) -> None:
+        """Make one commit, or raise `LeaseLost`. A commit whose answer was lost is looked for, and not made twice.
+
+        Delta refuses a commit if another one with our application has come since the version that we know. So the
+        number of the newest lease, which costs reading the log, is looked at only where a version was not our own.
+        """
+        if self._is_lost:
+            raise LeaseLost("the lease on the table was lost before")
+        delta, token = self._opened(), uuid.uuid4().hex
+        known = delta.version()
+        transactions = None if self._lease is None else [Transaction(_LEASE, self._lease)]
+        properties = CommitProperties(
+            custom_metadata={"run_id": run_id, "commit": token}, app_transactions=transactions
+        )
+
+        def attempt(_: float) -> None:
+            nonlocal known
+            try:
+                commit(properties)
+                patiently(delta.update_incremental)
+            except (DeltaError, OSError):
+                if self._has_landed(token):
+                    return
+                self._check_lease()
+                known = delta.version()
+                raise
+
+        storage.retry(attempt, _judge, _COMMIT_DEADLINE_S)
+        if delta.version() != known + 1:
+            self._check_lease()
+
+    def _check_lease(self) -> None:
+        delta = self._opened()
+        newest = patiently(lambda: delta.transaction_version(_LEASE))
+        if self._lease is not None and newest is not None and newest > self._lease:
+            self._is_lost = True
+            raise LeaseLost(f"lease {newest} has taken the table over from lease {self._lease}")
+
+    def _has_landed(self, token: str) -> bool:
+        delta = self._opened()
+        patiently(delta.update_incremental)
+        return any(entry.get("commit") == token for entry in patiently(lambda: delta.history(20)))
+
+    def _opened(self) -> DeltaTable:
+        assert self._delta is not None, "create() first"
+        return self._delta
+
+    def _parts(self) -> list[Part]:
+        return [] if self._delta is None else committed_parts(self._delta)
+
+
+def _judge(reason: Exception) -> storage.Verdict:
+    return "transient" if isinstance(reason, DeltaError | OSError) else "final"

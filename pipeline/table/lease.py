@@ -1,0 +1,182 @@
+"""Lease: who may write to a sink. One run at a time, whatever dies.
+
+A lease is an object ``SINK/lease/NUMBER.json`` that is made by a create-only write, so of several that try, one wins.
+The highest number counts. Its holder renews it by writing to it; a run that finds it looks whether it is renewed, by
+its own clock, so clocks of different machines are never compared. Numbers only grow: every commit to the table carries
+the number of its lease, and the table refuses a lower one (see `pipeline.table.delta`), so a holder that slept
+through the loss of its lease can commit nothing. That a sleeping holder is taken for dead costs its work, never a row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from typing import Any
+
+from pipeline import storage
+from pipeline.errors import JobFailed, RequestError
+
+_NAME = re.compile(r"(\d{12})\.json")
+_POLLS = 6  # looks at another's lease within one renewal
+
+
+class LeaseLost(JobFailed):
+    """Another run has taken the sink over; what this one has committed stays."""
+
+    status = "lease lost"
+
+
+class Lease:
+    """A lease that this process holds until `release`, and renews in the background."""
+
+    def __init__(self, folder: str, number: int, record: dict[str, Any]) -> None:
+        self.number = number
+        self._folder, self._record = folder, record
+        self._lost = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """`LeaseLost` if another run holds the sink now."""
+        if self._lost.is_set():
+            raise LeaseLost(f"another run has taken the sink over (lease {self.number} is no longer the newest)")
+
+    def release(self) -> None:
+        """Let the next run begin at once."""
+        self._ended.set()
+        self._thread.join()
+        if not self._lost.is_set():
+            self._write(released=True)
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._record["lease_s"] / 3):
+            try:
+                self._write(renewals=self._record["renewals"] + 1)
+                newest = _newest(self._folder)
+            except OSError:  # the store is away; the table's numbers guard the commits until it is back
+                continue
+            if newest is not None and newest > self.number:
+                self._lost.set()
+                return
+
+    def _write(self, **changes: Any) -> None:
+        self._record = self._record | changes
+        storage.write(_uri(self._folder, self.number), _bytes(self._record))
+
+
+def acquire(sink: str, run_id: str, lease_s: float) -> Lease:
+    """The sink's next lease. `RequestError` naming the holder if there is one that lives.
+
+    A holder on this machine whose process is gone is replaced at once, any other after one lease time without renewal.
+    """
+    folder = storage.join(sink, "lease")
+    mine = {
+        "run_id": run_id,
+        "host": socket.gethostname(),
+        "process": _process(),
+        "pid": os.getpid(),
+        "pid_started": _started(os.getpid()),
+        "lease_s": lease_s,
+        "renewals": 0,
+        "released": False,
+        "token": secrets.token_hex(16),
+    }
+    while True:
+        newest = _newest(folder)
+        if newest is not None and not _is_free(folder, newest, sink):
+            continue  # a newer one has come meanwhile
+        number = (newest or 0) + 1
+        if storage.create(_uri(folder, number), _bytes(mine)) and _newest(folder) == number:
+            for old in _numbers(folder)[:-2]:
+                storage.delete(_uri(folder, old))
+            return Lease(folder, number, mine)
+
+
+def _is_free(folder: str, number: int, sink: str) -> bool:
+    """Whether the lease has ended; False if a newer one appeared while looking. Waits one lease time if it must."""
+    first = _read(folder, number)
+    if first is None:
+        return False
+    if first["released"] or _is_dead_here(first):
+        return True
+    waited, step = 0.0, first["lease_s"] / 3 / _POLLS
+    while not _is_alive_here(first) and waited <= first["lease_s"]:
+        time.sleep(step)
+        waited += step
+        if _newest(folder) != number:
+            return False
+        record = _read(folder, number)
+        if record is None:
+            return False
+        if record["released"]:
+            return True
+        if record["renewals"] != first["renewals"]:
+            break
+    else:
+        if not _is_alive_here(first):
+            return True
+    raise RequestError(
+        f"sink {sink!r} is in use by run {first['run_id']} (host {first['host']}, process {first['pid']}); "
+        "one run at a time may write to a sink"
+    )
+
+
+def _process() -> str:
+    """Names the kernel and the process namespace: a process number means something within them only."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in the kernel's ticks; None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _is_here(record: dict[str, Any]) -> bool:
+    return bool(record["process"]) and (record["host"], record["process"]) == (socket.gethostname(), _process())
+
+
+def _is_dead_here(record: dict[str, Any]) -> bool:
+    return _is_here(record) and _started(record["pid"]) != record["pid_started"]
+
+
+def _is_alive_here(record: dict[str, Any]) -> bool:
+    return _is_here(record) and _started(record["pid"]) == record["pid_started"]
+
+
+def _numbers(folder: str) -> list[int]:
+    return sorted(int(match[1]) for name in storage.names(folder) if (match := _NAME.fullmatch(name)))
+
+
+def _newest(folder: str) -> int | None:
+    return max(_numbers(folder), default=None)
+
+
+def _read(folder: str, number: int) -> dict[str, Any] | None:
+    try:
+        return json.loads(storage.read(_uri(folder, number)))
+    except FileNotFoundError:
+        return None
+
+
+def _uri(folder: str, number: int) -> str:
+    return storage.join(folder, f"{number:012d}.json")
+
+
+def _bytes(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, indent=2).encode()

@@ -1,0 +1,109 @@
+"""Manifest: what one run has listed, each input with an ordinal, in Parquet files below ``SINK/runs/RUN_ID``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.source.entries import ENTRIES
+from pipeline.source.keys import INPUT_KEY, VERSION_KEY, GrowingKeySet, KeySet, keys
+
+COLUMNS = pa.schema([("ordinal", pa.int64()), *ENTRIES, ("pending", pa.bool_())])
+SHARD_ROWS = 1 << 17
+
+
+class Manifest:
+    """The inputs of a run in a fixed order; ``pending`` are those that the table does not hold yet."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.listed = self.pending = self.repeated = 0
+        self.shards = 0
+        self._inputs = GrowingKeySet()
+        self._versions: list[np.ndarray] = []
+
+    def write(self, entries: Iterable[pa.Table], done: KeySet, limit: int | None) -> None:
+        """Number the entries, mark what is done, store shards. Stops once ``limit`` inputs are pending.
+
+        An input that comes again, from a source inside another or a line of a manifest, is left out and counted.
+        """
+        held: list[pa.Table] = []
+        for chunk in entries:
+            rows = self._numbered(chunk, done, None if limit is None else limit - self.pending)
+            held.append(rows)
+            if sum(part.num_rows for part in held) >= SHARD_ROWS:
+                self._store(held)
+                held = []
+            if limit is not None and self.pending >= limit:
+                break
+        if held:
+            self._store(held)
+
+    def inputs(self) -> KeySet:
+        """The listed inputs (`INPUT_KEY`), each once."""
+        return self._inputs.key_set()
+
+    def versions(self) -> KeySet:
+        """The listed inputs as they were listed (`VERSION_KEY`)."""
+        return KeySet(self._versions)
+
+    def blocks(self, committed: np.ndarray, block_rows: int, block_bytes: int) -> Iterator[list[pa.Table]]:
+        """For each shard with work left: its blocks, bounded by rows and by listed bytes.
+
+        ``committed``: one flag for each ordinal.
+        """
+        for rows in self.rows():
+            left = ~committed[rows["ordinal"].to_numpy()] & rows["pending"].to_numpy(zero_copy_only=False)
+            rows = rows.filter(pa.array(left)).drop_columns(["pending"])
+            if rows.num_rows:
+                yield split(rows, block_rows, block_bytes)
+
+    def rows(self) -> Iterator[pa.Table]:
+        """All inputs, `COLUMNS`, shard by shard."""
+        for shard in range(self.shards):
+            yield pq.read_table(pa.BufferReader(storage.read(self._shard_uri(shard))))
+
+    def _numbered(self, chunk: pa.Table, done: KeySet, room: int | None) -> pa.Table:
+        inputs = keys(chunk, INPUT_KEY)
+        new = self._inputs.new(inputs)
+        if not new.all():
+            self.repeated += int((~new).sum())
+            chunk, inputs = chunk.filter(pa.array(new)), inputs[new]
+        versions = keys(chunk, VERSION_KEY)
+        pending = ~done.contains(versions)
+        if room is not None and pending.sum() > room:
+            end = int(np.flatnonzero(pending)[room]) if room < pending.sum() else len(pending)
+            chunk, versions, pending = chunk.slice(0, end), versions[:end], pending[:end]
+        self._inputs.add(inputs[: chunk.num_rows])
+        self._versions.append(versions)
+        ordinals = np.arange(self.listed, self.listed + chunk.num_rows)
+        self.listed += chunk.num_rows
+        self.pending += int(pending.sum())
+        return chunk.add_column(0, "ordinal", pa.array(ordinals)).append_column("pending", pa.array(pending))
+
+    def _store(self, held: list[pa.Table]) -> None:
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.concat_tables(held).cast(COLUMNS), buffer, compression="zstd")
+        storage.write(self._shard_uri(self.shards), buffer.getvalue().to_pybytes())
+        self.shards += 1
+
+    def _shard_uri(self, shard: int) -> str:
+        return storage.join(self.uri, f"{shard:05d}.parquet")
+
+
+def split(rows: pa.Table, block_rows: int, block_bytes: int) -> list[pa.Table]:
+    """Consecutive blocks of at most ``block_rows`` rows and ``block_bytes`` listed bytes (one row may exceed them)."""
+    sizes = pc.fill_null(rows["size"], 0).to_pylist()
+    blocks, start, held = [], 0, 0
+    for index, size in enumerate(sizes):
+        if index > start and (index - start >= block_rows or held + size > block_bytes):
+            blocks.append(rows.slice(start, index - start))
+            start, held = index, 0
+        held += size
+    blocks.append(rows.slice(start))
+    return [block.combine_chunks() for block in blocks]

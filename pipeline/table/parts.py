@@ -1,0 +1,60 @@
+"""Parts: the Parquet files of a table, which exist for readers only once the driver has committed them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.storage.threads import ordered
+from pipeline.table.schema import TableSchema, leaves
+
+#: Parts that are read, written or deleted at the same time.
+THREADS = 16
+
+_WHOLE_BYTES = 4 << 20  # parts up to this size are read in one request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One written Parquet file: path below the table's folder, bytes, rows, and the model it belongs to."""
+
+    path: str
+    size: int
+    rows: int
+    model: str
+
+
+def write_part(table_uri: str, schema: TableSchema, rows: pa.Table, run_id: str, model: str) -> Part:
+    """Write rows of one model as a part that nobody sees yet, under a name that no other attempt has."""
+    rows = schema.fitted(rows)
+    path = f"model={model}/{run_id}-{uuid.uuid4().hex}.parquet"
+    buffer = pa.BufferOutputStream()
+    options: dict[str, Any] = {
+        "compression": {name: "none" if name in schema.stored_as_is else "zstd" for name in leaves(rows.schema)},
+        "use_dictionary": ["uri", "model", "settings", "run_id"],
+    }
+    pq.write_table(rows, buffer, **options)
+    data = buffer.getvalue().to_pybytes()
+    storage.write(storage.join(table_uri, path), data)
+    return Part(path=path, size=len(data), rows=rows.num_rows, model=model)
+
+
+def read_part(table_uri: str, part: Part, columns: list[str] | None = None) -> pa.Table:
+    """A part's rows, or some of their columns."""
+    uri = storage.join(table_uri, part.path)
+    if part.size <= _WHOLE_BYTES:
+        return pq.ParquetFile(pa.BufferReader(storage.read(uri))).read(columns)
+    with storage.open_file(uri) as file:
+        return pq.ParquetFile(file).read(columns)
+
+
+def scan(table_uri: str, parts: Sequence[Part]) -> Iterator[tuple[Part, pa.Table]]:
+    """The key and provenance columns of each part, in order."""
+    columns = ["uri", "member", "etag", "settings", "run_id", "error"]
+    yield from ordered(lambda part: (part, read_part(table_uri, part, columns)), parts, THREADS)

@@ -1,0 +1,35 @@
+"""What readers need: the open table, its committed files, and of several rows of one input the current one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from pipeline import storage
+from pipeline.errors import RequestError
+from pipeline.source.keys import INPUT_KEY, keys
+from pipeline.table.log import committed_parts, opened
+from pipeline.table.parts import Part
+
+
+def open_delta(sink: str) -> DeltaTable:
+    """The sink's table for readers (``.file_uris()``, ``.to_pyarrow_dataset()``). `RequestError` if there is none."""
+    uri = storage.join(sink, "table")
+    delta = opened(uri)
+    if delta is None:
+        raise RequestError(f"no table at {uri}")
+    return delta
+
+
+def parts_of(sink: str) -> list[Part]:
+    """The committed part files of a sink's table, as its log describes them."""
+    return committed_parts(open_delta(sink))
+
+
+def current_rows(rows: pa.Table) -> pa.Table:
+    """Of several rows of one input, the newest run's. What a reader needs after ``--superseded keep``."""
+    newest_first = rows.sort_by([("run_id", "descending")])
+    identity = keys(newest_first, INPUT_KEY)
+    _, first = np.unique(identity, axis=0, return_index=True)
+    return newest_first.take(np.sort(first))

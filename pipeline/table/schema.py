@@ -1,0 +1,134 @@
+"""Schema of a table: key columns, a task's own, provenance; how it grows; and what its files say of it to readers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import deltalake
+import pyarrow as pa
+
+from pipeline.errors import RequestError
+from pipeline.rows import ERROR_TYPE
+
+KEY_COLUMNS = pa.schema([("uri", pa.string()), ("member", pa.string()), ("etag", pa.string()), ("size", pa.int64())])
+PROVENANCE_COLUMNS = pa.schema(
+    [("model", pa.string()), ("settings", pa.string()), ("run_id", pa.string()), ("error", ERROR_TYPE)]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSchema:
+    """The columns of a table, and how they are stored."""
+
+    columns: pa.Schema
+    """All columns, in order, with Hugging Face features in the metadata."""
+    result: str
+    """The task's column that every table of its kind has, such as ``mask``; a table without it is of another kind."""
+    stored_as_is: tuple[str, ...] = ()
+    """Columns whose bytes are compressed already, such as ``mask.bytes``: dotted names, as in Parquet."""
+
+    @classmethod
+    def of(
+        cls,
+        task_columns: pa.Schema,
+        *,
+        result: str,
+        features: Mapping[str, Any] | None = None,
+        stored_as_is: tuple[str, ...] = (),
+    ) -> TableSchema:
+        """Key, the task's columns, provenance. ``features``: see `with_features`."""
+        columns = pa.schema([*KEY_COLUMNS, *task_columns, *PROVENANCE_COLUMNS])
+        return cls(columns=with_features(columns, features or {}), result=result, stored_as_is=stored_as_is)
+
+    @property
+    def names(self) -> list[str]:
+        return self.columns.names
+
+    def within(self, found: pa.Schema, sink: str) -> TableSchema:
+        """This schema in a table that has the columns ``found``: those first, and then what it has not yet.
+
+        Columns that this version does not know stay, and are null in its rows. `RequestError` where the table is of
+        another kind, or has another type in a column of the same name.
+        """
+        if self.result not in found.names:
+            raise RequestError(
+                f"sink {sink!r} holds a table of another kind: it has no column {self.result!r}, "
+                f"but {', '.join(found.names)}"
+            )
+        expected = as_stored(self.columns)
+        for field in found:
+            if field.name in expected.names and not _is_same(field.type, expected.field(field.name).type):
+                raise RequestError(
+                    f"sink {sink!r}: column {field.name!r} must be {expected.field(field.name).type}, "
+                    f"the table has {field.type}"
+                )
+        kept = [self.columns.field(field.name) if field.name in self.names else field for field in found]
+        fields = [*kept, *(field for field in self.columns if field.name not in found.names)]
+        described = json.loads((self.columns.metadata or {}).get(b"huggingface", b"{}"))
+        features = described.get("info", {}).get("features", {})
+        return dataclasses.replace(self, columns=with_features(pa.schema(fields), features))
+
+    def fitted(self, rows: pa.Table) -> pa.Table:
+        """Rows with all columns of the table, in order; those that they lack are null."""
+        columns = [
+            rows[field.name] if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
+            for field in self.columns
+        ]
+        return pa.table(columns, names=self.names).cast(self.columns)
+
+
+def with_features(schema: pa.Schema, features: Mapping[str, Any]) -> pa.Schema:
+    """The schema with Hugging Face features in its metadata.
+
+    ``features``: by column, those that do not follow from the Arrow type (``{"mask": {"_type": "Image"}}``).
+    """
+    described = {field.name: features.get(field.name) or _feature(field.type) for field in schema}
+    return schema.with_metadata({b"huggingface": json.dumps({"info": {"features": described}}).encode()})
+
+
+def as_stored(schema: pa.Schema) -> pa.Schema:
+    """The schema as it comes back from a Delta log, which knows fewer types than Arrow."""
+    return pa.schema(deltalake.Schema.from_arrow(schema.remove_metadata()).to_arrow())
+
+
+def leaves(schema: pa.Schema) -> list[str]:
+    """The names of a Parquet file's columns: ``error.code``, ``class_pixels.list.element``."""
+    return [path for field in schema for path in _leaf_paths(field.name, field.type)]
+
+
+def _is_same(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether two types hold the same values: the names of list items and the widths of offsets do not matter."""
+    return _plain(one) == _plain(other)
+
+
+def _plain(type_: pa.DataType) -> Any:
+    if pa.types.is_struct(type_):
+        return tuple((child.name, _plain(child.type)) for child in type_)
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_list_view(type_):
+        return ["list", _plain(type_.value_type)]
+    if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
+        return pa.string()
+    if pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_):
+        return pa.binary()
+    return type_
+
+
+def _leaf_paths(prefix: str, kind: pa.DataType) -> list[str]:
+    if pa.types.is_struct(kind):
+        return [path for child in kind for path in _leaf_paths(f"{prefix}.{child.name}", child.type)]
+    if pa.types.is_list(kind):
+        return _leaf_paths(f"{prefix}.list.element", kind.value_type)
+    return [prefix]
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    """The Hugging Face feature of an Arrow type."""
+    if pa.types.is_struct(kind):
+        return {child.name: _feature(child.type) for child in kind}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    return {"dtype": {"float": "float32", "double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}

@@ -1,0 +1,46 @@
+"""Which rows of a table are superseded: not the current row of an input that a run has listed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
+from pipeline.table.parts import Part
+
+
+def is_of(part: Part, rows: pa.Table, model: str, settings: str) -> np.ndarray:
+    """Which rows of a part are of a model and settings: booleans (rows,)."""
+    return (rows["settings"].to_numpy() == settings) & (part.model == model)
+
+
+def rows_to_keep(
+    scanned: Iterable[tuple[Part, pa.Table]], listed: KeySet, current: KeySet, model: str, settings: str
+) -> dict[str, np.ndarray]:
+    """By the path of each part, which of its rows stay: booleans (rows,).
+
+    ``scanned``: parts with their key and provenance columns. The current row of a listed input (`INPUT_KEY`) has this
+    model, these settings and the tag in ``current`` (`VERSION_KEY`); of several such rows, the newest run's. Rows of
+    inputs that were not listed stay.
+    """
+    keep: dict[str, np.ndarray] = {}
+    candidates: list[tuple[np.ndarray, np.ndarray, str, np.ndarray]] = []
+    for part, rows in scanned:
+        version = keys(rows, VERSION_KEY)
+        mine = is_of(part, rows, model, settings) & current.contains(version)
+        keep[part.path] = ~listed.contains(keys(rows, INPUT_KEY)) | mine
+        where = np.flatnonzero(mine)
+        candidates.append((version[where], where, part.path, np.asarray(rows["run_id"].to_pylist(), str)[where]))
+    if not candidates:
+        return keep
+    version = np.concatenate([item[0] for item in candidates])
+    run = np.concatenate([item[3] for item in candidates])
+    owner = np.concatenate([np.full(len(item[1]), number) for number, item in enumerate(candidates)])
+    row = np.concatenate([item[1] for item in candidates])
+    order = np.lexsort((run, version[:, 1], version[:, 0]))
+    same_as_next = (version[order[:-1]] == version[order[1:]]).all(1)
+    for index in order[:-1][same_as_next]:  # an older run's row of the same version, such as an error that was retried
+        keep[candidates[owner[index]][2]][row[index]] = False
+    return keep

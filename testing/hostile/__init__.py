@@ -1,0 +1,1 @@
+"""Broken, odd and hostile files, with what is expected of each."""

@@ -1,0 +1,30 @@
+"""A second architecture of segmenters, as small as one can be, to show what adding one takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.models.segmenters.interface import Segmenter, SegmenterConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinySegmenterConfig(SegmenterConfig):
+    width: int = 16
+    """Channels between the two convolutions."""
+
+
+class TinySegmenter(Segmenter):
+    """Two convolutions at the image's size, and no encoder."""
+
+    def __init__(self, config: TinySegmenterConfig) -> None:
+        super().__init__()
+        self.config: TinySegmenterConfig = config
+        self.first = nn.Conv2d(config.channels, config.width, 5, padding=2)
+        self.second = nn.Conv2d(config.width, config.classes, 5, padding=2)
+
+    def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        self.check_channels(image)
+        return self.second(self.first(image - 0.5).relu()).float()

@@ -1,0 +1,164 @@
+"""The trainer on one device: it learns, resumes exactly, and knows when to stop."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import RequestError
+from pipeline.noise import Noise
+from pipeline.training.companion import Companion
+from pipeline.training.losses import Batch, Loss
+from pipeline.training.optimiser import schedule
+from pipeline.training.samples import Samples
+from pipeline.training.trainer import TrainConfig, Trainer, TrainingError, batch_indices
+from pipeline.training.workers import Workers
+from testing.toy import Line, LineConfig, LineTask, samples
+
+CONFIG = TrainConfig(epochs=4, batch_rows=8, learning_rate=0.02, ema_decay=0.9, evaluate_every_epochs=2)
+
+
+def trainer(config: TrainConfig = CONFIG, workers: Workers | None = None, count: int = 50) -> Trainer:
+    torch.manual_seed(0)
+    train = Samples([samples(count // 2), samples(0), samples(count - count // 2, 1)])
+    return Trainer(LineTask(), Line(LineConfig()), config, train, Samples([samples(20, 2)]), workers=workers)
+
+
+def test_it_learns() -> None:
+    config = TrainConfig(epochs=60, batch_rows=8, learning_rate=0.03)
+    learner = trainer(config)
+    before = learner.evaluate()["error"]
+    steps = list(learner.run())
+    assert [step.step for step in steps] == list(range(1, 60 * 50 // 8 + 1))
+    assert learner.best_metrics["error"] < 0.1 * before
+    assert learner.best_metrics["error"] == min(s.metrics["error"] for s in steps if s.metrics)
+
+
+def test_a_resumed_run_is_the_same_run() -> None:
+    whole = trainer()
+    losses = [step.losses["loss"] for step in whole.run()]
+    first = trainer()
+    part = []
+    for step in first.run():
+        part.append(step.losses["loss"])
+        if step.step == 9:
+            break
+    tensors, plain = first.state()
+    second = trainer()
+    second.load_state(tensors, plain)
+    part += [step.losses["loss"] for step in second.run()]
+    assert part == losses
+    for mine, theirs in zip(whole.state()[0].values(), second.state()[0].values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_batches_are_permutations_of_each_epoch() -> None:
+    chain = np.concatenate([batch_indices(3, step, 4, 10) for step in range(5)])
+    assert sorted(chain[:10]) == sorted(chain[10:]) == list(range(10))
+    assert chain[:10].tolist() != chain[10:].tolist()
+    assert batch_indices(3, 2, 4, 10).tolist() == chain[8:12].tolist()
+
+
+def test_schedule_rises_and_falls() -> None:
+    rates = [schedule(step, 100, 0.1) for step in range(100)]
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[10] == 1
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert 0 < rates[-1] < 0.01
+
+
+def test_noise_belongs_to_the_sample() -> None:
+    together = Noise(1, 5, [7, 8, 9]).normal(2, 3)
+    apart = torch.cat([Noise(1, 5, [sample]).normal(2, 3) for sample in (7, 8, 9)])
+    assert torch.equal(together, apart)
+    others = [Noise(2, 5, [7]), Noise(1, 6, [7]), Noise(1, 5, [8])]
+    assert all(not torch.equal(other.normal(2, 3), apart[:1]) for other in others)
+
+
+def test_patience_ends_training_early() -> None:
+    config = TrainConfig(epochs=50, batch_rows=8, learning_rate=1e-9, ema_decay=0.0, patience=2)
+    learner = trainer(config)
+    steps = list(learner.run())
+    assert len(steps) < 50 * 50 // 8
+    assert learner.evaluations_since_best == 2
+
+
+def test_a_loss_that_is_no_number_stops_with_a_reason() -> None:
+    learner = trainer()
+    with torch.no_grad():
+        learner.model.net[0].weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="the loss is nan at step 0"):
+        next(learner.run())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "TrainConfig.epochs must be at least 1, got 0"),
+        ({"learning_rate": -1.0}, "TrainConfig.learning_rate must be positive, got -1.0"),
+        ({"ema_decay": 1.0}, r"TrainConfig.ema_decay must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        TrainConfig(**settings)
+
+
+class Rival(Companion):
+    """Pushes the line's outputs towards a running mean of theirs, with a weight of its own."""
+
+    mean: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.1))
+        self.register_buffer("mean", torch.zeros(1))
+
+    def loss(self, model: torch.nn.Module, batch: Batch, noise: Noise) -> Loss:
+        plain = LineTask().loss(model, batch, noise)
+        outputs = model(batch["x"])
+        pull = (self.weight * (outputs - self.mean)).square().sum()
+        return Loss(
+            total=plain.total + pull, units=plain.units, logs={"pull": pull}, sums={"mean": outputs.sum()[None]}
+        )
+
+    def couple(self, shares: dict, means: dict, units: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return 2 * (means["mean"].float() * shares["mean"]).sum(), {"squared_mean": means["mean"].square().sum()}
+
+    def absorb(self, means: dict[str, torch.Tensor]) -> None:
+        self.mean.lerp_(means["mean"].float(), 0.5)
+
+
+class RivalTask(LineTask):
+    def companion(self, model: torch.nn.Module) -> Companion:
+        return Rival()
+
+
+def rival_trainer() -> Trainer:
+    torch.manual_seed(0)
+    train = Samples([samples(50)])
+    return Trainer(RivalTask(), Line(LineConfig()), CONFIG, train, Samples([samples(20, 2)]))
+
+
+def test_a_companion_learns_and_resumes_with_the_model() -> None:
+    whole = rival_trainer()
+    losses = [step.losses for step in whole.run()]
+    assert losses[0]["loss"] > losses[0]["pull"] + losses[0]["squared_mean"] > 0
+    assert isinstance(whole.companion, Rival)
+    assert whole.companion.weight.item() != pytest.approx(0.1), "it is trained"
+    assert whole.companion.mean.item() != 0, "it takes in the means of the global batches"
+    first = rival_trainer()
+    part = [step.losses for step in itertools.islice(first.run(), 9)]
+    second = rival_trainer()
+    second.load_state(*first.state())
+    part += [step.losses for step in second.run()]
+    assert part == losses
+    mine, theirs = whole.state()[0], second.state()[0]
+    assert {name for name in mine if "companion" in name} >= {"companion.weight", "companion.mean"}
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert set(whole.best_model().state_dict()) == set(Line(LineConfig()).state_dict()), (
+        "a package holds the model only"
+    )
