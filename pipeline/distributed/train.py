@@ -135,8 +135,11 @@ def finished(plan: Plan) -> dict[str, Any] | None:
     return None if summary is None else summary | {"resumed_from_step": summary["steps"]}
 
 
-def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train, or go on where a killed run stopped, or find it done. Returns the summary; the package is at ``out``."""
+def fit(plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Train, or go on where a killed run stopped, or find it done. Returns the summary; the package is at ``out``.
+
+    ``check`` is called twice a second; what it raises ends the training, such as `LeaseLost`.
+    """
     done = finished(plan)
     if done is not None:
         return done
@@ -166,7 +169,7 @@ def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     listener = threading.Thread(target=_listen, args=(progress, stop, say), name="progress", daemon=True)
     listener.start()
     try:
-        _fit_apart(trainer)
+        _fit_apart(trainer, check)
     finally:
         stop.set()
         listener.join(5)
@@ -174,7 +177,7 @@ def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     return json.loads(storage.read(storage.join(plan.out, "training.json")))["summary"]
 
 
-def _fit_apart(trainer: ray.train.torch.TorchTrainer) -> None:
+def _fit_apart(trainer: ray.train.torch.TorchTrainer, check: Callable[[], None]) -> None:
     """Run ``trainer.fit`` in a thread: in the main one it replaces the job's handler of SIGINT."""
     outcome: list[BaseException] = []
 
@@ -188,6 +191,7 @@ def _fit_apart(trainer: ray.train.torch.TorchTrainer) -> None:
     thread.start()
     while thread.is_alive():
         thread.join(0.5)
+        check()
     if outcome:
         raise outcome[0]
 
@@ -200,9 +204,11 @@ def _described(plan: Plan) -> dict[str, Any]:
 def _changes(found: dict[str, Any], plan: Plan) -> list[str]:
     """In which settings a training that lies at ``out`` differs from this one."""
     mine = _named(plan.identity())
+    if "identity" in found:
+        return differences(_named(found["identity"]), mine)
     # Trainings of before have no identity, but their settings of the optimiser.
-    theirs = _named(found["identity"]) if "identity" in found else {"train": found["card"].get("training", {})}
-    return differences(theirs, {name: mine[name] for name in theirs})
+    known = found["card"].get("training", {})
+    return differences({"train": {name: known.get(name) for name in mine["train"]}}, {"train": mine["train"]})
 
 
 def _named(identity: dict[str, Any]) -> dict[str, Any]:
