@@ -106,7 +106,7 @@ class Plan:
             config.pop(name, None)
         return {
             "task": settings_of.identity(self.task),
-            "model": [self.model_name, self.model_config],
+            "model": [self.model_name, models.identity_of(self.model_name, self.model_config)],
             "copies": repr(self.copies),
             "samples": [Path(self.train.uri).name, Path(self.validation.uri).name],
             "config": config,
