@@ -1,7 +1,7 @@
 """From the command line to settings, and from what happens to one line of JSON and an exit code.
 
 The only place that imports jsonargparse. ``--config FILE.yaml`` plus dotted overrides; ``--print-config`` shows the
-whole resolved configuration with its comments. Names of options may be spelled with hyphens or underscores, in files too.
+whole resolved configuration with its comments. Names may be spelled with hyphens or underscores, in files too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
+import yaml
 
 from jobs import arguments
 from jobs.commands import PATHS, command_of, program
@@ -98,7 +99,7 @@ def _expanded(name: str, value: Any) -> Any:
 def _configure_parsing() -> None:
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     load = jsonargparse.get_loader("yaml")
-    jsonargparse.set_loader("yaml", lambda text: _underscored(load(text)))
+    jsonargparse.set_loader("yaml", lambda text: _underscored(load(text)), exceptions=(yaml.YAMLError,))
 
 
 def _underscored(value: Any) -> Any:
@@ -124,10 +125,12 @@ def _cause(reason: BaseException, options: Sequence[Option]) -> str:
 
 
 def _wrong_value(found: re.Match[str], options: Sequence[Option]) -> str:
-    types = {option.key: option.type for option in options}
-    if found["key"] not in types:
+    known = {option.key: option for option in options}
+    if found["key"] not in known:
         return found.string
-    return f"{arguments.spelled(found['key'])} must be {types[found['key']]}, got {found['value']!r}"
+    option = known[found["key"]]
+    rule = f"one of {', '.join(option.choices)}" if option.choices else f"of type {option.type}"
+    return f"--{option.name} must be {rule}, got {found['value']!r}"
 
 
 def _broken_file(found: re.Match[str], _: Sequence[Option]) -> str:
@@ -140,17 +143,18 @@ _MEANINGS: tuple[tuple[str, Callable[[re.Match[str], Sequence[Option]], str]], .
     (r'Parser key "(?P<key>[^"]+)": .*(?:Got value|Given value): (?P<value>.*)', _wrong_value),
     (r"the following arguments are required: (.*)", lambda found, _: arguments.missing_text(found[1].split(", "))),
     (r"unrecognized arguments: (.*)", lambda found, _: f"unexpected value {found[1]!r}: values follow an option"),
-    (
-        r"argument --([^:/]+)[^:]*: expected one argument",
-        lambda found, _: f"{arguments.spelled(found[1])} needs a value",
-    ),
+    (r"argument --([^:/]+)[^:]*: expected one", lambda found, _: f"{arguments.spelled(found[1])} needs a value"),
     (r"Option '(.*)' is not accepted", lambda found, options: arguments.unrecognized(found[1], options)),
     (
         r"Group '(.*)' does not accept option '(.*)'",
         lambda found, options: arguments.unrecognized(f"{found[1]}.{found[2]}", options),
     ),
-    (r'Parser key "config": File does not exist: (.*)', lambda found, _: f"--config: there is no file {found[1]}"),
-    (r"Unexpected config: ", lambda *_: "--config: the file must hold settings as YAML, name: value"),
+    (r'Parser key "config": [^:]+: (.*)', lambda found, _: f"--config: cannot read a file {found[1]}"),
+    (
+        r"""Parser key "([^"]+)": Unable to load config '([^']*)'""",
+        lambda found, _: f"{arguments.spelled(found[1])}: cannot read a file {found[2]!r}",
+    ),
+    (r"Unexpected config:", lambda *_: "--config: the file must hold settings as YAML, name: value"),
     (r"Problems parsing config: ", _broken_file),
 )
 

@@ -1,8 +1,8 @@
 """The commands: what each is called, what it does in a line, and which of its settings people use first.
 
-A command ``segment-images`` is the module ``jobs.segment_images``, with its settings and its function ``work``. This
-module and those that describe commands (`jobs.options`, `jobs.arguments`, `jobs.help`, `jobs.completion`) import neither
-torch nor Ray nor jsonargparse, so that ``--help`` answers at once.
+The command ``segment-images`` is the module ``jobs.segment_images``, with its settings and its function ``work``. This
+module and those that describe commands (`jobs.options`, `jobs.arguments`, `jobs.help`, `jobs.completion`) do not import
+torch, Ray or jsonargparse, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations

@@ -106,12 +106,8 @@ def _typed(value: object) -> str:
 def _row(head: str, text: str) -> list[str]:
     """An option and its text beside it, or below it where it is long."""
     lines = textwrap.wrap(text, _width() - _INDENT)
-    if len(head) <= _INDENT - 4:
-        return [
-            f"  {head:{_INDENT - 2}}{lines[0] if lines else ''}".rstrip(),
-            *(" " * _INDENT + line for line in lines[1:]),
-        ]
-    return [f"  {head}", *(" " * _INDENT + line for line in lines)]
+    beside = [lines.pop(0)] if lines and len(head) <= _INDENT - 4 else []
+    return [f"  {head:{_INDENT - 2}}{''.join(beside)}".rstrip(), *(" " * _INDENT + line for line in lines)]
 
 
 def _width() -> int:

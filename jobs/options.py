@@ -132,9 +132,7 @@ def _type_text(hint: Any) -> str:
         return "{" + ",".join(str(item) for item in arguments) + "}"
     if origin in (list, tuple):
         several = origin is list or arguments[-1] is Ellipsis
-        return (
-            f"list of {_type_text(arguments[0])}" if several else f"list of {len(arguments)} {_type_text(arguments[0])}"
-        )
+        return f"list of {'' if several else f'{len(arguments)} '}{_type_text(arguments[0])}"
     if origin is dict or dataclasses.is_dataclass(hint):
         return "mapping"
     return hint.__name__
