@@ -15,8 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence, Set
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
@@ -33,6 +32,8 @@ from pipeline.errors import DONE, WRONG_REQUEST, JobFailed, RequestError, Stoppe
 from pipeline.runs.life import one_line, outcome_of
 
 S = TypeVar("S")
+
+_LOAD = jsonargparse.get_loader("yaml")
 
 
 def say(text: str) -> None:
@@ -69,11 +70,11 @@ def main(settings: type[S], work: Callable[[S], dict[str, Any]], argv: Sequence[
 
 def parse(settings: type[S], argv: Sequence[str]) -> S:
     """Settings from arguments. `RequestError` with one line that names the setting, the rule and the value."""
-    _configure_parsing()
+    options = options_of(settings)
+    _configure_parsing(options)
     parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
     parser.add_class_arguments(settings)
-    options = options_of(settings)
     arguments.check(options, argv)
     try:
         # jsonargparse prints some errors itself; an error here is one line, printed once.
@@ -95,19 +96,18 @@ def _expanded(name: str, value: Any) -> Any:
     return [_expanded(name, item) for item in value] if name in PATHS and isinstance(value, list) else value
 
 
-@cache
-def _configure_parsing() -> None:
+def _configure_parsing(options: Sequence[Option]) -> None:
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    load = jsonargparse.get_loader("yaml")
-    jsonargparse.set_loader("yaml", lambda text: _underscored(load(text)), exceptions=(yaml.YAMLError,))
+    names = {name for option in options for name in option.key.split(".")}
+    jsonargparse.set_loader("yaml", lambda text: _underscored(_LOAD(text), names), exceptions=(yaml.YAMLError,))
 
 
-def _underscored(value: Any) -> Any:
-    """A value from a file, with underscores instead of hyphens in the names of settings."""
-    if isinstance(value, dict):
-        names = {key: key.replace("-", "_") if isinstance(key, str) else key for key in value}
-        return {names[key]: _underscored(item) for key, item in value.items()}
-    return [_underscored(item) for item in value] if isinstance(value, list) else value
+def _underscored(value: Any, names: Set[str]) -> Any:
+    """A value from a file, with underscores instead of hyphens in the names of settings. Other keys stay."""
+    if not isinstance(value, dict):
+        return value
+    spelled = {key: key.replace("-", "_") if isinstance(key, str) else key for key in value}
+    return {spelled[key] if spelled[key] in names else key: _underscored(item, names) for key, item in value.items()}
 
 
 def _cause(reason: BaseException, options: Sequence[Option]) -> str:

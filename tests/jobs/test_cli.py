@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -43,6 +43,14 @@ class Job:
 class Several:
     source: list[str] | str
     """Where from."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """By name."""
+
+
+def test_keys_of_a_mapping_may_be_set_one_by_one() -> None:
+    found = parse(Several, ["--source", "a", "--model.width=3", "--model.deep-er", "[4]"])
+    assert found == Several(source="a", model={"width": 3, "deep_er": [4]})
+    assert parse(Several, ["--source=a", '--model={"my-own": 3}']).model == {"my-own": 3}
 
 
 def test_an_option_that_takes_several_may_be_repeated() -> None:

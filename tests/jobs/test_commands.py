@@ -138,27 +138,31 @@ def test_a_wrong_command_is_one_line(arguments: list[str], message: str) -> None
         (["verify", "--vacuum"], "required options are missing: --sink"),
         (["verify", "--sinc=x"], "unrecognized option --sinc; did you mean --sink?"),
         (["train-autoencoder", "--epochs", "3"], "unrecognized option --epochs; did you mean --train.epochs?"),
+        (["demo", "--demo.zzz"], "unrecognized option --demo.zzz"),
     ],
 )
-def test_wrong_options_are_one_line_and_a_summary_as_from_the_job(arguments: list[str], message: str) -> None:
-    name, *options = arguments
-    for found in (run("-m", "jobs", *arguments), run("-m", module_of(name), *options)):
-        assert found.returncode == 2
-        assert found.stderr.splitlines() == [f"error: {message}"]
-        assert json.loads(found.stdout.splitlines()[-1]) == {
-            "status": "wrong request",
-            "error": message,
-            "exit_code": 2,
-        }
+def test_wrong_options_are_one_line_and_a_summary_as_from_a_job(arguments: list[str], message: str) -> None:
+    """They are found before the job is imported."""
+    found = parquetry(*arguments)
+    assert found.returncode == 2
+    assert found.stderr.splitlines() == [f"error: {message}"]
+    summary = {"status": "wrong request", "error": message, "exit_code": 2}
+    assert json.loads(found.stdout.splitlines()[-1]) == summary
 
 
-def test_a_command_runs_as_its_module_does(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("lease-s: 3\nsink: nowhere\n")
-    arguments = ["--config", str(tmp_path / "c.yaml"), "--sink", str(tmp_path)]
-    found = [run("-m", "jobs", "verify", *arguments), run("-m", "jobs.verify", *arguments)]
-    assert [item.returncode for item in found] == [found[0].returncode] * 2
-    assert found[0].stdout == found[1].stdout
-    assert json.loads(found[0].stdout.splitlines()[-1])["exit_code"] == found[0].returncode
+@pytest.mark.parametrize("arguments", [[], ["--sinc=x"], ["--sink", "/nowhere"], ["--sink=x", "--lease-s", "soon"]])
+def test_a_job_says_the_same_by_either_name(arguments: list[str]) -> None:
+    by_command, by_module = run("-m", "jobs", "verify", *arguments), run("-m", "jobs.verify", *arguments)
+    assert by_command.returncode == by_module.returncode == 2
+    assert by_command.stdout == by_module.stdout
+    assert by_command.stderr.splitlines()[-1] == by_module.stderr.splitlines()[-1]
+
+
+def test_a_file_may_hold_what_is_required(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(f"lease-s: 3\nsink: {tmp_path}/nowhere\n")
+    found = run("-m", "jobs", "verify", "--config", str(tmp_path / "c.yaml"))
+    assert found.returncode == 2
+    assert json.loads(found.stdout.splitlines()[-1])["error"] == f"no table at {tmp_path}/nowhere/table"
 
 
 @pytest.mark.parametrize("module", ["jobs.verify", "jobs"])
