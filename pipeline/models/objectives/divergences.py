@@ -40,7 +40,7 @@ def imq_kernel(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"]) -> Float[Tensor
 
 
 def mmd(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """Unbiased estimate of the squared discrepancy of two samples (Gretton et al. 2012, equation 3). Can be negative."""
+    """Unbiased estimate of two samples' squared discrepancy (Gretton et al. 2012, equation 3). It can be negative."""
     own = [imq_kernel(sample, sample) for sample in (x, y)]
     within = [(kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1)) for kernel in own]
     return within[0] + within[1] - 2 * imq_kernel(x, y).mean()
