@@ -1,7 +1,7 @@
 """A real S3 server for tests: Ceph's radosgw, with one monitor and one object store behind it, all on 127.0.0.1.
 
 Mocks of S3 are kinder than S3: they serialise requests, forget checksums, and know no conditional writes. A Ceph of
-three processes starts in about two seconds as any user and keeps its objects in memory. ``python -m tests.s3.ceph``
+three processes starts in about two seconds as any user and keeps its objects in memory. ``python -m testing.s3.ceph``
 runs one until it is interrupted.
 """
 

@@ -3,7 +3,7 @@
 Requests go through byte for byte: a client signs for the proxy's own address, and S3 servers check the signature
 against the ``Host`` header that came. The proxy is a process of its own, so that a test's load does not slow it down::
 
-    python -m tests.s3.proxy --upstream http://127.0.0.1:8080 --faults '[{"kind": "throttle", "rate": 0.1}]'
+    python -m testing.s3.proxy --upstream http://127.0.0.1:8080 --faults '[{"kind": "throttle", "rate": 0.1}]'
 
 prints one line of JSON with ``url``, where S3 clients go, and ``control``, which answers also while ``url`` refuses. On
 both, ``GET /__proxy__/counts`` tells what happened so far and ``PUT /__proxy__/faults`` takes another list of faults.
@@ -502,7 +502,7 @@ async def run(upstream: str, port: int, faults: list[Fault], seed: int, log: Tex
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.s3.proxy", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m testing.s3.proxy", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--upstream", required=True, help="the S3 server, http://HOST:PORT")
     parser.add_argument("--port", type=int, default=0, help="port of 127.0.0.1; 0: any that is free")
     parser.add_argument("--faults", default="[]", help="JSON list; the fields are those of the class Fault")
@@ -531,7 +531,7 @@ class FaultProxy(AbstractContextManager["FaultProxy"]):
         self.final: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "tests.s3.proxy", "--upstream", self.upstream.url, "--seed", str(self.seed)]
+        command = [sys.executable, "-m", "testing.s3.proxy", "--upstream", self.upstream.url, "--seed", str(self.seed)]
         command += ["--faults", _json(self.faults)] + (["--log", str(self.log)] if self.log else [])
         self.process = subprocess.Popen(
             guarded(*command), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, process_group=0

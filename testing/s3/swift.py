@@ -2,7 +2,7 @@
 
 It needs no root, only a virtual environment of its own, because it is pinned to other packages than this project.
 Slower than Ceph, its conditional writes are not atomic, but it checks checksums that come after the body, which Ceph 16
-does not understand. ``python -m tests.s3.swift`` runs one until it is interrupted.
+does not understand. ``python -m testing.s3.swift`` runs one until it is interrupted.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Swift(Server):
         # This very file is run by Swift's own Python too: for its rings, and as a part of its proxy.
         imports = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         processes.run(
-            "rings", python, "-m", "tests.s3.swift", "rings", str(folder), *map(str, ports), environment=imports
+            "rings", python, "-m", "testing.s3.swift", "rings", str(folder), *map(str, ports), environment=imports
         )
         for name in (*STORES, "proxy"):
             program = str(binaries / f"swift-{name}-server")
@@ -140,7 +140,7 @@ def _front_settings(folder: Path, port: int) -> Settings:
         "catch_errors": {},
         "gatekeeper": {},
         "healthcheck": {},
-        "cache": {"use": "call:tests.s3.swift:cache_filter"},
+        "cache": {"use": "call:testing.s3.swift:cache_filter"},
         "listing_formats": {},
         "s3api": {
             "location": "us-east-1",
