@@ -70,6 +70,7 @@ class StreamConfig:
     """Seconds that one stage after the download may take for one input. If it takes longer, its worker is killed, and
     the input fails as timeout."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
+    """Settings of downloads."""
 
     def __post_init__(self) -> None:
         for name in ("batch_rows", "block_rows", "block_bytes"):

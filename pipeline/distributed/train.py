@@ -200,7 +200,7 @@ def _described(plan: Plan) -> dict[str, Any]:
 
 
 def _changes(found: dict[str, Any], plan: Plan) -> list[str]:
-    """In which settings a training that lies at ``out`` differs from this one."""
+    """The settings in which the training stored at ``out`` differs from this one."""
     mine = _named(plan.identity())
     # Trainings of before have no identity, but their settings of the optimiser.
     theirs = _named(found["identity"]) if "identity" in found else {"train": found["card"].get("training", {})}

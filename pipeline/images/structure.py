@@ -27,7 +27,7 @@ _MOST_TAGS = 4096
 _MOST_VALUES = 1 << 20
 _MOST_EXIF = 1 << 20
 
-# A marker in a JPEG stream: 0xFF, then no stuffed zero, restart marker or fill byte.
+# A marker in a JPEG stream: 0xFF and a byte that is neither a stuffed zero nor a restart marker nor a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _TEMPORARY, _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0x01, 0xD8, 0xD9, 0xDA
 _APP0, _APP1, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE

@@ -247,7 +247,7 @@ def _blend(values: Tensor, interpolation: tuple[Tensor, ...], axis: int) -> Tens
 
 
 def _same_sizes(rows: pa.Table) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """The indices of the rows that have the same (height, width, valid height, valid width), for each such size."""
+    """Each distinct (height, width, valid height, valid width), with the indices of the rows that have it."""
     names = ("height", "width", "valid_height", "valid_width")
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, size in enumerate(zip(*(rows[name].to_pylist() for name in names), strict=True)):

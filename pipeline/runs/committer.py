@@ -36,7 +36,7 @@ class Committer:
 
     @property
     def examples(self) -> list[str]:
-        """Some of the accepted files, those with failed rows first."""
+        """URIs of some accepted parts, those with failed rows first."""
         return [uri for failed in (True, False) for uri in self._examples[failed]]
 
     def missing(self, pending: int) -> int:

@@ -66,8 +66,8 @@ class TextSegmentation(Task):
     """Fraction of the words and hashed features that are removed from a training window; a word is removed everywhere
     in the window."""
     offset_std: float = 0.5
-    """Standard deviation of a random offset of the logits of each training window. It keeps the model from learning an
-    author's frequency of paragraphs from the author's words. 0: no offset."""
+    """Standard deviation of the prior of an offset that is fitted to each training window and added to its logits. So
+    the model does not learn an author's frequency of paragraphs from the author's words. 0: no offset."""
     consistency: float = 1.0
     """Weight of the divergence between two answers of the model to the same training window with different dropout
     (R-Drop, Liang et al. 2021). 0: one answer and no divergence."""

@@ -41,12 +41,15 @@ class SentenceTaggerConfig:
     hidden: int = 256
     """Hidden units of each member network; of a recurrent one, in each direction."""
     recurrent_members: int = 2
-    """Number of recurrent networks in the ensemble. Its logit is the mean of the logits of all members."""
+    """Number of recurrent networks in the ensemble, whose logit is the mean of the logits of all members."""
     recurrent_layers: int = 1
+    """Number of layers of each recurrent network."""
     attention_members: int = 1
     """Number of networks with self-attention over sentences in the ensemble."""
     attention_layers: int = 2
+    """Number of layers of each attention network."""
     attention_heads: int = 4
+    """Number of attention heads in each layer; it must divide hidden."""
     dropout: float = 0.3
     """Fraction of the values of a sentence that are dropped in training."""
 
