@@ -14,6 +14,8 @@ from jaxtyping import install_import_hook
 
 pytest_plugins = ["testing.s3.fixtures"]
 
+# Otherwise Ray's workers run at niceness 15, and starve beside the other processes of a parallel test run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Test machines are shared and sometimes slow, so no deadlines here. A test that hangs ends by pytest's own timeout.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")

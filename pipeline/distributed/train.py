@@ -108,7 +108,7 @@ class Plan:
             config.pop(name, None)
         return {
             "task": settings_of.identity(self.task),
-            "model": [self.model_name, self.model_config],
+            "model": [self.model_name, models.identity_of(self.model_name, self.model_config)],
             "copies": repr(self.copies),
             "samples": [Path(self.train.uri).name, Path(self.validation.uri).name],
             "config": config,
@@ -137,8 +137,12 @@ def finished(plan: Plan) -> dict[str, Any] | None:
     return None if summary is None else summary | {"resumed_from_step": summary["steps"]}
 
 
-def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train, or go on where a killed run stopped, or find it done. Returns the summary; the package is at ``out``."""
+def fit(plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Do a training and return its summary. A training that was interrupted is resumed; a finished one is not repeated.
+
+    The model package is then at ``out``. ``check`` is called twice a second; an exception from it, such as `LeaseLost`,
+    ends the training.
+    """
     done = finished(plan)
     if done is not None:
         return done
@@ -168,7 +172,7 @@ def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     listener = threading.Thread(target=_listen, args=(progress, stop, say), name="progress", daemon=True)
     listener.start()
     try:
-        _fit_apart(trainer)
+        _fit_apart(trainer, check)
     finally:
         stop.set()
         listener.join(5)
@@ -176,8 +180,8 @@ def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     return json.loads(storage.read(storage.join(plan.out, "training.json")))["summary"]
 
 
-def _fit_apart(trainer: ray.train.torch.TorchTrainer) -> None:
-    """Run ``trainer.fit`` in a thread: in the main one it replaces the job's handler of SIGINT."""
+def _fit_apart(trainer: ray.train.torch.TorchTrainer, check: Callable[[], None]) -> None:
+    """Run ``trainer.fit`` in a thread. In the main thread it would replace the job's handler of SIGINT."""
     outcome: list[BaseException] = []
 
     def work() -> None:
@@ -190,6 +194,7 @@ def _fit_apart(trainer: ray.train.torch.TorchTrainer) -> None:
     thread.start()
     while thread.is_alive():
         thread.join(0.5)
+        check()
     if outcome:
         raise outcome[0]
 
@@ -202,9 +207,11 @@ def _described(plan: Plan) -> dict[str, Any]:
 def _changes(found: dict[str, Any], plan: Plan) -> list[str]:
     """The settings in which the training stored at ``out`` differs from this one."""
     mine = _named(plan.identity())
-    # Trainings of before have no identity, but their settings of the optimiser.
-    theirs = _named(found["identity"]) if "identity" in found else {"train": found["card"].get("training", {})}
-    return differences(theirs, {name: mine[name] for name in theirs})
+    if "identity" in found:
+        return differences(_named(found["identity"]), mine)
+    # Earlier versions did not store the identity, but the model card has the settings of the optimiser.
+    known = found["card"].get("training", {})
+    return differences({"train": {name: known.get(name) for name in mine["train"]}}, {"train": mine["train"]})
 
 
 def _named(identity: dict[str, Any]) -> dict[str, Any]:
