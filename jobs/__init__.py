@@ -1,1 +1,1 @@
-"""Commands. Each parses its settings, wires the pipeline, and prints one line of JSON."""
+"""Commands. Each one parses its settings, calls the pipeline, and prints one line of JSON."""

@@ -1,4 +1,4 @@
-"""The whole way on one machine: train three models, segment two folders with broken files in them, show the result."""
+"""Demonstration on one machine: train three models, segment two folders with broken files in them, show the results."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _ENCODER: dict[str, Any] = {"widths": (16, 32, 64), "blocks": (1, 1, 1)}
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """The whole way on one machine: train three models, segment two folders with broken files, show the result."""
+    """Demonstration on one machine: train three models, segment two folders with broken files, show the results."""
 
     out: str = "demo"
-    """Folder for everything; an earlier demonstration in it is removed."""
+    """Folder for all results; the results of an earlier demonstration in it are deleted."""
     images: str | None = None
-    """Your own labelled image folder (images/, labels/, classes.json, train.txt); null: synthetic scenes."""
+    """Labelled image folder of your own (images/, labels/, classes.json, train.txt); null: synthetic scenes."""
     documents: str | None = None
-    """Your own documents with paragraphs (a file or a folder); null: the reference that ships inside Python."""
+    """Documents of your own with paragraphs (a file or a folder); null: Python's language reference."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 

@@ -1,4 +1,4 @@
-"""Evaluate a package on labelled data: metrics, and a page to look at."""
+"""Evaluate a package on labelled data: metrics, and a page for people."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ KINDS: dict[str, tuple[type[Task], Callable[..., Evaluation]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Evaluate a package on labelled data: metrics, and a page to look at."""
+    """Evaluate a package on labelled data: metrics, and a page for people."""
 
     model: str
-    """Model package."""
+    """URI of the model package."""
     data: str
-    """Labelled image folder, or documents with their paragraphs (which are joined by one space, to hide them)."""
+    """Labelled image folder, or documents with paragraphs. The paragraphs are joined by one space, to hide them."""
     split: str
-    """Name of the split: the file SPLIT.txt of an image folder, or the value of the records' field split."""
+    """Name of the split: for images, of the file SPLIT.txt in the folder; for records, the value of the field split."""
     group: str | None = None
-    """Field of the records; its values get metrics of their own, too."""
+    """Name of a field of the records; there are additional metrics for each of its values."""
     out: str | None = None
-    """Where the page and the metrics go; null: below the package, evaluations/SPLIT."""
+    """Folder for the page and the metrics; null: evaluations/SPLIT in the package."""
     storage: StorageConfig = field(default_factory=StorageConfig)
 
 

@@ -1,4 +1,4 @@
-"""Sample images from an autoencoder: pictures to look at, and a Parquet file of samples."""
+"""Sample images from an autoencoder: pictures for people, and a Parquet file of samples."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from pipeline.storage import StorageConfig
 Picture = Literal["samples", "reconstructions", "interpolations", "traversals"]
 
 _COLUMNS = 10
-_PICTURED = 100  # samples in their grid
-_SHOWN = 20  # images in the grid of reconstructions, and in pairs in that of interpolations
-_STUDIED = 256  # images by which channels to traverse are chosen
+_PICTURED = 100  # samples in the grid of samples
+_SHOWN = 20  # images in the grid of reconstructions, which are also the pairs of the interpolations
+_STUDIED = 256  # images from which the channels to traverse are chosen
 _HEADINGS = {
     "samples": "Samples",
     "reconstructions": "Images, and below each its reconstruction",
@@ -49,32 +49,32 @@ _HEADINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Sample images from an autoencoder: pictures to look at, and a Parquet file of samples."""
+    """Sample images from an autoencoder: pictures for people, and a Parquet file of samples."""
 
     model: str
-    """Model package of an autoencoder."""
+    """URI of the model package of an autoencoder."""
     out: str
-    """Folder for samples.parquet, the pictures, a page that shows them, and the sampler that was fitted."""
+    """Folder for samples.parquet, the pictures, a page that shows them, and the fitted sampler."""
     images: str | None = None
-    """Images to start from and to fit the sampler to, those that the model was trained on: a folder (of a labelled one
-    only the images of train.txt are used), an archive, a Parquet file; null: samples of the prior only."""
+    """Images to reconstruct, to interpolate and to fit the sampler to; use the images of the training. A folder
+    (if it has train.txt, only the images listed there), an archive or a Parquet file; null: sample the prior only."""
     sampler: SamplerName = "prior"
-    """Where latents come from: the prior; a mixture of Gaussians fitted to latents of images; a second autoencoder of
-    those. Where the code is no Gaussian, the model was not trained for the prior."""
+    """Distribution of the latents: prior; mixture, Gaussians fitted to latents of images; or two_stage, a second
+    autoencoder of these latents. If the code is not Gaussian, the model was not trained towards the prior."""
     fitted: str | None = None
-    """A sampler of this model, and its kind, from an earlier run (OUT/sampler), instead of fitting one."""
+    """URI of a fitted sampler of this model from an earlier run (OUT/sampler); null: fit one."""
     count: int = 100
-    """Samples in samples.parquet; pictures show up to 100 of them."""
+    """Number of samples in samples.parquet; pictures show up to 100 of them."""
     seed: int = 0
-    """Seed of samples, of the images chosen, and of the fit. A sample is a function of it and of its index."""
+    """Seed of the samples, of the choice of images, and of the fit. A sample depends only on the seed and its index."""
     pictures: tuple[Picture, ...] | None = None
-    """Which grids to write; null: all that can be, which without images are the samples."""
+    """Pictures to write; null: all that are possible, which without images are only the samples."""
     fit_images: int = 20_000
-    """At most so many images, chosen at random, are what the sampler is fitted to."""
+    """Largest number of images to which the sampler is fitted; they are chosen at random."""
     path: drawn_pictures.Path = "spherical"
-    """How interpolations go from latents to latents: along a great circle, or straight."""
+    """Path of interpolations between latents: along a great circle (spherical), or straight (linear)."""
     batch_rows: int = 64
-    """Samples in one batch."""
+    """Number of samples in one batch."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     two_stage: TwoStageConfig = field(default_factory=TwoStageConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
@@ -91,7 +91,7 @@ class Sample:
         check(self, "images", self.images is not None or not needed, f"be given for {' and '.join(needed)}")
 
     def wanted(self) -> list[Picture]:
-        """The grids to write."""
+        """The pictures to write."""
         every: tuple[Picture, ...] = typing.get_args(Picture) if self.images is not None else ("samples",)
         return list(every if self.pictures is None else dict.fromkeys(self.pictures))
 
@@ -117,7 +117,7 @@ def work(settings: Sample) -> dict[str, Any]:
     grids = {"samples": tile(first, _COLUMNS)} if "samples" in wanted else {}
     if rows is not None and set(wanted) != {"samples"}:
         chosen = rows.take(_chosen(rows, _STUDIED, settings.seed))
-        # What was read for the fit has been counted.
+        # Failed images that the fit has counted are not counted again.
         ignored: Counter[str] = Counter() if fitted_to else failed
         studied = drawn_pictures.study(task, model, chosen, shown=_SHOWN, seed=settings.seed, failed=ignored)
         for name in wanted:
@@ -138,7 +138,7 @@ def work(settings: Sample) -> dict[str, Any]:
 
 
 def _chosen(rows: pa.Table, count: int, seed: int) -> np.ndarray:
-    """Places of at most ``count`` inputs, at random and in random order: folders are often sorted by what they show."""
+    """Indices of at most ``count`` inputs, at random, since folders are often sorted by what their images show."""
     return np.random.default_rng(seed).permutation(rows.num_rows)[:count]
 
 
@@ -150,7 +150,7 @@ def _sampler(
     rows: pa.Table | None,
     failed: Counter[str],
 ) -> tuple[Sampler, int]:
-    """The sampler, and to how many images it was fitted now."""
+    """The sampler, and the number of images to which it was fitted in this run."""
     shapes = model.latent_shapes(task.height_px, task.width_px)
     if settings.sampler == "prior":
         return fitting.build(PriorConfig(), shapes), 0
@@ -162,9 +162,9 @@ def _sampler(
         return found, 0
     assert rows is not None, "checked with the settings"
     how: SamplerConfig = settings.mixture if settings.sampler == "mixture" else settings.two_stage
-    # In their order, because neighbours are read together.
+    # Sorted, since neighbouring inputs are often in the same container and are read together.
     chosen = rows.take(np.sort(_chosen(rows, settings.fit_images, settings.seed)))
-    how.check_latents(shapes, chosen.num_rows)  # before all of them are read
+    how.check_latents(shapes, chosen.num_rows)  # fails before the images are read
     say(f"reading {chosen.num_rows} images")
     found = drawn_pictures.latents(task, model, chosen, settings.seed, failed)
     say(f"fitting {settings.sampler} to the latents of {len(found[0])}")
@@ -174,7 +174,7 @@ def _sampler(
 
 
 def _write(settings: Sample, pictures: dict[str, np.ndarray], channels: list[dict[str, float]]) -> dict[str, Any]:
-    """The grids as files and on a page; their places."""
+    """Write the pictures as files and on a page; returns their URIs."""
     encoded = {name: encode_png(picture) for name, picture in pictures.items()}
     page = Page(f"Samples: {settings.sampler}")
     for name, data in encoded.items():

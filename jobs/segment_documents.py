@@ -1,4 +1,4 @@
-"""Segment documents: the paragraphs of every document of a source, in a Parquet table."""
+"""Segment documents: write the paragraphs of all documents of a source to a Parquet table."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipeline.text.task import TextSegmentation
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentDocuments(SegmentSettings):
-    """Segment documents: the paragraphs of every document of a source, in a Parquet table."""
+    """Segment documents: write the paragraphs of all documents of a source to a Parquet table."""
 
     max_chars: int | None = None
-    """Longest document, in characters, instead of the package's limit."""
+    """Largest number of characters of a document; longer ones become error rows. null: the package's limit."""
     threshold: float | None = None
-    """Probability from which a sentence begins a paragraph, instead of the package's."""
+    """Probability from which on a sentence begins a paragraph; null: the package's setting."""
 
 
 def work(settings: SegmentDocuments) -> dict[str, Any]:

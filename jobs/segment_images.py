@@ -1,4 +1,4 @@
-"""Segment images: a mask for every image of a source, in a Parquet table."""
+"""Segment images: write a mask for each image of a source to a Parquet table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.images.task import ImageSegmentation
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentImages(SegmentSettings):
-    """Segment images: a mask for every image of a source, in a Parquet table."""
+    """Segment images: write a mask for each image of a source to a Parquet table."""
 
     max_pixels: int | None = None
-    """Largest image, in pixels, instead of the package's limit."""
+    """Largest number of pixels of an image; larger ones become error rows. null: the package's limit."""
 
 
 def work(settings: SegmentImages) -> dict[str, Any]:

@@ -21,10 +21,10 @@ class TrainAutoencoder(TrainSettings):
     """Train an autoencoder on images."""
 
     images: str
-    """Folder of images; where it has train.txt (a labelled folder), only the images of that split are used."""
+    """Folder of images. If it has train.txt (a labelled folder), only the images listed there are used."""
     task: ImageReconstruction = field(default_factory=ImageReconstruction)
     architecture: Literal["conv_vae", "ladder_vae"] = "conv_vae"
-    """One level of latents, set by model; or a hierarchy of them, set by ladder."""
+    """conv_vae has one level of latents, and the settings model; ladder_vae has several, and the settings ladder."""
     model: ConvVAEConfig = field(default_factory=ConvVAEConfig)
     ladder: LadderVAEConfig = field(default_factory=LadderVAEConfig)
     train: train.DistributedTrainConfig = field(

@@ -1,4 +1,4 @@
-"""Train an image segmenter on a labelled folder, from scratch or from an autoencoder."""
+"""Train an image segmenter on a labelled folder, from scratch or starting from an autoencoder."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ from pipeline.source.labelled import held_out, split_files
 
 @dataclass(frozen=True, kw_only=True)
 class TrainImageSegmenter(TrainSettings):
-    """Train an image segmenter on a labelled folder, from scratch or from an autoencoder."""
+    """Train an image segmenter on a labelled folder, from scratch or starting from an autoencoder."""
 
     images: str
-    """Labelled folder: images/, labels/, classes.json, train.txt and perhaps val.txt."""
+    """Labelled folder with images/, labels/, classes.json, train.txt and optionally val.txt."""
     init: str | None = None
-    """Autoencoder package whose encoder the segmenter starts from."""
+    """URI of an autoencoder package whose encoder's weights the segmenter starts from; null: random weights."""
     novelty: str | None = None
-    """Autoencoder package that the segmenter carries, to tell in each row how unlike its training data an image is."""
+    """URI of an autoencoder package that is stored with the segmenter and gives each row its novelty; null: none."""
     architecture: str = "unet"
-    """Name of the network."""
+    """Name of the network's architecture."""
     validation_split: str = "val"
-    """Split to choose the best weights by; where it has no file, validation_fraction of the training split."""
+    """Split by which the best weights are chosen; if it has no file, validation_fraction of the training split is used.
+    """
     height_px: int = 180
-    """Height of the box that the model sees an image in."""
+    """Height of the model's input in pixels; images are scaled to fit into it and padded."""
     width_px: int = 240
-    """Width of that box."""
+    """Width of the model's input in pixels."""
     class_weights: tuple[float, ...] | None = None
-    """Weight of each class in the loss."""
+    """Weight of each class's pixels in the loss; null: all pixels have the same weight."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     widths: tuple[int, ...] | None = None
-    """Channels at each resolution; null: the autoencoder's where there is one, else the model's own."""
+    """Channels at each resolution: at 1/2 of the image's size, at 1/4, and so on. null: those of the autoencoder if one
+    is given, or else the default of the network."""
     blocks: tuple[int, ...] | None = None
-    """Residual blocks of the encoder at each resolution; null: likewise."""
+    """Number of residual blocks of the encoder at each resolution; null: as for widths."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Further settings of the network, by name."""
+    """Additional settings of the network, by name."""
     train: train.DistributedTrainConfig = field(
         default_factory=lambda: train.DistributedTrainConfig(epochs=60, batch_rows=8)
     )
@@ -97,7 +99,7 @@ def _autoencoder(uri: str | None) -> Package | None:
 def _model(
     settings: TrainImageSegmenter, classes: int, encoder: Package | None, carried: Package | None
 ) -> dict[str, Any]:
-    """The settings of the network, checked."""
+    """The settings of the network, after checking them."""
     known = models.names_of(Segmenter)
     if settings.architecture not in known:
         raise RequestError(f"architecture must be one of {', '.join(known)}, got {settings.architecture!r}")
@@ -116,7 +118,7 @@ def _model(
 
 
 def _seen(carried: Package) -> ImageReconstruction:
-    """How the autoencoder of a package sees an image."""
+    """The task of the autoencoder package, whose settings say how the autoencoder sees an image."""
     task = config.from_dict(ImageReconstruction, carried.task)
     if task.reference is None:
         raise RequestError(

@@ -1,4 +1,4 @@
-"""Train a paragraph segmenter on documents whose paragraphs are known."""
+"""Train a text segmenter on documents with known paragraphs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pipeline.text.task import TextSegmentation
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTextSegmenter(TrainSettings):
-    """Train a paragraph segmenter on documents whose paragraphs are known."""
+    """Train a text segmenter on documents with known paragraphs."""
 
     documents: str
-    """Documents with their paragraphs: JSONL or Parquet records with text and paragraphs."""
+    """Documents with paragraphs: JSONL or Parquet records with the fields text and paragraphs."""
     init: str | None = None
-    """Text segmenter package to start from."""
+    """URI of a text segmenter package whose weights training starts from; null: new weights."""
     split: str | None = None
-    """Use only records whose field split has this value."""
+    """Use only records whose field split has this value; null: all records."""
     task: TextSegmentation = field(default_factory=TextSegmentation)
     model: SentenceTaggerConfig = field(default_factory=SentenceTaggerConfig)
     train: train.DistributedTrainConfig = field(

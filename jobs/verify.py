@@ -1,4 +1,4 @@
-"""Verify: whether a table is complete, single and sound; and remove what no version of it needs."""
+"""Verify a table: whether it is complete and consistent. Can also delete files that the table does not need."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pipeline.table.vacuum import vacuum
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Verify a table: every input one row, every mask and paragraph sound, every file as the log says. Exits with 1 and
-    names what is wrong."""
+    """Verify a table: every input has one row, every mask and paragraph is valid, every file is as the log says. Exits
+    with 1 and reports the problems if there are any."""
 
     sink: str
-    """Where the table is."""
+    """URI of the sink: the table is SINK/table."""
     vacuum: bool = False
-    """Also delete files that no version of the table names. Refused while a run holds the sink."""
+    """Also delete files to which no version of the table refers. Refused while a run writes to the sink."""
     lease_s: float = 30.0
-    """For vacuum: a run on another machine that has not renewed its lease for so many seconds is taken for dead."""
+    """For vacuum: seconds without renewal after which the lease of a run on another machine counts as abandoned."""
     storage: StorageConfig = field(default_factory=StorageConfig)
 
 

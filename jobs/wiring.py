@@ -1,4 +1,4 @@
-"""What jobs of one kind share: a segmentation run, and a training, from settings to summary."""
+"""What jobs share: the settings of segmentation runs and of trainings, and how these are executed."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ T = TypeVar("T")
 @dataclass(frozen=True, kw_only=True)
 class SegmentSettings(RunConfig):
     source: list[str] | str
-    """What to read: a folder, a glob, a file, an archive (tar, JSONL, Parquet) or a manifest (Parquet, CSV or JSONL
-    with a uri column); local, s3:// or any fsspec URI. May be given several times."""
+    """Inputs to read: a folder, a glob, a file, an archive (tar, JSONL, Parquet) or a manifest (Parquet, CSV or JSONL
+    with a column uri); local, s3:// or any fsspec URI. Can be given several times."""
     model: str
-    """Model package to segment with."""
+    """URI of the model package."""
     sink: str
-    """Where the table is or will be: SINK/table and SINK/runs."""
+    """URI for the output: the table is SINK/table, and each run has a folder below SINK/runs."""
     dry_run: bool = False
-    """Only say what would be done and how long it would take; write nothing that stays."""
+    """Only report what the run would do and how long it would take; write nothing that stays."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -48,10 +48,10 @@ class SegmentSettings(RunConfig):
 
 
 def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Stream a source through a package into a table. ``overrides``: task settings of this run that are not None."""
+    """Segment a source into a table. ``overrides`` are settings of the task; those that are None are not changed."""
     described = package.load(settings.model, task_class.kind)
     changed = {name: value for name, value in overrides.items() if value is not None}
-    described.model()  # a package that is broken, or of another version, is a wrong request, before anything is written
+    described.model()  # loaded now, so that a broken package is a wrong request, before anything is written
     plan = RunPlan(
         task=config.from_dict(task_class, described.task | changed),
         package=described,
@@ -77,11 +77,11 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     out: str
-    """Where the model package goes, with checkpoints, prepared samples and logs beside it."""
+    """Folder for the model package, its checkpoints, prepared samples and logs."""
     validation_fraction: float = 0.1
-    """Share of the training inputs that is held out to choose by, where the data name no validation split."""
+    """Fraction of the training inputs that is held out for validation, if the data have no validation split."""
     lease_s: float = 30.0
-    """A training on another machine that has not renewed its lease on out for so many seconds is replaced."""
+    """Seconds without renewal after which the lease of a training on another machine counts as abandoned."""
     storage: StorageConfig = field(default_factory=StorageConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
@@ -101,7 +101,7 @@ def fit(
     data: dict[str, Any],
     copies: tuple[train.CopyWeights, ...] = (),
 ) -> dict[str, Any]:
-    """Prepare the samples and train, as the only one that writes to ``settings.out``. Needs a session."""
+    """Prepare the samples and train, while holding the lease on ``settings.out``. Needs a Ray session."""
     prepared, validation = samples()
     say(f"{prepared.rows} training samples, {validation.rows} for validation")
     for name, part in (("training", prepared), ("validation", validation)):
@@ -137,7 +137,7 @@ def command_line() -> str:
 
 
 def pick(cls: type[T], settings: Any) -> T:
-    """The part of flat settings that belongs to one of their base classes."""
+    """Make an object of a base class of ``settings``, with the values of its fields."""
     return cls(**{item.name: getattr(settings, item.name) for item in dataclasses.fields(cls)})  # type: ignore[arg-type]
 
 

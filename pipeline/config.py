@@ -1,4 +1,4 @@
-"""Settings: frozen, keyword-only dataclasses, to and from plain dicts, checked where they stand."""
+"""Settings: frozen, keyword-only dataclasses, which check their values and convert to and from plain dicts."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ _ADDED = "added"
 
 
 def check(config: object, name: str, ok: bool, rule: str) -> None:
-    """Raise `RequestError` naming owner, rule and value unless ``ok``. For use in ``__post_init__``."""
+    """Raise `RequestError` with the class, the setting, the rule and the value unless ``ok``. For ``__post_init__``."""
     if not ok:
         raise RequestError(f"{type(config).__name__}.{name} must {rule}, got {getattr(config, name)!r}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON-ready values: nested dicts, lists, numbers, strings, None."""
+    """A dataclass as values for JSON: nested dicts, lists, numbers, strings, None."""
     return {field.name: _plain(getattr(config, field.name), to_dict) for field in dataclasses.fields(config)}
 
 
 def added(default: Any) -> Any:
-    """The default of a setting that came after the first version of its class.
+    """Declare the default of a setting that was added after the first version of its class.
 
-    While it has its default it is no part of `identity`. So tables, packages and trainings of before are still found.
+    While the setting has its default, `identity` leaves it out. So digests in existing tables, packages and trainings
+    stay valid.
     """
     return dataclasses.field(default=default, metadata={_ADDED: True})
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """`to_dict` for digests: without settings that were `added` and have their defaults."""
+    """`to_dict` for digests: it leaves out settings that were `added` and have their defaults."""
     return {
         field.name: _plain(getattr(config, field.name), identity)
         for field in dataclasses.fields(config)
@@ -46,7 +47,7 @@ def identity(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
-    """The inverse of `to_dict`. Unknown keys, missing keys and wrong types are a `RequestError`."""
+    """The inverse of `to_dict`. `RequestError` if a key is unknown or missing, or a value has the wrong type."""
     if not isinstance(data, Mapping):
         raise RequestError(f"{cls.__name__} must be a mapping, got {data!r}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -64,7 +65,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
 
 
 def digest(data: Any, length: int = 32) -> str:
-    """Hex SHA-256 of canonical JSON (sorted keys, no spaces), cut to ``length`` characters."""
+    """SHA-256 of canonical JSON (sorted keys, no spaces), the first ``length`` hex digits."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 

@@ -1,4 +1,4 @@
-"""What users meet when something is wrong: a request, one input, or a whole job; and the exit codes of jobs."""
+"""Errors for users: of a request, of one input, or of a whole job; and the exit codes of jobs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ DONE, FAILED, WRONG_REQUEST, ERROR_BUDGET = 0, 1, 2, 3
 
 
 class RequestError(ValueError):
-    """What was asked for is wrong (a setting, a folder, a package). Jobs print it as one line and exit with 2."""
+    """The request is wrong: a setting, a folder or a package, say. Jobs print it in one line and exit with 2."""
 
 
-#: Every value that ``error.code`` can take in a table, with what it says about the input.
+#: All values of ``error.code`` in tables, with what they say about the input.
 ERROR_CODES = {
     "not_found": "the object is gone",
     "forbidden": "the store refuses to read the object",
@@ -38,10 +38,10 @@ ERROR_CODES = {
 
 
 class InputError(Exception):
-    """One input cannot be processed; the others can.
+    """One input cannot be processed; other inputs are not affected.
 
-    ``code`` is one of `ERROR_CODES`. ``message`` is written by this project and depends on the input alone, so that a
-    second run writes the same row; the library error behind it stays chained as the cause.
+    ``code`` is one of `ERROR_CODES`. ``message`` is written by this project and depends only on the input, so that a
+    second run writes the same row. The exception of a library stays chained as the cause.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -55,14 +55,14 @@ class InputError(Exception):
 
 
 class JobFailed(RuntimeError):
-    """A job cannot go on. Its message is for users. What the job has committed until then stays."""
+    """A job cannot continue. The message is for users. Everything that the job has committed stays."""
 
     status: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = FAILED
 
 
 class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived. Not an `Exception`: no handler of failures may take it for one."""
+    """SIGINT or SIGTERM has arrived. Not an `Exception`, so that no handler of failures catches it."""
 
     status: ClassVar[str] = "stopped"
 

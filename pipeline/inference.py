@@ -1,4 +1,4 @@
-"""Inference in this process, without a cluster: inputs fetched, prepared and predicted, a few at a time."""
+"""Inference in this process, without a cluster: inputs are fetched, prepared and predicted batch by batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH_ROWS = 16
 def predictions(
     task: Task, model: nn.Module, rows: pa.Table, failed: Counter[str]
 ) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
-    """For each batch: its inputs, the places of the good ones, and what was predicted for those."""
+    """Yield for each batch: its inputs, the indices of the inputs without an error, and the predictions for these."""
     model = model.eval()
     for batch, good, prepared in prepared_batches(task, rows, failed):
         yield batch, good, task.predict(model, prepared, torch.device("cpu"))
@@ -29,7 +29,7 @@ def predictions(
 def prepared_batches(
     task: Task, rows: pa.Table, failed: Counter[str]
 ) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
-    """For each batch: its inputs, the places of the good ones, and those prepared, without ``error``."""
+    """Yield for each batch: its inputs, the indices of the inputs without an error, and these prepared."""
     for start in range(0, rows.num_rows, BATCH_ROWS):
         batch = rows.slice(start, BATCH_ROWS)
         data, errors = fetch(batch, task.inputs, FetchConfig())

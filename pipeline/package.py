@@ -1,6 +1,6 @@
-"""Model package: a folder with ``config.json``, ``model.safetensors`` and ``card.md``. Nothing in it is a pickle.
+"""Model packages: folders with ``config.json``, ``model.safetensors`` and ``card.md``. Nothing in them is pickled.
 
-``config.json`` is written last and names the hash of the weights, so a package is whole or it is not there.
+``config.json`` is written last and contains the hash of the weights, so an incomplete package is never read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """What a package says of itself. ``digest`` (32 hex digits) names its settings and weights together."""
+    """The description of a package. ``digest`` (32 hex digits) is the hash of its settings and weights."""
 
     uri: str
     kind: str
@@ -37,7 +37,7 @@ class Package:
     digest: str
 
     def weights(self) -> dict[str, Tensor]:
-        """The tensors by name, checked against the package's hash."""
+        """The tensors by name, after checking their hash."""
         data = storage.read(storage.join(self.uri, "model.safetensors"))
         if hashlib.sha256(data).hexdigest() != self.weights_sha256:
             raise RequestError(f"package {self.uri}: model.safetensors is not the one that config.json names")
@@ -59,7 +59,7 @@ class Package:
 
 
 def save(uri: str, *, model_name: str, model: nn.Module, task: Task, card: Mapping[str, Any]) -> Package:
-    """Write a package and return what was written. ``card``: data, metrics, command, as nested plain values."""
+    """Write a package and return its description. ``card``: data, metrics and command, as nested plain values."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(tensors)
     settings = {
@@ -77,7 +77,7 @@ def save(uri: str, *, model_name: str, model: nn.Module, task: Task, card: Mappi
 
 
 def load(uri: str, kind: str | None = None) -> Package:
-    """Read a package's description. `RequestError` when there is none, or it is of another ``kind``."""
+    """Read the description of a package. `RequestError` if there is none, or if it is not of the given ``kind``."""
     where = storage.join(uri, "config.json")
     try:
         settings = json.loads(storage.read(where))

@@ -1,4 +1,4 @@
-"""Rows: what a task is given of each input, and how a row says that it failed."""
+"""Rows: the columns that a task gets for each input, and the column that says why a row failed."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ from pipeline.errors import InputError
 
 ERROR_TYPE = pa.struct([("stage", pa.string()), ("code", pa.string()), ("message", pa.string())])
 
-#: How the bytes of one input are wrapped: as the store has them, or as one JSON object with the members of a record.
+#: Formats of an input's bytes: the object as it is stored, or a JSON object with the members of a record.
 OBJECT, RECORD = "object", "json"
 
-#: What a task is given: the bytes of one input, how they are wrapped (`OBJECT` or `RECORD`), and in training the bytes
-#: of its label where labels are files.
+#: Columns that a task gets: the bytes of an input, their format (`OBJECT` or `RECORD`), and in training the bytes of
+#: its label, if labels are files.
 INPUT_SCHEMA = pa.schema([("data", pa.large_binary()), ("format", pa.string()), ("label", pa.large_binary())])
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputKind:
-    """Which objects a task reads, and what one input is in an object that holds many."""
+    """The kind of inputs that a task reads: which objects, and which parts of objects that contain many inputs."""
 
     suffixes: tuple[str, ...]
-    """Name endings of the objects in a folder that are inputs, lower case, without a compression's (``.gz``)."""
+    """Lower-case endings of the names of inputs in a folder, without that of a compression (``.gz``)."""
     record: tuple[str, ...] = ()
-    """Members of a record, the one that every record has first, such as ``("text", "doc_id")``. Empty: inputs are
-    never records."""
+    """Members of a record, such as ``("text", "doc_id")``; every record must have the first. Empty: the task reads no
+    records."""
     bytes_columns: tuple[str, ...] = ("bytes", "image", "data", "content")
-    """Columns of a Parquet file that may hold whole inputs as binary values, or as structs with ``bytes``; the first
-    that is there counts."""
+    """Columns of a Parquet file that can contain whole inputs as binary values, or as structs with ``bytes``. The first
+    one that the file has is used."""
 
 
 def error_value(stage: str, error: InputError) -> dict[str, str]:
-    """A row's ``error`` struct."""
+    """The value of a row's column ``error``."""
     return {"stage": stage, "code": error.code, "message": error.message}
 
 
 def each_row(stage: str, rows: Iterable[Any], work: Callable[[Any], Any]) -> tuple[list[Any], pa.Array]:
-    """``work`` on every row: its results (None where it failed) and the ``error`` column.
+    """Call ``work`` on every row. Returns the results (None for failed rows) and the column ``error``.
 
-    `InputError` fails its row. Running out of memory fails its row. Any other exception is a defect of ours; it fails
-    its row as ``internal`` and names the exception's class, never its text, which may differ from run to run.
+    A row fails if ``work`` raises `InputError`, runs out of memory, or raises any other exception. The latter is a bug
+    of this project. Its error is ``internal`` with the name of the exception's class. The exception's text is not
+    stored, since it may differ from run to run.
     """
     results: list[Any] = []
     errors: list[dict[str, str] | None] = []

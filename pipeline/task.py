@@ -1,10 +1,10 @@
-"""Task: turns rows into tensors and tensors into rows, batch by batch, for the stream and for training alike.
+"""The interface of tasks. A task turns rows into tensors and tensors into rows, batch by batch, also in training.
 
-A task is a frozen dataclass of settings, so it travels to workers and into a model package as a dict. The stream and
-the trainer know this interface only; images and text implement it.
+A task is a frozen dataclass of settings, so it can be sent to workers and stored in a model package as a dict. The
+stream and the trainer use only this interface; images and text implement it.
 
-Column batches are ``pyarrow.Table``. An *input* has the columns of `INPUT_SCHEMA`. A failed row carries a struct in its
-``error`` column and nulls elsewhere; it never disappears.
+Batches of columns are a ``pyarrow.Table``. An *input* has the columns of `INPUT_SCHEMA`. A row that fails is never
+dropped: its column ``error`` has a struct, and the other columns are null.
 """
 
 from __future__ import annotations
@@ -24,80 +24,86 @@ from pipeline.training.losses import Batch, Loss, Statistics
 
 
 class Task(ABC):
-    """One kind of work. Subclasses are frozen, keyword-only dataclasses whose fields are their settings."""
+    """A kind of segmentation or training. Subclasses are frozen, keyword-only dataclasses whose fields are settings."""
 
-    #: The kind of model package that this task makes and reads, such as ``image_segmenter``.
+    #: The kind of model packages that are trained and used with this task, such as ``image_segmenter``.
     kind: ClassVar[str]
-    #: The metric that early stopping and the best checkpoint look at, and which way is better.
+    #: The metric by which early stopping and the best checkpoint are decided, and whether more or less is better.
     metric: ClassVar[tuple[str, Literal["max", "min"]]]
-    #: Which objects the task reads, and what in a container is one input.
+    #: The objects that the task reads, and the parts of containers that are inputs.
     inputs: ClassVar[InputKind]
-    #: The column of `schema` that holds the result, such as ``mask``. Null where a row failed.
+    #: The column of `schema` with the result, such as ``mask``. It is null if the row failed.
     result: ClassVar[str]
-    #: Columns of `schema` whose bytes are compressed already, by their dotted names in Parquet (``mask.bytes``).
+    #: Columns of `schema` that are compressed already, by their dotted names in Parquet, such as ``mask.bytes``.
     stored_as_is: ClassVar[tuple[str, ...]] = ()
-    #: Which rules make the rows: raised when equal settings and weights give other rows than before.
+    #: Version of the rules that make rows. It is raised when the same settings and weights give other rows than before.
     results: ClassVar[int] = 1
 
     @property
     @abstractmethod
     def schema(self) -> pa.Schema:
-        """The task's own columns of the output table, in order, with any file metadata (such as HF features)."""
+        """The task's own columns of the output table, in order."""
 
     @property
     def features(self) -> dict[str, Any]:
-        """Hugging Face features, by column, that do not follow from the column's Arrow type."""
+        """Hugging Face features of the columns for which the Arrow type is not enough, by column."""
         return {}
 
     @abstractmethod
     def prepare(self, inputs: pa.Table) -> pa.Table:
-        """CPU: inputs (`INPUT_SCHEMA`, no failed rows) to small prepared columns and ``error``; same rows and order."""
+        """On a CPU: turn inputs (`INPUT_SCHEMA`) into small prepared columns and ``error``; same rows, same order."""
 
     @abstractmethod
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
-        """Device: prepared columns of good rows to predicted columns, same rows. Small things only, no float maps.
+        """On the device: turn prepared columns of good rows into predicted columns; same rows. They must be small, for
+        example class ids but no logits.
 
-        Must not depend on what else is in the batch.
+        The result of a row must not depend on the other rows of the batch.
         """
 
     @abstractmethod
     def encode(self, predicted: pa.Table) -> pa.Table:
-        """CPU: predicted columns of good rows to the columns of `schema`, same rows."""
+        """On a CPU: turn predicted columns of good rows into the columns of `schema`; same rows."""
 
     @abstractmethod
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:
-        """CPU: labelled inputs to training samples: any number of rows, each with ``error``."""
+        """On a CPU: turn labelled inputs into training samples. There may be more or fewer; each row has ``error``."""
 
     @abstractmethod
     def collate(self, samples: pa.Table) -> Batch:
-        """Rows of `prepare_samples` (without ``error``) to CPU tensors, (b, ...)."""
+        """Turn rows of `prepare_samples`, without ``error``, into CPU tensors (b, ...)."""
 
     def start(self, model: nn.Module, samples: Iterable[pa.Table]) -> None:
-        """Before the first step of a training, on the CPU: what a new model takes from batches of the training samples
-        (rows of `prepare_samples` without ``error``, in random order). The same model and samples give the same."""
+        """Initialise a new model from the training samples, on the CPU, before the first step of a training.
+
+        ``samples`` are batches of rows of `prepare_samples`, without ``error``, in random order. The result must be
+        deterministic.
+        """
         return
 
     @abstractmethod
     def augment(self, batch: Batch, noise: Noise) -> Batch:
-        """Random changes of a training batch, on the device that it is on."""
+        """Apply random changes to a training batch, on its device."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
         """The training objective of a batch."""
 
     def companion(self, model: nn.Module) -> Companion | None:
-        """A new companion to train this model with; None where the loss carries nothing from step to step."""
+        """A new companion for training this model. None if the loss has no state and couples no samples."""
         return None
 
     def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table]) -> Task:
-        """The task as it goes into the package: with what only the trained model can tell of batches of its
-        validation samples (rows of `prepare_samples` without ``error``)."""
+        """The task as it is stored in the package, after training: with settings that depend on the trained model.
+
+        ``held_out`` are batches of the validation samples (rows of `prepare_samples` without ``error``).
+        """
         return self
 
     @abstractmethod
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
-        """What `summarize` needs from one batch, as float64 tensors that add up over batches and workers."""
+        """The statistics of one batch for `summarize`: float64 tensors that add up over batches and workers."""
 
     @abstractmethod
     def summarize(self, statistics: Statistics) -> dict[str, float]:
-        """Metrics from added statistics; has the key that `metric` names."""
+        """The metrics from the sum of all statistics. It has the key that `metric` names."""

@@ -1,1 +1,1 @@
-"""Servers, faults, hostile files, processes and equality of tables: what tests and benchmarks share."""
+"""What tests and benchmarks share: servers, faults, hostile files, processes, and comparison of tables."""

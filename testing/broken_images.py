@@ -1,4 +1,4 @@
-"""Files as they are found: broken, odd, and merely unusual; built in memory, with what must come of each."""
+"""Image files that are broken, odd or unusual, made in memory, each with the result that it must have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def picture(height: int = 24, width: int = 32) -> np.ndarray:
-    """A smooth image (h, w, 3) uint8 that says where up and left are: red grows to the right, green downwards."""
+    """A smooth image (h, w, 3) uint8 that shows its orientation: red grows to the right, green downwards."""
     y, x = np.mgrid[0:height, 0:width]
     red, green = 255 * x // max(1, width - 1), 255 * y // max(1, height - 1)
     return np.stack([red, green, np.full_like(red, 64)], 2).astype(np.uint8)
@@ -24,7 +24,7 @@ def encoded(image: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes
 
 
 def rotated(orientation: int, kind: str = "JPEG") -> bytes:
-    """A file that is `picture` once its EXIF orientation is applied."""
+    """A file that looks like `picture` after its EXIF orientation is applied."""
     undo = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -32,7 +32,7 @@ def rotated(orientation: int, kind: str = "JPEG") -> bytes:
 
 
 def broken() -> dict[str, tuple[bytes, str]]:
-    """By name: a file, and the error code that it must get."""
+    """Broken files by name, each with the error code that it must get."""
     jpeg, png = encoded(picture(), "JPEG", quality=95), encoded(picture(), "PNG")
     thumbnail = Image.Exif()
     thumbnail[0x010E] = "an end of image inside a segment: \xff\xd9"
@@ -61,7 +61,7 @@ def broken() -> dict[str, tuple[bytes, str]]:
 
 
 def odd() -> dict[str, tuple[bytes, tuple[int, int, int]]]:
-    """By name: a file of one colour that must be read, and that colour."""
+    """Odd files of one colour by name, each with its colour. They must be readable."""
     size = (9, 7)
     gray16 = Image.fromarray(np.full(size, 0x80FF, np.uint16))
     half = Image.new("RGBA", size, (200, 0, 0, 128))

@@ -1,4 +1,4 @@
-"""When two tables say the same: keys, offsets and errors equal, masks but for one pixel in 10,000, floats to 1e-4."""
+"""Comparison of tables: keys, offsets and errors must be equal, masks in all but 1 of 10,000 pixels, floats to 1e-4."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.table.readers import open_delta
 
 
 def table_rows(sink: str) -> list[dict[str, Any]]:
-    """All rows, sorted by key."""
+    """All rows of a table, sorted by key."""
     found = pa.table(open_delta(sink).to_pyarrow_table()).to_pylist()
     return sorted(found, key=lambda row: (row["uri"], row["member"] or "", row["model"]))
 

@@ -1,4 +1,4 @@
-"""Files that an earlier version wrote (``tests/golden``): its packages, tables, and a training that was stopped."""
+"""Files that an earlier version has written (``tests/golden``): packages, tables, and an interrupted training."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "0.1.0"
-#: Where the scenes lay while the earlier version read them, and when they were written: both are part of what a table
-#: and a training know of them.
+#: Folder and modification time of the scenes when the earlier version read them. The golden table and training contain
+#: both.
 PLACE = Path("/tmp/parquetry-golden")
 WRITTEN_S = 1_700_000_000
 
 
 @contextmanager
 def scenes_in_place() -> Iterator[Path]:
-    """The scenes at the place and with the times that the golden table and training name."""
+    """Copy the scenes to the folder, and give them the times, that the golden table and training contain."""
     shutil.rmtree(PLACE, ignore_errors=True)
     shutil.copytree(GOLDEN / "scenes", PLACE / "scenes")
     for path in (PLACE / "scenes").rglob("*"):

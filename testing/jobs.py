@@ -1,7 +1,7 @@
-"""Jobs called in this process, on the session's cluster: what a command does, without the seconds of starting one.
+"""Calling jobs in this process, on the session's cluster, which saves the seconds of starting a command.
 
-What only a process shows (signals, kills, exit codes, the one line on standard output, a cluster of one CPU) is tested
-with `testing.processes`.
+Tests of signals, kills, exit codes, the line on standard output, or a cluster of one CPU need a real process: see
+`testing.processes`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.runs.life import one_line, outcome_of
 
 
 def call_job(name: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
-    """A job's exit code, its summary as it would be printed, and what it said on standard error."""
+    """Call a job; returns its exit code, its summary as it would be printed, and its standard error."""
     module = importlib.import_module(f"jobs.{name}")
     settings = next(
         item

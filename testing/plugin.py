@@ -1,4 +1,4 @@
-"""What every test may use: a cluster, real data, counted reads. Shapes of ``pipeline.models`` are checked in tests."""
+"""Fixtures for all tests: a Ray cluster, real data, counted reads. Shapes in ``pipeline.models`` are checked, too."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from jaxtyping import install_import_hook
 
 pytest_plugins = ["testing.s3.fixtures"]
 
-# Ray's workers would run at niceness 15, and starve beside the other processes of a suite that runs in several.
+# Otherwise Ray's workers run at niceness 15, and starve beside the other processes of a parallel test run.
 os.environ.setdefault("RAY_worker_niceness", "0")
-# One process less for each training; no machine of a test gives notice that it will be taken away.
+# One process less for each training; no test machine gives notice that it will be taken away.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-# Machines that run tests are shared and slow at times; a test that hangs has pytest's own timeout.
+# Test machines are shared and sometimes slow, so no deadlines here. A test that hangs ends by pytest's own timeout.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
-# Threads that wait for each other take most of the time of a small model.
+# With more threads, small models would spend most of their time waiting for other threads.
 torch.set_num_threads(1)
 _HOOK = install_import_hook("pipeline.models", "beartype.beartype")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes waits until it is asked for, and slow files come first: parallel processes end together."""
+    """Skip tests that take minutes unless requested, and run slow files first, so that processes end together."""
     if not os.environ.get("PARQUETRY_HEAVY"):
         for item in items:
             if item.get_closest_marker("heavy"):
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """``--dist loadfile``, but that all files of the S3 server share one process, and so do those of the jobs."""
+    """Distribute tests as ``--dist loadfile``, but with all files of the S3 servers in one process, and those of jobs."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler.loadfile import LoadFileScheduling
@@ -57,7 +57,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real data sets, from ``PARQUETRY_DATA``; tests that need it skip where there is none."""
+    """The folder of real data sets, from ``PARQUETRY_DATA``. Tests that need it are skipped if it does not exist."""
     default = Path(__file__).parent.parent.parent / "shared" / "data"
     folder = Path(os.environ.get("PARQUETRY_DATA", default))
     if not folder.is_dir():
@@ -67,9 +67,9 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """One local Ray cluster with two CPUs for all tests that need one.
+    """A local Ray cluster with two CPUs, for all tests that need one.
 
-    Its workers have the environment of the moment it starts, and so no S3 server that a test starts later.
+    Its workers inherit the environment at its start, so they do not know an S3 server that a test starts later.
     """
     from pipeline.distributed.session import ClusterConfig, session
 
@@ -79,7 +79,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture
 def part_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The Parquet files of tables that this process reads from now on, whole or in pieces."""
+    """The list of the tables' Parquet files that this process reads from now on, as a whole or in pieces."""
     found: list[str] = []
 
     def counting(read: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Processes that tests start and kill: jobs as a user runs them, and the workers of a cluster of our own."""
+"""Processes that tests start and kill: jobs as users start them, and the workers of a new cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def start_job(name: str, *arguments: str) -> subprocess.Popen[str]:
-    """A job in a process group of its own."""
+    """Start a job in its own process group."""
     command = [sys.executable, "-m", f"jobs.{name}", *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     return subprocess.Popen(
@@ -23,7 +23,7 @@ def start_job(name: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def run_job(name: str, *arguments: str, timeout_s: float = 300) -> tuple[int, dict[str, Any], str]:
-    """A job's exit code, its summary, and its standard error."""
+    """Run a job; returns its exit code, its summary and its standard error."""
     process = start_job(name, *arguments)
     try:
         out, err = process.communicate(timeout=timeout_s)
@@ -35,7 +35,7 @@ def run_job(name: str, *arguments: str, timeout_s: float = 300) -> tuple[int, di
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """The command lines of all processes below one, by pid."""
+    """The command lines of all descendants of a process, by process id."""
     parents, commands = {}, {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

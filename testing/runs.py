@@ -1,4 +1,4 @@
-"""A small run as tests make it: images of noise, a package that nothing has trained, and a table of their masks."""
+"""Small runs for tests: images of noise, an untrained package, and a table of masks."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ TASK = ImageSegmentation(
 
 
 def write_package(folder: Path, seed: int) -> str:
-    """A U-Net for `TASK`, with random weights."""
+    """Write a package with a U-Net for `TASK` that has random weights; returns its URI."""
     torch.manual_seed(seed)
     model = UNet(UNetConfig(classes=3, widths=(8, 16), blocks=(1, 1)))
     return package.save(str(folder), model_name="unet", model=model, task=TASK, card={}).uri
 
 
 def write_images(folder: Path, count: int, seed: int = 0, largest: int = 60) -> Path:
-    """PNG files of noise, of 1 to ``largest`` pixels on either side."""
+    """Write PNG files of noise, with sides of 1 to ``largest`` pixels; returns the folder."""
     folder.mkdir(exist_ok=True)
     random_numbers = np.random.default_rng(seed)
     for number in range(count):
@@ -50,7 +50,7 @@ def new_run(
     stream: StreamConfig | None = None,
     **settings: Any,
 ) -> Run:
-    """A run that has not begun; ``settings`` are those of `RunConfig`."""
+    """A run that has not begun. ``settings`` are those of `RunConfig`."""
     plan = RunPlan(
         task=task,
         package=model,
@@ -63,7 +63,7 @@ def new_run(
 
 
 def run(source: Path, model: str, sink: Path, *, stream: dict[str, Any] | None = None, **settings: Any) -> Run:
-    """A whole run of one actor with small blocks, unless ``stream`` says otherwise; its summary says how it ended."""
+    """Do a run with one actor and small blocks, unless ``stream`` says otherwise. Its summary tells how it ended."""
     settings_of_stream: dict[str, Any] = {"actors": 1, "batch_rows": 4, "block_rows": 8} | (stream or {})
     config = StreamConfig(**settings_of_stream)
     made = new_run([source], package.load(model), sink, stream=config, **settings)

@@ -1,4 +1,4 @@
-"""A second architecture of segmenters, as small as one can be, to show what adding one takes."""
+"""A second architecture of segmenters, as small as possible, which shows what adding one requires."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TinySegmenterConfig(SegmenterConfig):
 
 
 class TinySegmenter(Segmenter):
-    """Two convolutions at the image's size, and no encoder."""
+    """Two convolutions at the image's size, without an encoder."""
 
     def __init__(self, config: TinySegmenterConfig) -> None:
         super().__init__()

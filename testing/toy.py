@@ -1,4 +1,4 @@
-"""A task and a model small enough to work out by hand: lines of numbers, and the straight line through them."""
+"""A task and a model that are small enough to compute by hand: fitting a straight line to numbers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class LineTask(Task):
         return batch | {"x": batch["x"] + self.noise * noise.normal(2)}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
-        units = 1 + (batch["y"] > 0).sum() * 2  # a count that differs from worker to worker
+        units = 1 + (batch["y"] > 0).sum() * 2  # differs from worker to worker
         return Loss(total=(model(batch["x"]) - batch["y"]).square().sum(), units=units)
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:

@@ -1,6 +1,6 @@
-"""The only code that imports ray: the stream, the trainer, and the table that they share."""
+"""Everything that imports ray: segmentation runs, training, and the preparation of training samples."""
 
 import os
 
-# Else Ray connects by itself, or starts a cluster, when a thread of it calls something after the session's end.
+# Otherwise Ray connects, or even starts a cluster, if a thread calls Ray after the end of the session.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")

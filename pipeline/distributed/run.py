@@ -1,4 +1,4 @@
-"""Run: one pass over a source into a sink. List, subtract what the table holds, stream, commit, supersede."""
+"""A run segments a source into a sink: list inputs, skip those in the table, process, commit, remove older rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline import storage
 from pipeline.config import check, to_dict
 from pipeline.distributed.stages import STAGES, StreamConfig, Work
 from pipeline.distributed.stream import StreamStalled, receipts, receipts_or_none
-from pipeline.distributed.watchdog import make_board
+from pipeline.distributed.watchdog import make_unfinished_blocks
 from pipeline.package import Package
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
@@ -33,28 +33,28 @@ from pipeline.table.manifest import Manifest
 from pipeline.table.schema import TableSchema
 from pipeline.task import Task
 
-_PASSES = 3  # the first, and two for what is missing after it
+_PASSES = 3  # the first pass, and two for inputs that have no row after it
 _PROGRESS_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     limit: int | None = None
-    """Work on at most so many inputs that the table does not hold yet."""
+    """Largest number of inputs to process, not counting those that the table already has; null: all."""
     retry_errors: bool = False
-    """Take inputs again whose row is an error."""
+    """Also process inputs whose row in the table is an error."""
     max_error_rate: float = 0.1
-    """Stop when more than this share of the inputs processed so far failed, and more than error_floor of them."""
+    """Stop if a larger fraction of the inputs processed so far has failed, and more than error_floor of them."""
     error_floor: int = 50
-    """So many errors never stop a run."""
+    """Number of failed inputs up to which a run is never stopped."""
     superseded: Literal["remove", "keep"] = "remove"
-    """What happens at the end to older rows of the inputs that this run listed."""
+    """Whether older rows of the inputs that this run listed are removed from the table at the end, or kept."""
     lease_s: float = 30.0
-    """A run on another machine that has not renewed its lease on the sink for so many seconds is replaced."""
+    """Seconds without renewal after which the lease of a run on another machine counts as abandoned."""
     commit_s: float = 5.0
-    """Seconds between commits."""
+    """Seconds between commits to the table."""
     stall_timeout_s: float = 900.0
-    """Fail when no part comes out of the stream for so many seconds."""
+    """Seconds without a finished part file after which the run fails."""
 
     def __post_init__(self) -> None:
         check(self, "limit", self.limit is None or self.limit >= 1, "be at least 1, or null")
@@ -67,7 +67,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """What a run is asked to do. Nothing in it changes while it runs."""
+    """What a run is to do. It does not change during the run."""
 
     task: Task
     package: Package
@@ -78,17 +78,17 @@ class RunPlan:
 
     @property
     def settings(self) -> str:
-        """The digest that the run's rows carry."""
+        """The digest of the settings, which all rows of the run carry."""
         return settings_digest(self.task, self.stream.fetch.max_bytes)
 
     @property
     def schema(self) -> TableSchema:
-        """The table's columns, as this version of the task has them."""
+        """The schema of the table for this version of the task."""
         task = self.task
         return TableSchema.of(task.schema, result=task.result, features=task.features, stored_as_is=task.stored_as_is)
 
     def described(self) -> dict[str, Any]:
-        """What ``config.json`` of the run says."""
+        """The content of the run's ``config.json``."""
         return {
             "run": to_dict(self.config),
             "stream": to_dict(self.stream),
@@ -102,10 +102,10 @@ class RunPlan:
 
 
 class Run:
-    """One run. `summary` is true at any moment, so that whatever ends the run can be reported."""
+    """One run. Its `summary` is correct at any moment, so that it can be reported however the run ends."""
 
     def __init__(self, plan: RunPlan, say: Callable[[str], None]) -> None:
-        """Check the request: `RequestError` before anything is written."""
+        """Check the request. Raises `RequestError` before anything is written."""
         self.plan, self._say = plan, say
         self.table = Table(plan.sink, plan.schema)
         listed = entries(plan.sources, plan.task.inputs)
@@ -118,7 +118,7 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the run is, its counts, how long it took, and in the end how it ended."""
+        """Description of the run: its inputs, counts, duration, and after its end the outcome."""
         return {
             "run_id": self.run_id,
             "source": [storage.canonical(source) for source in self.plan.sources],
@@ -132,23 +132,23 @@ class Run:
 
     @property
     def examples(self) -> list[str]:
-        """Some of the files that this run wrote, first such that have failed rows."""
+        """Some of the part files that this run committed, those with failed rows first."""
         return [] if self._committer is None else self._committer.examples
 
     def live(self) -> Outcome:
-        """The whole run, from the lease to the summary below ``SINK/runs/RUN_ID``; how it ended.
+        """Do the run, from taking the lease to writing the summary below ``SINK/runs/RUN_ID``. Returns its outcome.
 
-        Whatever interrupts it, parts that have arrived are committed first. `RequestError` where another run holds
+        If it is interrupted, the parts that have arrived are committed. `RequestError` if another run has the lease on
         the sink; then nothing is written.
         """
         life = Life(self.plan.sink, self.run_id, self.plan.config.lease_s)
-        held = life.begin()
-        self._outcome = life.work(lambda: self._execute(held))
+        lease = life.begin()
+        self._outcome = life.work(lambda: self._execute(lease))
         life.finish(storage.join(self.folder, "summary.json"), self.summary)
         return self._outcome
 
     def forecast(self) -> dict[str, Any]:
-        """What `live` would do, and how long it would take; nothing stays in the sink."""
+        """Predict what `live` would do and how long it would take. It leaves nothing in the sink."""
         plan = self.plan
         kept = {name: self.summary[name] for name in ("source", "table", "model", "settings")}
         return kept | forecast(
@@ -171,7 +171,7 @@ class Run:
         self.folder = storage.join(self.plan.sink, "runs", name)
         self._manifest = Manifest(storage.join(self.folder, "manifest"))
 
-    def _work(self, table_uri: str, board: Any = None) -> Work:
+    def _work(self, table_uri: str, unfinished: Any = None) -> Work:
         plan = self.plan
         return Work(
             task=plan.task,
@@ -182,36 +182,36 @@ class Run:
             schema=self.table.schema,
             run_id=self.run_id,
             stream=plan.stream,
-            board=board,
+            unfinished=unfinished,
         )
 
-    def _execute(self, held: Lease) -> None:
+    def _execute(self, lease: Lease) -> None:
         started = time.monotonic()
         try:
-            self._begin(held)
+            self._begin(lease)
             outdated = self._write_manifest()
-            self._run_passes(held)
+            self._run_passes(lease)
             self._finish_table(outdated)
         finally:
             if self._committer is not None:
                 self._committer.commit()
             self._seconds = time.monotonic() - started
 
-    def _begin(self, held: Lease) -> None:
+    def _begin(self, lease: Lease) -> None:
         self.table.create()
-        self.table.fence(held.number, self.run_id)
+        self.table.fence(lease.number, self.run_id)
         if self.table.new_columns:
             self._say(f"the table has new columns: {', '.join(self.table.new_columns)}; its rows are null there")
         if self.table.last_run_id() > self.run_id:
             self._name(run_name(self.table.last_run_id()))
-        # Now, so that whoever reads rows of a run that was killed knows what made them.
+        # Written at the beginning, so that it also describes the rows of a run that is killed.
         store_json(storage.join(self.folder, "config.json"), self.plan.described())
         self.counts.orphans = self.table.remove_orphans(self._unfinished())
 
     def _write_manifest(self) -> bool:
-        """List the sources and subtract what the table holds; whether older rows of this model will have to leave.
+        """List the sources and skip what the table has. Returns whether rows of this model will become outdated.
 
-        What the table holds is let go of at once: its keys take memory that the stream needs.
+        The contents of the table are released at the end of this method, since the stream needs the memory.
         """
         self._say(f"listing {', '.join(self.plan.sources)}")
         config, counts = self.plan.config, self.counts
@@ -222,13 +222,13 @@ class Run:
         self._say(f"{counts.listed} inputs listed, {counts.skipped} in the table already, {counts.pending} to do")
         return contents.outdated(self._manifest.inputs(), self._manifest.pending)
 
-    def _run_passes(self, held: Lease) -> None:
+    def _run_passes(self, lease: Lease) -> None:
         plan, pending = self.plan, self.counts.pending
         committer = self._committer = Committer(
             self.table, self.counts, model=plan.package.digest, run_id=self.run_id, inputs=self.counts.listed
         )
-        board = make_board()
-        work = self._work(self.table.uri, board)
+        unfinished = make_unfinished_blocks()
+        work = self._work(self.table.uri, unfinished)
         try:
             for attempt in range(_PASSES):
                 if not committer.missing(pending):
@@ -237,12 +237,12 @@ class Run:
                     self._say(f"{committer.missing(pending)} inputs have no row yet; running them again")
                 rows = block_rows(pending, plan.stream)
                 for blocks in self._manifest.blocks(committer.accepted, rows, plan.stream.block_bytes):
-                    self._stream(blocks, work, committer, held)
+                    self._stream(blocks, work, committer, lease)
             committer.commit()
         finally:
-            ray.kill(board)
+            ray.kill(unfinished)
 
-    def _stream(self, blocks: list[pa.Table], work: Work, committer: Committer, held: Lease) -> None:
+    def _stream(self, blocks: list[pa.Table], work: Work, committer: Committer, lease: Lease) -> None:
         config = self.plan.config
         last_commit = last_word = time.monotonic()
         with closing(receipts_or_none(receipts(blocks, work), config.stall_timeout_s)) as arriving:
@@ -252,11 +252,13 @@ class Run:
                 now = time.monotonic()
                 if committer.is_waiting and now - last_commit >= config.commit_s:
                     committer.commit()
-                    last_commit = time.monotonic()  # a slow store must not make a commit for every part
+                    last_commit = (
+                        time.monotonic()
+                    )  # after the commit, so that a slow store does not get one for each part
                 if now - last_word >= _PROGRESS_S:
                     self._say(self.counts.progress())
                     last_word = now
-                held.check()
+                lease.check()
                 self.counts.check_budget(config.max_error_rate, config.error_floor)
         self._say(self.counts.progress())
 
@@ -274,11 +276,11 @@ class Run:
                 run_id=self.run_id,
                 own_parts=outdated,
             )
-        # Attempts that were repeated leave parts behind that nobody sees.
+        # Repeated attempts have left parts that were not committed.
         self.counts.orphans += self.table.remove_orphans([self.run_id])
 
     def _unfinished(self) -> list[str]:
-        """Earlier runs that did not clean up after themselves: they ended otherwise than with 0, or not at all."""
+        """Earlier runs that have left files behind: those that did not end with exit code 0, or did not end."""
         runs = storage.join(self.plan.sink, "runs")
 
         def ended(name: str) -> bool:
@@ -292,20 +294,20 @@ class Run:
 
 
 def block_rows(pending: int, stream: StreamConfig) -> int:
-    """Rows in one block: what is configured, or fewer where there would not be enough blocks to keep actors busy."""
+    """Number of rows in a block: as configured, or fewer if otherwise there would be too few blocks for the actors."""
     actors = stream.actors or 4
     return max(1, min(stream.block_rows, max(stream.batch_rows, -(-pending // (4 * actors)))))
 
 
 def _outside(sink: str, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The entries but for those below the sink: a table in the folder that is read is not its own input."""
+    """The entries that are not below the sink, so that a table is never its own input."""
     for chunk in chunks:
         inside = pc.call_function("starts_with", [chunk["uri"]], pc.MatchSubstringOptions(sink + "/"))
         yield chunk.filter(pc.call_function("invert", [inside]))
 
 
 def _peeked(chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same iterator with its first chunk fetched, so that a wrong source fails before anything is written."""
+    """The same iterator, with its first chunk fetched now, so that a wrong source fails before anything is written."""
     first = next(chunks, None)
 
     def again() -> Iterator[pa.Table]:

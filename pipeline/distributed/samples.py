@@ -1,7 +1,7 @@
-"""Samples: labelled inputs, prepared once by Ray Data into Arrow shards that every training worker maps or fetches.
+"""Training samples: labelled inputs that Ray Data prepares once into Arrow shards, which all training workers read.
 
-The order of the samples is the order of the listing, whatever the order in which tasks finish, so an index means the
-same sample in every run and for every number of workers.
+The samples have the order of the listing, in whatever order tasks finish. So an index means the same sample in every
+run and for every number of workers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RECEIPT = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Prepared samples on storage: shard names in order, sample count, and how many inputs failed, by code."""
+    """Prepared samples on storage: names of the shards in order, number of samples, and failed inputs by error code."""
 
     uri: str
     shards: tuple[str, ...]
@@ -44,7 +44,7 @@ class Prepared:
     failed: dict[str, int]
 
     def load(self) -> Samples:
-        """The samples, mapped from local files or fetched once to this machine."""
+        """The samples. Local shards are memory-mapped; remote ones are downloaded once to this machine."""
         return Samples([_load_shard(storage.join(self.uri, name)) for name in self.shards])
 
 
@@ -58,9 +58,9 @@ def prepare(
     block_rows: int = 64,
     block_bytes: int = 32 << 20,
 ) -> Prepared:
-    """Prepare samples below ``out``, or find them there. ``keep`` drops inputs by their bytes (a record's split).
+    """Prepare samples below ``out``, or find them there. Inputs whose bytes the function ``keep`` rejects are left out.
 
-    Raises `RequestError` when no sample comes out. Needs a Ray session.
+    Raises `RequestError` if there is no sample. Needs a Ray session.
     """
     identity = {
         "task": [type(task).__name__, config.identity(task)],
@@ -88,9 +88,9 @@ def prepare(
 
 @dataclass(frozen=True)
 class RecordSplit:
-    """Keeps the JSON records whose ``split`` has a name; broken records too, so that they are counted as failed.
+    """Keeps JSON records whose ``split`` has a given name. Also keeps broken records, so that they count as failed.
 
-    A dataclass, because what is kept is part of a training's identity, and a function's text is not the same twice.
+    It is a dataclass, since its `repr` is part of a training's digest. A function would have no stable `repr`.
     """
 
     name: str

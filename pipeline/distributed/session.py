@@ -1,4 +1,4 @@
-"""Session: one connection to a Ray cluster, always to a named address."""
+"""A session: the connection to a Ray cluster. The address of the cluster is always explicit."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pipeline.errors import RequestError
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
     address: str | None = None
-    """Ray address; null: RAY_ADDRESS where a submitted job has it, else a cluster of its own on this machine."""
+    """Address of a Ray cluster; null: RAY_ADDRESS in a submitted job, otherwise a new cluster on this machine."""
     cpus: int | None = None
-    """CPUs of an own cluster; null: all that this machine has."""
+    """Number of CPUs of a new cluster; null: all of this machine."""
     gpus: int | None = None
-    """GPUs of an own cluster; null: all that this machine has."""
+    """Number of GPUs of a new cluster; null: all of this machine."""
 
     def __post_init__(self) -> None:
         check(self, "cpus", self.cpus is None or self.cpus >= 1, "be at least 1, or null")
@@ -34,7 +34,7 @@ class ClusterConfig:
 
 @contextmanager
 def session(config: ClusterConfig) -> Iterator[None]:
-    """A connection for the time of a ``with`` block; one that is open already is used and left open."""
+    """Connect for the time of a ``with`` block. An open connection is used instead, and stays open."""
     if ray.is_initialized():
         yield
         return
@@ -46,7 +46,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
             address=address,
             num_cpus=config.cpus if own else None,
             num_gpus=config.gpus if own else None,
-            # Processes of an own cluster inherit the environment.
+            # The processes of a new cluster inherit the environment.
             runtime_env=None if own or not storage.configured() else {"env_vars": storage.configured()},
             include_dashboard=False if own else None,
             logging_level=logging.WARNING,
@@ -56,7 +56,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
         raise RequestError(f"no Ray cluster at {address!r}") from reason
     _restore(handlers)
     for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # a job says itself how far it is
+        logging.getLogger(name).setLevel(logging.WARNING)  # the job itself reports its progress
     try:
         yield
     finally:
@@ -64,12 +64,12 @@ def session(config: ClusterConfig) -> Iterator[None]:
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
-    """Ray replaces the handler of SIGTERM, in Python and below it; a job's own must stay."""
+    """Restore the job's handler of SIGTERM, in Python and in C, which Ray has replaced."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def cluster_size(resource: str) -> float:
-    """How much of ``CPU`` or ``GPU`` the cluster has at this moment."""
+    """The number of ``CPU`` or ``GPU`` that the cluster has at this moment."""
     return float(ray.cluster_resources().get(resource, 0.0))

@@ -1,10 +1,12 @@
-"""Stages: what workers do with a block of entries: fetch, prepare, predict, encode, write a part file.
+"""Stages of the stream: fetch, prepare, predict, encode, and write a part file. Workers apply them to blocks of inputs.
 
 Every operator turns one block into one block, so an attempt that is repeated after a failure gives the same rows. The
-last stage writes a part file that nobody sees and hands the driver one row about it; the driver decides what counts.
+last stage writes a part file, which is not committed yet, and returns one row about it, the receipt. The driver decides
+which parts are committed.
 
-With GPUs the stages are three operators, so that GPU actors do nothing but predict. Without, all stages run in one CPU
-actor, which saves two copies of every block; there two blocks are in flight in each actor, one downloading.
+On a cluster with GPUs there are three operators, so that GPU actors only predict. Without GPUs, one CPU actor runs all
+stages, which avoids two copies of every block. Such an actor works on two blocks at a time, so that it can download one
+while it processes the other.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import torch
 
 from pipeline import package
 from pipeline.config import check
-from pipeline.distributed.watchdog import Watch
+from pipeline.distributed.watchdog import BlockWatchdog
 from pipeline.errors import InputError
 from pipeline.rows import ERROR_TYPE, INPUT_SCHEMA, error_value
 from pipeline.source.fetch import FetchConfig, fetch
@@ -31,7 +33,7 @@ from pipeline.table.parts import write_part
 from pipeline.table.schema import KEY_COLUMNS, TableSchema
 from pipeline.task import Task
 
-#: What the driver gets for each part: where it is, the ordinals in it, how many failed, and seconds by stage.
+#: Columns of a receipt: the part's path, the ordinals of its inputs, the codes of its errors, and seconds by stage.
 RECEIPT = pa.schema(
     [
         ("path", pa.string()),
@@ -48,25 +50,27 @@ RECEIPT = pa.schema(
     ]
 )
 STAGES = ("fetch", "prepare", "predict", "encode", "write")
-#: Columns of the rows that are good, and for every row its error or None.
+#: Result of a stage on some rows: the columns of the rows that succeeded, and the error of each row or None.
 _Done = tuple[list[pa.Table], list[dict[str, str] | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where models run; auto: on GPUs if the cluster has any when the job starts."""
+    """Device on which models run; auto: GPUs if the cluster has any when the job starts, otherwise CPUs."""
     actors: int | None = None
-    """Most actors with a model; null: one for each GPU, or CPU, that the cluster has when the job starts."""
+    """Largest number of actors with a model; null: the number of GPUs, or CPUs, of the cluster when the job starts."""
     batch_rows: int = 16
-    """Rows in one forward pass. Results do not depend on it."""
+    """Number of rows in one forward pass of the model. Results do not depend on it."""
     block_rows: int = 128
-    """Most rows in one task, and so in one part file."""
+    """Largest number of rows in one block, and so in one part file."""
     block_bytes: int = 64 << 20
-    """Most listed bytes in one task."""
+    """Largest number of bytes in one block, by the sizes in the listing."""
     deadline_s: float = 120.0
-    """Seconds that one input may take in one stage after its download; then its worker is ended and it fails."""
+    """Seconds that one stage after the download may take for one input. If it takes longer, its worker is killed, and
+    the input fails as timeout."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
+    """Settings of downloads."""
 
     def __post_init__(self) -> None:
         for name in ("batch_rows", "block_rows", "block_bytes"):
@@ -77,7 +81,7 @@ class StreamConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What the workers need to know; small enough to travel with every task."""
+    """Everything that workers need to know about a run. It is small, since it is sent with every task."""
 
     task: Task
     package_uri: str
@@ -87,15 +91,15 @@ class Work:
     schema: TableSchema
     run_id: str
     stream: StreamConfig
-    board: Any = None
-    """See `pipeline.distributed.watchdog`; None: nobody watches."""
+    unfinished: Any = None
+    """The actor `UnfinishedBlocks` of the run; None: nothing records rows that kill workers."""
 
 
 class _Block:
-    """All rows of a block: their entries, their errors so far, and the columns of the good ones."""
+    """The rows of a block: their entries, their errors so far, and columns for the rows without an error (``good``)."""
 
     def __init__(self, entries: pa.Table, first: int = 0) -> None:
-        """``first``: where it begins in the block that it is a piece of."""
+        """``first``: position of the first row in the original block, if this is a piece of it."""
         self.entries, self.first = entries, first
         self.errors: list[dict[str, str] | None] = [None] * entries.num_rows
         self.good = np.arange(entries.num_rows)
@@ -103,7 +107,7 @@ class _Block:
         self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
     def keep(self, columns: pa.Table, errors: pa.Array | pa.ChunkedArray) -> None:
-        """New columns for the rows that were good until now; those with an error leave."""
+        """Set the columns of the rows that were good until now. Rows with an error are no longer good."""
         failed = np.zeros(len(errors), bool)
         for index, error in enumerate(errors.to_pylist()):
             if error is not None:
@@ -113,7 +117,7 @@ class _Block:
         self.columns = columns.filter(pa.array(~failed)) if failed.any() else columns
 
     def to_table(self) -> pa.Table:
-        """As one Arrow table, to cross to another operator."""
+        """The block as one Arrow table, for the next operator."""
         result = self.scattered()
         for name, column in zip(self.entries.column_names, self.entries.columns, strict=True):
             result = result.append_column(f"entry.{name}", column)
@@ -133,7 +137,7 @@ class _Block:
         return block
 
     def pieces(self, rows: int) -> Iterator[_Block]:
-        """The block in pieces of so many rows."""
+        """Yield the block in pieces of at most ``rows`` rows."""
         for start in range(0, self.entries.num_rows, rows):
             piece = _Block(self.entries.slice(start, rows), self.first + start)
             begin, end = np.searchsorted(self.good, [start, start + rows])
@@ -143,7 +147,7 @@ class _Block:
             yield piece
 
     def join(self, pieces: list[_Block]) -> None:
-        """The inverse of `pieces`."""
+        """Take the results of the block's `pieces`, in order."""
         starts = [piece.first - self.first for piece in pieces]
         self.errors = [error for piece in pieces for error in piece.errors]
         self.good = np.concatenate([piece.good + start for piece, start in zip(pieces, starts, strict=True)])
@@ -154,7 +158,7 @@ class _Block:
                 self.seconds[stage] += seconds
 
     def scattered(self) -> pa.Table:
-        """The columns for all rows: null where a row failed."""
+        """The columns for all rows; null for rows that failed."""
         where = np.full(self.entries.num_rows, -1)
         where[self.good] = np.arange(len(self.good))
         return self.columns.take(pa.array(where, mask=where < 0))
@@ -178,8 +182,8 @@ def _fetch(block: _Block, work: Work) -> None:
         block.keep(pa.table(inputs, schema=INPUT_SCHEMA), errors)
 
 
-def _prepare(block: _Block, work: Work, watch: Watch) -> None:
-    _each_slice(block, work, watch, "prepare", lambda rows: _prepared(work.task, rows))
+def _prepare(block: _Block, work: Work, watchdog: BlockWatchdog) -> None:
+    _each_slice(block, work, watchdog, "prepare", lambda rows: _prepared(work.task, rows))
 
 
 def _prepared(task: Task, rows: pa.Table) -> _Done:
@@ -189,9 +193,9 @@ def _prepared(task: Task, rows: pa.Table) -> _Done:
     return [prepared.drop_columns(["error"]).filter(good)], errors
 
 
-def _predict(block: _Block, work: Work, watch: Watch, model: torch.nn.Module, device: torch.device) -> None:
+def _predict(block: _Block, work: Work, watchdog: BlockWatchdog, model: torch.nn.Module, device: torch.device) -> None:
     with torch.inference_mode():
-        _each_slice(block, work, watch, "predict", lambda rows: _all_good(work.task.predict(model, rows, device)))
+        _each_slice(block, work, watchdog, "predict", lambda rows: _all_good(work.task.predict(model, rows, device)))
 
 
 def _all_good(rows: pa.Table) -> _Done:
@@ -201,22 +205,22 @@ def _all_good(rows: pa.Table) -> _Done:
 def _each_slice(
     block: _Block,
     work: Work,
-    watch: Watch,
+    watchdog: BlockWatchdog,
     stage: str,
     run: Callable[[pa.Table], _Done],
 ) -> None:
-    """``run`` a stage on some rows at a time, under the eyes of the watch; on each row alone if that is careful."""
-    size = 1 if watch.careful else work.stream.batch_rows
+    """Run a stage on slices of ``batch_rows`` rows, or on single rows if `row_by_row`, watched by ``watchdog``."""
+    size = 1 if watchdog.row_by_row else work.stream.batch_rows
     results: list[pa.Table] = []
     errors: list[dict[str, str] | None] = []
     with _Timer(block, stage):
         for start in range(0, block.columns.num_rows, size):
             position = block.first + int(block.good[start])
-            known = watch.failure(position) if watch.careful else None
+            known = watchdog.failure(position) if watchdog.row_by_row else None
             if known is not None:
                 errors.append(error_value(*known))
                 continue
-            with watch.slice(stage, position):
+            with watchdog.slice(stage, position):
                 done, failed = _divided(block.columns.slice(start, size), stage, run)
             results += done
             errors += failed
@@ -233,7 +237,7 @@ def _keep_results(block: _Block, results: list[pa.Table], errors: list[dict[str,
 
 
 def _divided(batch: pa.Table, stage: str, run: Callable[[pa.Table], _Done]) -> _Done:
-    """``run`` on a batch; one that fails is halved until the guilty row is alone, and only that row fails."""
+    """Run a stage on a batch. If it fails, halve the batch until the faulty row is alone; only that row fails."""
     try:
         return run(batch)
     except Exception as reason:
@@ -248,8 +252,8 @@ def _divided(batch: pa.Table, stage: str, run: Callable[[pa.Table], _Done]) -> _
         return [], [error_value(stage, error)]
 
 
-def _encode(block: _Block, work: Work, watch: Watch) -> None:
-    _each_slice(block, work, watch, "encode", lambda rows: _all_good(work.task.encode(rows)))
+def _encode(block: _Block, work: Work, watchdog: BlockWatchdog) -> None:
+    _each_slice(block, work, watchdog, "encode", lambda rows: _all_good(work.task.encode(rows)))
 
 
 def _write(block: _Block, work: Work) -> pa.Table:
@@ -280,7 +284,7 @@ def _write(block: _Block, work: Work) -> pa.Table:
 
 
 class _Model:
-    """A package's model, on its device; one forward pass at a time."""
+    """The model of a package on its device. It runs one forward pass at a time."""
 
     def __init__(self, work: Work) -> None:
         loaded = package.load(work.package_uri)
@@ -292,9 +296,9 @@ class _Model:
         if self.device.type == "cpu":
             torch.set_num_threads(1)
 
-    def __call__(self, block: _Block, work: Work, watch: Watch) -> None:
+    def __call__(self, block: _Block, work: Work, watchdog: BlockWatchdog) -> None:
         with self.lock:
-            _predict(block, work, watch, self.model, self.device)
+            _predict(block, work, watchdog, self.model, self.device)
 
 
 class Preparing:
@@ -303,9 +307,9 @@ class Preparing:
 
     def __call__(self, entries: pa.Table) -> pa.Table:
         block = _Block(entries)
-        with _watched(block, self._work, "prepare") as watch:
+        with _watched(block, self._work, "prepare") as watchdog:
             _fetch(block, self._work)
-            _prepare(block, self._work, watch)
+            _prepare(block, self._work, watchdog)
         return block.to_table()
 
 
@@ -315,8 +319,8 @@ class Predicting:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         block = _Block.from_table(rows)
-        with _watched(block, self._work, "predict") as watch:
-            self._model(block, self._work, watch)
+        with _watched(block, self._work, "predict") as watchdog:
+            self._model(block, self._work, watchdog)
         return block.to_table()
 
 
@@ -326,8 +330,8 @@ class Writing:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         block = _Block.from_table(rows)
-        with _watched(block, self._work, "encode") as watch:
-            _encode(block, self._work, watch)
+        with _watched(block, self._work, "encode") as watchdog:
+            _encode(block, self._work, watchdog)
             return _write(block, self._work)
 
 
@@ -337,23 +341,23 @@ class AllStages:
 
     def __call__(self, entries: pa.Table) -> pa.Table:
         block = _Block(entries)
-        with _watched(block, self._work, "all") as watch:
+        with _watched(block, self._work, "all") as watchdog:
             _fetch(block, self._work)
             pieces = []
-            # What is large between the stages, such as masks before they are encoded, is there for one piece at a time.
+            # One piece at a time, since the data between stages are large, such as masks that are not encoded yet.
             for piece in block.pieces(self._work.stream.batch_rows):
-                _prepare(piece, self._work, watch)
-                self._model(piece, self._work, watch)
-                _encode(piece, self._work, watch)
+                _prepare(piece, self._work, watchdog)
+                self._model(piece, self._work, watchdog)
+                _encode(piece, self._work, watchdog)
                 pieces.append(piece)
             block.join(pieces)
             return _write(block, self._work)
 
 
 @contextmanager
-def _watched(block: _Block, work: Work, operator: str) -> Iterator[Watch]:
+def _watched(block: _Block, work: Work, operator: str) -> Iterator[BlockWatchdog]:
     ordinals = block.entries["ordinal"]
     name = f"{operator} {ordinals[0].as_py()} {ordinals[-1].as_py()} {len(ordinals)}"
-    watch = Watch(work.board, name, work.stream.deadline_s)
-    yield watch
-    watch.end()
+    watchdog = BlockWatchdog(work.unfinished, name, work.stream.deadline_s)
+    yield watchdog
+    watchdog.end()

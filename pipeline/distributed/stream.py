@@ -1,4 +1,4 @@
-"""Stream: blocks of entries through the stages, on Ray Data; what comes back is one receipt for each part file."""
+"""The stream: Ray Data runs blocks of entries through the stages, and yields one receipt for each part file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pipeline.distributed.session import cluster_size
 from pipeline.distributed.stages import AllStages, Predicting, Preparing, Work, Writing
 from pipeline.errors import JobFailed
 
-_ENDING_S = 10.0  # how long Ray Data may take to end what is under way
+_ENDING_S = 10.0  # seconds that Ray Data may take to end its executions
 
 
 def receipts(blocks: list[pa.Table], work: Work) -> Generator[dict[str, Any], None, None]:
-    """Run blocks through the stages; one `RECEIPT` row for each part file that was written, in any order."""
+    """Run blocks through the stages. Yields one `RECEIPT` row for each part file written, in any order."""
     context = ray.data.DataContext.get_current()
-    context.target_max_block_size = None  # a block is never cut: see `pipeline.distributed.stages`
+    context.target_max_block_size = None  # Ray must not split blocks: see `pipeline.distributed.stages`
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     context.custom_execution_callback_classes = [_Executions]
@@ -34,13 +34,13 @@ def receipts(blocks: list[pa.Table], work: Work) -> Generator[dict[str, Any], No
 
 
 class StreamStalled(JobFailed):
-    """Nothing came out of the stream for too long, or inputs are missing after every pass."""
+    """The stream yielded nothing for too long, or inputs have no row after all passes."""
 
     status = "stalled"
 
 
 class _Executions(ExecutionCallback):
-    """The executions of Ray Data that run in this process. Ray Data itself only names one with its first output."""
+    """The executions of Ray Data in this process. Ray Data itself gives access to one only with its first output."""
 
     running: ClassVar[list[Any]] = []
 
@@ -56,17 +56,18 @@ class _Executions(ExecutionCallback):
 
 
 def end_executions() -> None:
-    """End what `receipts` runs, from any thread. The loop over `receipts` then ends as if the data were finished.
+    """End the executions that `receipts` runs; any thread may call this. The loop over `receipts` then ends as if the
+    data were finished.
 
-    A process that left the cluster without this would keep threads of Ray Data that look for the cluster, and Ray ends
-    a process whose threads do.
+    It must be called before the process leaves the cluster. Otherwise threads of Ray Data would go on looking for the
+    cluster, and Ray ends a process in which they do.
     """
     for executor in list(_Executions.running):
-        executor.shutdown(force=False)  # killed actors would have their tasks tried again, and say so
+        executor.shutdown(force=False)  # with force, Ray would report the killed actors and run their tasks again
 
 
 def plan(blocks: ray.data.Dataset, work: Work) -> ray.data.Dataset:
-    """The lazy Ray Data plan over a dataset of entry blocks."""
+    """The lazy Ray Data plan for a dataset of entry blocks."""
     config = work.stream
     gpus, cpus = cluster_size("GPU"), cluster_size("CPU")
     on_gpu = config.device == "gpu" or (config.device == "auto" and gpus > 0)
@@ -83,10 +84,10 @@ def plan(blocks: ray.data.Dataset, work: Work) -> ray.data.Dataset:
         max_tasks_in_flight_per_actor=2 * calls,
     )
     if not on_gpu:
-        # A fraction below one leaves room for whatever else wants a CPU, so one CPU is enough for the whole stream.
+        # Less than one CPU for each actor leaves room for Ray's other tasks, so one CPU is enough for a whole stream.
         return blocks.map_batches(AllStages, fn_constructor_args=(work,), compute=pool, num_cpus=0.9, **whole_block)
     prepared = blocks.map_batches(Preparing(work), num_cpus=0.5, **whole_block)
-    # The public call refuses whole blocks on GPUs, for fear of their size. Ours are bounded, and cut into batches.
+    # The public method refuses whole blocks on GPUs, as they may be too large. Ours are bounded and cut into batches.
     predicted = prepared.map_batches_internal(
         Predicting, fn_constructor_args=(work,), compute=pool, num_gpus=1, num_cpus=0, **whole_block
     )
@@ -96,9 +97,9 @@ def plan(blocks: ray.data.Dataset, work: Work) -> ray.data.Dataset:
 def receipts_or_none(
     items: Generator[dict[str, Any], None, None], timeout_s: float
 ) -> Generator[dict[str, Any] | None, None, None]:
-    """`receipts`, and None twice a second while there is none, so that the caller can do other things meanwhile.
+    """Yield the items of `receipts`, and None every half second without one, so that the caller can do other things.
 
-    `StreamStalled` after ``timeout_s`` without a receipt. Closing this generator ends the executions behind it.
+    Raises `StreamStalled` after ``timeout_s`` seconds without a receipt. Closing this generator ends the executions.
     """
     arrived: queue.Queue[tuple[str, Any]] = queue.Queue()
     abandoned = threading.Event()
@@ -115,7 +116,7 @@ def receipts_or_none(
             arrived.put(("error", reason))
 
     def end() -> None:
-        while drained.is_alive():  # an execution may be about to begin
+        while drained.is_alive():  # repeat, since an execution may begin after the call
             end_executions()
             drained.join(0.1)
 
@@ -139,8 +140,8 @@ def receipts_or_none(
             yield value
     finally:
         abandoned.set()
-        # In a thread, since a cluster that hangs must not hold up its driver. But for that, nothing of Ray Data may be
-        # under way when the cluster is left: Ray would end the process then and there.
+        # A thread, so that a cluster that hangs cannot block the driver for longer than `_ENDING_S`. Otherwise wait for
+        # the end: if executions of Ray Data are in progress when the cluster is left, Ray ends the process.
         ending = threading.Thread(target=end, name="ending", daemon=True)
         ending.start()
         ending.join(_ENDING_S)

@@ -1,8 +1,9 @@
-"""Train: Ray Train around `pipeline.training.trainer`. Adds workers, checkpoints on storage, resume, progress.
+"""Distributed training: `pipeline.training.trainer` on Ray Train, with workers, checkpoints, resuming and progress.
 
-Everything lands below ``out``: the model package itself, ``checkpoints/``, ``prepared/`` samples, ``tensorboard/``,
-``history.jsonl`` (losses by step) and ``training.json`` (what is trained, so that the same command resumes it and
-another one is refused). A checkpoint is one safetensors file, written in one step; nothing is unpickled.
+Everything is stored below ``out``: the model package, ``checkpoints/``, ``prepared/`` samples, ``tensorboard/``,
+``history.jsonl`` (losses of each step) and ``training.json``. The latter describes the training, so that the same
+command resumes it and another command is refused. A checkpoint is one safetensors file, which is written atomically;
+nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -45,15 +46,16 @@ _KEPT_CHECKPOINTS = 2
 @dataclass(frozen=True, kw_only=True)
 class DistributedTrainConfig(TrainConfig):
     workers: int = 1
-    """Training workers that share each batch. The result does not depend on it."""
+    """Number of workers that share each batch. The result does not depend on it."""
     gpu: bool | None = None
-    """One GPU for each worker; null: if the cluster has GPUs."""
+    """Whether each worker uses a GPU; null: yes if the cluster has GPUs."""
     threads: int | None = None
-    """Threads of each worker on CPUs; null: its share of them. They wait for each other where others use the cores."""
+    """Number of threads of each worker on CPUs; null: an equal share of the CPUs. With more threads than free cores
+    the threads wait for each other."""
     checkpoint_s: float = 60.0
-    """Seconds between checkpoints; there is one after every better evaluation, too."""
+    """Seconds between checkpoints. There is also one after every evaluation that is better than all before."""
     max_failures: int = 8
-    """Restarts after failed workers before the job gives up."""
+    """Number of restarts after failures of workers; with more failures the job gives up."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +67,7 @@ class DistributedTrainConfig(TrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CopyWeights:
-    """Start a model from a package: ``copy(model, package's model) -> tensors copied``. Travels to the workers."""
+    """Starts a model from the weights of a package, by ``copy(model, package's model)``. It is sent to the workers."""
 
     package_uri: str
     package_digest: str
@@ -73,7 +75,7 @@ class CopyWeights:
 
     @classmethod
     def of(cls, found: Package, copy: Callable[[nn.Module, nn.Module], int]) -> CopyWeights:
-        """`RequestError` now where the package has no whole weights, or those of another version."""
+        """Load the package once: `RequestError` if its weights are incomplete or of another version."""
         found.model()
         return cls(package_uri=found.uri, package_digest=found.digest, copy=copy)
 
@@ -86,13 +88,13 @@ class CopyWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One training: what the workers are given."""
+    """A training, as it is sent to the workers."""
 
     task: Task
     model_name: str
     model_config: dict[str, Any]
     copies: tuple[CopyWeights, ...]
-    """What the model starts from, one after the other."""
+    """Packages from which the model's weights are copied, one after the other, before training."""
     train: Prepared
     validation: Prepared
     config: DistributedTrainConfig
@@ -100,7 +102,7 @@ class Plan:
     card: dict[str, Any]
 
     def identity(self) -> dict[str, Any]:
-        """All that the result depends on; not workers, threads, checkpoints or devices."""
+        """Everything that the result depends on: without workers, threads, checkpoints and devices."""
         config = settings_of.identity(self.config)
         for name in ("workers", "gpu", "threads", "checkpoint_s", "max_failures"):
             config.pop(name, None)
@@ -118,13 +120,13 @@ class Plan:
 
 
 def claim(out: str) -> None:
-    """Refuse an ``out`` that holds something which is no training. `RequestError`."""
+    """`RequestError` if ``out`` contains a model package that was not trained there."""
     if storage.exists(storage.join(out, "config.json")) and not storage.exists(storage.join(out, "training.json")):
         raise RequestError(f"out {out!r} holds a model package that was not trained there; choose another")
 
 
 def finished(plan: Plan) -> dict[str, Any] | None:
-    """The summary of this training where it is finished. `RequestError` where ``out`` holds another training."""
+    """The summary of this training if it is finished, else None. `RequestError` if ``out`` has another training."""
     found = read_json(storage.join(plan.out, "training.json"))
     if found is None:
         return None
@@ -136,9 +138,10 @@ def finished(plan: Plan) -> dict[str, Any] | None:
 
 
 def fit(plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Train, or go on where a killed run stopped, or find it done. Returns the summary; the package is at ``out``.
+    """Do a training and return its summary. A training that was interrupted is resumed; a finished one is not repeated.
 
-    ``check`` is called twice a second; what it raises ends the training, such as `LeaseLost`.
+    The model package is then at ``out``. ``check`` is called twice a second; an exception from it, such as `LeaseLost`,
+    ends the training.
     """
     done = finished(plan)
     if done is not None:
@@ -146,7 +149,7 @@ def fit(plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lamb
     store_json(storage.join(plan.out, "training.json"), _described(plan))
     config = plan.config
     gpu = config.gpu if config.gpu is not None else cluster_size("GPU") >= config.workers
-    # A fraction of the CPUs leaves room for other work, so that training also runs where there is one CPU.
+    # Less than one CPU for each worker leaves room for Ray's other tasks, so training also runs on one CPU.
     cpus = min(1.0, 0.9 * cluster_size("CPU") / config.workers)
     threads = config.threads or max(1, int(cluster_size("CPU") / config.workers))
     progress = Queue(actor_options={"num_cpus": 0})
@@ -178,7 +181,7 @@ def fit(plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lamb
 
 
 def _fit_apart(trainer: ray.train.torch.TorchTrainer, check: Callable[[], None]) -> None:
-    """Run ``trainer.fit`` in a thread: in the main one it replaces the job's handler of SIGINT."""
+    """Run ``trainer.fit`` in a thread. In the main thread it would replace the job's handler of SIGINT."""
     outcome: list[BaseException] = []
 
     def work() -> None:
@@ -197,22 +200,22 @@ def _fit_apart(trainer: ray.train.torch.TorchTrainer, check: Callable[[], None])
 
 
 def _described(plan: Plan) -> dict[str, Any]:
-    """What ``training.json`` says of a training that has begun."""
+    """The content of ``training.json`` when a training begins."""
     return {"fingerprint": plan.fingerprint(), "identity": plan.identity(), "card": plan.card}
 
 
 def _changes(found: dict[str, Any], plan: Plan) -> list[str]:
-    """In which settings a training that lies at ``out`` differs from this one."""
+    """The settings in which the training stored at ``out`` differs from this one."""
     mine = _named(plan.identity())
     if "identity" in found:
         return differences(_named(found["identity"]), mine)
-    # Trainings of before have no identity, but their settings of the optimiser.
+    # Earlier versions did not store the identity, but the model card has the settings of the optimiser.
     known = found["card"].get("training", {})
     return differences({"train": {name: known.get(name) for name in mine["train"]}}, {"train": mine["train"]})
 
 
 def _named(identity: dict[str, Any]) -> dict[str, Any]:
-    """The parts of an identity by the names of the options that set them."""
+    """The parts of an identity, by the names of the options that set them."""
     (architecture, model), (training, validation) = identity["model"], identity["samples"]
     return {
         "architecture": architecture,
@@ -226,7 +229,7 @@ def _named(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run_storage(out: str) -> tuple[str, Any]:
-    """Where Ray Train keeps its own state, as a path and a filesystem that Arrow understands."""
+    """Where Ray Train stores its own state: a path and an Arrow filesystem."""
     folder = storage.join(out, "ray")
     if storage.is_local(out):
         return folder, None
@@ -248,7 +251,7 @@ def _listen(progress: Queue, stop: threading.Event, say: Callable[[str], None]) 
 
 
 class _Group(Workers):
-    """The workers of a torch process group."""
+    """The workers of a training, connected by a torch process group."""
 
     def __init__(self) -> None:
         context = ray.train.get_context()
@@ -280,18 +283,18 @@ def _worker(loop_config: dict[str, Any]) -> None:
     history = _History(plan.out)
     resumed = 0 if checkpoint is None else _restore(plan, trainer, checkpoint)
     history.load(resumed)
-    keeper = _Keeper(plan, trainer, history, resumed, loop_config["progress"]) if workers.rank == 0 else None
+    first_worker = _FirstWorker(plan, trainer, history, resumed, loop_config["progress"]) if workers.rank == 0 else None
     for progress in trainer.run():
-        if keeper is not None:
-            keeper.after_step(progress)
+        if first_worker is not None:
+            first_worker.after_step(progress)
         if progress.metrics is not None:
             ray.train.report({"step": progress.step, **progress.losses, **progress.metrics})
-    if keeper is not None:
-        keeper.finish()
+    if first_worker is not None:
+        first_worker.finish()
 
 
-class _Keeper:
-    """What the first worker does besides training: progress, checkpoints, TensorBoard, and the package at the end."""
+class _FirstWorker:
+    """What only the first worker does: progress, checkpoints, TensorBoard, and the package at the end."""
 
     def __init__(self, plan: Plan, trainer: Trainer, history: _History, resumed: int, progress: Queue) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -370,7 +373,7 @@ class _Keeper:
 
 
 class _History:
-    """Losses by step, in ``history.jsonl``."""
+    """The losses of each step, stored in ``history.jsonl``."""
 
     def __init__(self, out: str) -> None:
         self._uri = storage.join(out, "history.jsonl")
@@ -389,14 +392,14 @@ class _History:
 
 
 def _newest(plan: Plan) -> str | None:
-    """The newest checkpoint of this training, or None before the first."""
+    """The newest checkpoint of this training; None if there is none yet."""
     folder = storage.join(plan.out, "checkpoints")
     found = [name for name in storage.names(folder) if name.endswith(".safetensors")]
     return storage.join(folder, found[-1]) if found else None
 
 
 def _restore(plan: Plan, trainer: Trainer, checkpoint: str) -> int:
-    """Load a checkpoint of this training into the trainer; the step that it was made after."""
+    """Load a checkpoint of this training into the trainer; returns the step after which it was made."""
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as local:
         local.write(storage.read(checkpoint))
         local.flush()

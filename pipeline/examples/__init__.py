@@ -1,1 +1,1 @@
-"""Inputs that the demonstration and the tests make for themselves: drawn scenes, and prose from Python's reference."""
+"""Example inputs for the demonstration and the tests: drawn scenes, and prose from Python's language reference."""

@@ -1,4 +1,4 @@
-"""Real prose that every Python installation carries: the language reference, as documents with known paragraphs."""
+"""Example documents with known paragraphs: the language reference that every Python installation contains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FEWEST_PARAGRAPHS = 4
 
 
 def reference_documents() -> list[dict[str, Any]]:
-    """Records with ``doc_id``, ``text`` and ``paragraphs``: running text only, no headings, code or grammar."""
+    """Records with ``doc_id``, ``text`` and ``paragraphs``; running text only, without headings, code or grammar."""
     records = []
     for name in sorted(topics):
         blocks = [re.sub(r"\s+", " ", block).strip() for block in _prose(topics[name])]
@@ -25,7 +25,7 @@ def reference_documents() -> list[dict[str, Any]]:
 
 
 def record(doc_id: str, paragraphs: Iterable[str]) -> dict[str, Any]:
-    """A document of paragraphs set apart by blank lines, with their half-open code-point offsets."""
+    """A document with blank lines between its paragraphs, and the paragraphs' [start, end) in code points."""
     spans, position = [], 0
     parts = list(paragraphs)
     for part in parts:
@@ -35,7 +35,7 @@ def record(doc_id: str, paragraphs: Iterable[str]) -> dict[str, Any]:
 
 
 def write_jsonl(uri: str, records: Iterable[dict[str, Any]]) -> None:
-    """One record a line."""
+    """Write records as JSONL."""
     storage.write(uri, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in records).encode())
 
 

@@ -1,6 +1,6 @@
-"""Synthetic labelled scenes: five textured classes whose colours overlap, so that a segmenter has something to learn.
+"""Synthetic labelled scenes: five textured classes with overlapping colours, so that a segmenter has to learn.
 
-They exist for demonstrations and tests without data. They say nothing about quality on photographs.
+They are for demonstrations and tests without data. Results on them say nothing about quality on photographs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TINTS = np.array([(150, 180, 215), (120, 118, 110), (150, 150, 90), (160, 120, 
 
 
 def scene(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image (h, w, 3) uint8 and its label (h, w) uint8: a function of the seed and the size."""
+    """An image (h, w, 3) uint8 and its label (h, w) uint8. They depend only on the seed and the size."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     label = np.zeros((height, width), np.uint8)
@@ -46,7 +46,7 @@ def scene(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_scenes(folder: str, counts: dict[str, int], *, seed: int = 0, height: int = 120, width: int = 160) -> None:
-    """A labelled image folder: ``counts`` JPEG scenes for each split; sizes vary by a fifth."""
+    """Write a labelled image folder with ``counts`` JPEG scenes for each split. Sizes vary by up to a fifth."""
     number = 0
     for split, count in counts.items():
         lines = []
@@ -72,7 +72,7 @@ def _wave(random: np.random.Generator, x: np.ndarray) -> np.ndarray:
 
 
 def _textures(random: np.random.Generator, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """One texture for each class, (k, h, w): smooth, rough, furrows, a grid of windows, speckles."""
+    """The texture of each class, (k, h, w): smooth, rough, furrows, a grid of windows, speckles."""
     height, width = y.shape
     speckle = random.normal(0, 1, (height, width)).astype(np.float32)
     slope = random.uniform(-0.6, 0.6)

@@ -1,1 +1,1 @@
-"""Fitting samplers to an autoencoder's latents, drawing images from them, keeping both, and pictures of them."""
+"""Generation: fitting samplers to an autoencoder's latents, drawing images, storing samplers, and making pictures."""

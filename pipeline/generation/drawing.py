@@ -1,4 +1,4 @@
-"""Drawing images: a function of seed and index, whatever the number of images and the size of batches."""
+"""Drawing images. An image depends on seed and index only, not on the number of images or the size of batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.models.autoencoders.samplers import Sampler
 from pipeline.noise import Noise
 
-_DRAW_STEP = -3  # noise of samples; -1 and -2 are those of validation and prediction
+_DRAW_STEP = -3  # step of the noise of samples; -1 and -2 are the steps of validation and of prediction
 
 
 def images(
@@ -25,9 +25,9 @@ def images(
     width: int,
     batch_rows: int = 64,
 ) -> Iterator[Tensor]:
-    """Expected images in [0, 1], (b, c, height, width), for latents that the sampler draws, in batches.
+    """Yield batches of expected images in [0, 1], (b, c, height, width), for latents that the sampler draws.
 
-    Both are on one device. `RequestError` if the sampler was made for images of another size.
+    Model and sampler must be on the same device. `RequestError` if the sampler was made for another image size.
     """
     if sampler.shapes != model.latent_shapes(height, width):
         raise RequestError(f"the sampler is for latents of {sampler.shapes}, not {model.latent_shapes(height, width)}")

@@ -1,4 +1,4 @@
-"""A sampler as a folder: ``sampler.json`` and ``sampler.safetensors``, without a pickle."""
+"""Storing a sampler as a folder with ``sampler.json`` and ``sampler.safetensors``; nothing is pickled."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FORMAT = 1
 
 
 def save(uri: str, sampler: Sampler, *, model: str, seed: int) -> None:
-    """Write a sampler; ``model`` is the digest of the package whose latents it draws.
+    """Write a sampler. ``model`` is the digest of the package to whose latents it was fitted.
 
-    As in a package, the description is written last and names the hash of the tensors.
+    As in a model package, the description is written last and contains the hash of the tensors.
     """
     weights = safetensors.torch.save({name: value.contiguous() for name, value in sampler.state_dict().items()})
     described = {
@@ -35,7 +35,7 @@ def save(uri: str, sampler: Sampler, *, model: str, seed: int) -> None:
 
 
 def load(uri: str, model: str) -> Sampler:
-    """Read a sampler. `RequestError` when there is none, it is broken, or it is for another model."""
+    """Read a sampler. `RequestError` if it does not exist, is broken, or is for another model."""
     try:
         described = json.loads(storage.read(storage.join(uri, "sampler.json")))
         weights = storage.read(storage.join(uri, "sampler.safetensors"))
@@ -55,5 +55,5 @@ def load(uri: str, model: str) -> Sampler:
 
 
 def name_of(sampler: Sampler) -> str:
-    """The sampler's name in `SAMPLERS`."""
+    """The name of a sampler's class in `SAMPLERS`."""
     return next(name for name, (_, sampler_class) in SAMPLERS.items() if type(sampler) is sampler_class)

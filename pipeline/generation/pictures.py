@@ -1,8 +1,8 @@
-"""What an autoencoder makes, to look at: reconstructions, interpolations, traversals, and files of samples.
+"""Pictures of what an autoencoder does: reconstructions, interpolations and traversals; and files of samples.
 
-Latents here are those of `Level.noise`. All pictures start from their means, in the coordinates in which the prior of
-every level is standard normal: there, finer levels of a hierarchy follow the coarser ones, and a step has the same
-meaning at every level.
+Latents are in the coordinates of `Level.noise`, in which the prior of every level is standard normal. In these
+coordinates, the finer levels of a hierarchy follow the coarser ones, and a step means the same at every level. All
+pictures start from the means of the latents.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pipeline.table.schema import with_features
 Path = Literal["spherical", "linear"]
 Grid = Literal["reconstructions", "interpolations", "traversals"]
 
-#: Columns of a file of samples; the image column is a picture to Hugging Face's readers.
+#: Columns of a file of samples. Hugging Face's readers show the image column as pictures.
 SAMPLES = with_features(
     pa.schema(
         [
@@ -46,18 +46,17 @@ SAMPLES = with_features(
 )
 
 _ROW_GROUP = 1000
-_GIVEN_STEP = -5  # noise of binary values; other steps below 0 are those of validation, prediction and sampling
-# Below this sine of the angle between two latents there is no telling which way round the sphere is the shorter.
+_GIVEN_STEP = -5  # step of the noise for binary values; other negative steps are of validation, prediction, sampling
+# If the sine of the angle between two latents is smaller than this, their great circle is not well defined.
 _SMALLEST_SINE = 1e-4
 
-# Of the grids: images in a row, images on the way, channels, and how many deviations those go to both sides.
+# Columns of the grids, steps of an interpolation, channels of the traversals, and their range in standard deviations.
 _COLUMNS, _STEPS, _CHANNELS, _REACH = 10, 9, 10, 2.0
 
 
 class Channel(NamedTuple):
-    """A channel of latents. ``strength``: nats of KL, or where the code is no Gaussian its variance, over all places.
-
-    ``deviation``: of its latents' means over images and places.
+    """A channel of latents. ``strength`` is its KL in nats, or its variance if the code is not Gaussian, summed over
+    positions. ``deviation`` is the standard deviation of its latents' means over images and positions.
     """
 
     level: int
@@ -68,9 +67,9 @@ class Channel(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Studied:
-    """Images (n, c, h, w) as the model is given them, and the latents of the same images for each level, (n, d, y, x).
+    """Images (n, c, h, w) as the model gets them, and their latents at each level, (n, d, y, x).
 
-    ``channels`` are of all the images that were read, of which the n are the first; strongest first.
+    ``channels`` are computed from all images that were read, not only from the first n; the strongest comes first.
     """
 
     images: Tensor
@@ -79,7 +78,7 @@ class Studied:
 
 
 def given(task: ImageReconstruction, rows: pa.Table, seed: int, failed: Counter[str]) -> Iterator[tuple[range, Tensor]]:
-    """Images of inputs as the model is given them, (b, c, h, w) in [0, 1], and their numbers among the good ones."""
+    """Yield batches of images (b, c, h, w) in [0, 1] as the model gets them, with their numbers among the good ones."""
     start = 0
     for _, _, prepared in prepared_batches(task, rows, failed):
         image = task.collate(prepared)["image"]
@@ -91,7 +90,7 @@ def given(task: ImageReconstruction, rows: pa.Table, seed: int, failed: Counter[
 def latents(
     task: ImageReconstruction, model: Autoencoder, rows: pa.Table, seed: int, failed: Counter[str]
 ) -> list[Tensor]:
-    """What samplers are fitted to, of all inputs that are good: (n, d, y, x) for each level."""
+    """The latents of all good inputs, (n, d, y, x) for each level; samplers are fitted to them."""
     found = [fitting.latents(model, image, seed, numbers) for numbers, image in given(task, rows, seed, failed)]
     if not found:
         raise RequestError(f"none of the {rows.num_rows} images could be used: {dict(failed)}")
@@ -101,7 +100,7 @@ def latents(
 def study(
     task: ImageReconstruction, model: Autoencoder, rows: pa.Table, *, shown: int, seed: int, failed: Counter[str]
 ) -> Studied:
-    """The first ``shown`` good images of the inputs with their latents, and the channels by strength over them all."""
+    """The first ``shown`` good images with their latents, and the channels by strength over all good images."""
     images: list[Tensor] = []
     means: list[list[Tensor]] = []
     nats: list[list[Tensor]] = []
@@ -131,7 +130,7 @@ def study(
 
 
 def grid(model: Autoencoder, studied: Studied, name: Grid, path: Path) -> np.ndarray:
-    """One of the pictures below, (h, w, 3) uint8. Traversals are of the first image and the strongest channels."""
+    """A grid of the given name, (h, w, 3) uint8. Traversals are of the first image and the strongest channels."""
     if name == "reconstructions":
         columns = min(_COLUMNS, len(studied.images))
         return tile(to_pixels(reconstructions(model, studied, columns)), columns)
@@ -142,12 +141,12 @@ def grid(model: Autoencoder, studied: Studied, name: Grid, path: Path) -> np.nda
 
 
 def legend(studied: Studied) -> list[dict[str, float]]:
-    """The channels of the rows of the grid of traversals."""
+    """The channels in the rows of the grid of traversals."""
     return [found._asdict() for found in studied.channels[:_CHANNELS]]
 
 
 def reconstructions(model: Autoencoder, studied: Studied, columns: int) -> Tensor:
-    """Rows of images, each above the row of their reconstructions; of n images the most that fill whole rows."""
+    """Rows of images, each above the row of their reconstructions. Images that do not fill a row are left out."""
     found = []
     for start in range(0, len(studied.images) // columns * columns, columns):
         part = slice(start, start + columns)
@@ -156,9 +155,9 @@ def reconstructions(model: Autoencoder, studied: Studied, columns: int) -> Tenso
 
 
 def interpolations(model: Autoencoder, studied: Studied, *, steps: int, path: Path) -> Tensor:
-    """A row for each two images: the first, ``steps`` images from its latents to the other's, the second.
+    """One row for each pair of images: the first, ``steps`` images along the path of their latents, and the second.
 
-    The latents of each level go along the path by themselves. Of an odd number of images, the last is left out.
+    The latents of each level are interpolated separately. If the number of images is odd, the last is left out.
     """
     weights = torch.linspace(0, 1, steps)
     found = []
@@ -170,11 +169,11 @@ def interpolations(model: Autoencoder, studied: Studied, *, steps: int, path: Pa
 
 
 def interpolate(one: Tensor, other: Tensor, weights: Tensor, path: Path) -> Tensor:
-    """Points (n, ...) from one point (1, ...) at weight 0 to the other at weight 1.
+    """Points (n, ...) on the way from one point (1, ...) at weight 0 to the other at weight 1.
 
-    Spherical: directions along the great circle (Shoemake 1985) and lengths in equal steps, because the middle of a
-    straight line between two normal vectors is shorter than nearly all of them (White 2016). Between points in the same
-    direction, in opposite ones, or at the origin the line is straight.
+    The spherical path goes along the great circle (Shoemake 1985), with lengths in equal steps. On a straight line, the
+    middle between two normal vectors is shorter than almost all normal vectors (White 2016). The path is straight if
+    the points are in the same direction, in opposite directions, or at the origin.
     """
     at = weights.view(-1, *[1] * (one.ndim - 1)).to(one)
     straight = one + at * (other - one)
@@ -194,9 +193,9 @@ def interpolate(one: Tensor, other: Tensor, weights: Tensor, path: Path) -> Tens
 def traversals(
     model: Autoencoder, studied: Studied, *, image: int, channels: Sequence[Channel], steps: int, reach: float
 ) -> Tensor:
-    """A row for each channel: one image's latents, those of the channel moved at all places alike.
+    """One row for each channel: the latents of one image, with those of the channel shifted equally at all positions.
 
-    They move from ``-reach`` to ``reach`` deviations; in the middle, with odd ``steps``, is the reconstruction.
+    The shift goes from ``-reach`` to ``reach`` standard deviations. With odd ``steps`` the middle is a reconstruction.
     """
     offsets = torch.linspace(-reach, reach, steps)
     found = []
@@ -214,7 +213,7 @@ def _decoded(model: Autoencoder, studied: Studied, latents: list[Tensor]) -> Ten
 
 
 def write_samples(uri: str, batches: Iterable[Tensor], *, seed: int, sampler: str, model: str, keep: int) -> np.ndarray:
-    """Images (b, c, h, w) as a Parquet file of `SAMPLES`; returns the first ``keep``, (n, h, w, c) uint8."""
+    """Write images (b, c, h, w) to a Parquet file of `SAMPLES`; returns the first ``keep``, (n, h, w, c) uint8."""
     encoded: list[bytes] = []
     kept: list[np.ndarray] = []
     for images in batches:

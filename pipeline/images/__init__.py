@@ -1,1 +1,1 @@
-"""Images: how they become tensors, and how masks become rows."""
+"""Images: decoding files into tensors, the two image tasks, and encoding masks as PNG."""

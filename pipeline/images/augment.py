@@ -1,4 +1,4 @@
-"""Random changes of training images, as batched tensor operations on whatever device the batch is on."""
+"""Random augmentation of training images: batched tensor operations that run on the device of the batch."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     flip: bool = True
-    """Mirror half of the images."""
+    """Mirror half of the images, left to right."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest zoom; what does not fit is cropped at a random place."""
+    """Smallest and largest zoom factor. An image larger than the box is cropped at a random position."""
     brightness: float = 0.2
-    """Largest shift of all channels, of the range [0, 1]."""
+    """Largest change of brightness: a number that is added to all channels, whose range is [0, 1]."""
     contrast: float = 0.3
-    """Largest change of the contrast around the image's mean, as a factor of exp(+-contrast)."""
+    """Largest change of contrast: differences from the image's mean are multiplied by at most exp(+-contrast)."""
     color: float = 0.3
-    """Largest change of the saturation, as a factor of exp(+-color)."""
+    """Largest change of saturation: differences from gray are multiplied by at most exp(+-color)."""
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether every image stays as it is."""
+        """Whether the settings leave every image unchanged."""
         return not self.flip and self.scale == (1, 1) and not any((self.brightness, self.contrast, self.color))
 
     def __post_init__(self) -> None:
@@ -44,15 +44,15 @@ class AugmentConfig:
 def augment_images(
     image: Float[Tensor, "b 3 h w"], label: UInt8[Tensor, "b h w"] | None, config: AugmentConfig, noise: Noise
 ) -> tuple[Tensor, Tensor | None]:
-    """Mirrored, zoomed, cropped and recoloured images in [0, 1], and their labels moved with them.
+    """Mirror, zoom, crop and recolour images in [0, 1]; mirror, zoom and crop their labels in the same way.
 
-    Outside of an image is padding, as `inputs.fit` leaves it.
+    The area outside an image is filled with the padding that `inputs.fit` uses.
     """
     if config.changes_nothing:
         return image, label
     draws = noise.uniform(8, device=image.device)
     grid = _grid(image, config, draws[:, :4])
-    # Zeros surround what grid_sample sees, so padding is moved to zero and back.
+    # grid_sample fills with zeros outside the image, so the padding value is shifted to zero and back.
     image = _recolor(image, config, draws[:, 4:]) - PADDING / 255
     image = F.grid_sample(image, grid, align_corners=False) + PADDING / 255
     if label is not None:
@@ -63,15 +63,15 @@ def augment_images(
 
 
 def luma(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """The gray of colour images (ITU-R BT.601)."""
+    """Colour images as gray (ITU-R BT.601)."""
     return (image * image.new_tensor(_GRAY_WEIGHTS).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def _grid(image: Tensor, config: AugmentConfig, draws: Float[Tensor, "b 4"]) -> Tensor:
-    """Where each output pixel comes from, (b, h, w, 2)."""
+    """The source position of each output pixel, (b, h, w, 2), for `grid_sample`."""
     low, high = (math.log(factor) for factor in config.scale)
     zoom = torch.exp(low + (high - low) * draws[:, 0])
-    # The window's middle goes as far as the window stays inside the image, or the image inside the window.
+    # The window's centre is limited so that the window stays inside the image, or the image inside the window.
     reach = (1 - 1 / zoom).abs()
     middle = (2 * draws[:, 1:3] - 1) * reach[:, None]
     mirror = torch.where(draws[:, 3] < 0.5, -1.0, 1.0) if config.flip else torch.ones_like(zoom)

@@ -1,4 +1,4 @@
-"""Many small pictures as one, and pictures as PNG."""
+"""Tiling many small pictures into one, and encoding pictures as PNG."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 
 _GAP_PX = 2
 _GROUND = 255
-# Pictures smaller than this are enlarged by a whole number, to be seen at all.
+# Smaller pictures are enlarged by a whole number, so that people can see them.
 _LEGIBLE_PX = 56
 
 
 def to_pixels(image: Tensor) -> np.ndarray:
-    """Images (b, c, h, w) in [0, 1], gray or in colour, as (b, h, w, c) uint8."""
+    """Convert gray or colour images (b, c, h, w) in [0, 1] to (b, h, w, c) uint8."""
     return (image.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def tile(pictures: np.ndarray, columns: int) -> np.ndarray:
-    """Pictures (n, h, w, c) uint8 in rows of ``columns``, with white between them: (height, width, 3)."""
+    """Arrange pictures (n, h, w, c) uint8 in a grid of ``columns``, with white gaps. Returns (height, width, 3)."""
     count, height, width, _ = pictures.shape
     scale = max(1, _LEGIBLE_PX // max(height, width))
     pictures = np.broadcast_to(pictures, (count, height, width, 3)).repeat(scale, 1).repeat(scale, 2)
@@ -34,7 +34,7 @@ def tile(pictures: np.ndarray, columns: int) -> np.ndarray:
 
 
 def encode_png(picture: np.ndarray) -> bytes:
-    """A picture (h, w, 3) or (h, w, 1), which becomes gray, uint8, as PNG."""
+    """Encode a picture (h, w, 3), or (h, w, 1) for gray, uint8, as PNG."""
     assert picture.dtype == np.uint8, picture.dtype
     buffer = BytesIO()
     Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(buffer, "PNG")

@@ -1,8 +1,8 @@
-"""Bytes to upright RGB pixels, and RGB pixels to the box that a model takes. Pillow, and its libraries.
+"""Decoding image files to upright RGB pixels with Pillow, and fitting them into a model's input size (letterbox).
 
-Files come from anywhere, so a file's structure is walked first (`pipeline.images.structure`), and Pillow gets only the
-parts that pixels depend on. It decodes into memory that the limit of pixels bounds: up to 12 bytes for each pixel, of
-WebP 20, and three times the file's size.
+Files come from anywhere and may be malicious. So the structure of a file is checked first
+(`pipeline.images.structure`), and Pillow gets only the parts that the pixels depend on. The limit of pixels bounds the
+memory of decoding: up to 12 bytes for each pixel, 20 for WebP, plus three times the file's size.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from pipeline.images import netpbm
 from pipeline.images.structure import check_size, pixel_parts
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM")
-#: What surrounds an image in its box: mid-gray, which a model sees as zero.
+#: Value around an image in its box: mid-gray, which the encoder maps to zero.
 PADDING = 128
-#: What surrounds a label in its box, and what a pixel without a class becomes.
+#: Value around a label in its box, and of pixels without a class.
 NO_CLASS = 255
 
 _ORIENTATION = 0x0112
-# The transpose that brings an image with this EXIF orientation upright.
+# The transpose that turns an image with this EXIF orientation upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,9 +55,9 @@ _FRAME = "frame of a GIF"
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """An image in its box: ``pixels`` (height_px, width_px, 3) uint8, of which the top left part is the image.
+    """An image in its box (letterbox): ``pixels`` are (height_px, width_px, 3) uint8, with the image at the top left.
 
-    ``height`` and ``width`` are the upright input's, ``valid_height`` and ``valid_width`` those inside the box.
+    ``height`` and ``width`` are those of the upright input, ``valid_height`` and ``valid_width`` those in the box.
     """
 
     pixels: np.ndarray
@@ -68,41 +68,44 @@ class Fitted:
 
 
 def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
-    """An encoded image as upright RGB, (h, w, 3) uint8.
+    """Decode an image file to upright RGB pixels, (h, w, 3) uint8.
 
-    What is transparent is put on white, and so is what the first frame of a GIF leaves free. Of 16-bit channels the
-    high byte is taken. Of several frames or pages the first is taken, of an animated PNG the image that readers without
-    animation show; what follows a first frame of GIF, TIFF or WebP may be broken. The EXIF orientation is applied
-    (not one that is in XMP or in a text alone). Colour profiles are not: numbers are taken as they are, CMYK as inks
-    without a profile, inverted in JPEG, as Adobe writes it and as browsers read it, whether or not it says so.
+    - Transparent pixels, and pixels that the first frame of a GIF does not cover, become white.
+    - Of 16-bit channels the high byte is used.
+    - Of several frames or pages the first is used; of an animated PNG, the image for readers without animation. Data
+      after the first frame of a GIF, TIFF or WebP may be broken.
+    - The EXIF orientation is applied, but not one that is only in XMP or in a text.
+    - Colour profiles are ignored. CMYK values are converted as inks without a profile. In JPEG they are read as
+      inverted, as Adobe writes them, even if the file has no Adobe marker; browsers do the same.
 
-    A JPEG without restart markers that is whole, but with wrong bits inside, cannot be told from a sound one.
+    Wrong bits inside a complete JPEG without restart markers cannot be detected.
     Raises `InputError`: ``empty``, ``not_an_image``, ``truncated``, ``too_many_pixels`` (before any pixel is decoded).
     """
     return np.asarray(_pixels(_open(data, max_pixels), None))
 
 
 def fit(image: np.ndarray, height_px: int, width_px: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """The image (h, w, 3) scaled to the box, aspect kept, padded at the right and the bottom; and its size inside."""
+    """Scale an image (h, w, 3) to the box, keep its aspect, pad it right and bottom. Also returns its scaled size."""
     pixels, valid = _boxed(Image.fromarray(image), image.shape[:2], height_px, width_px)
     return pixels, valid
 
 
 def decode_fitted(data: bytes, max_pixels: int, height_px: int, width_px: int) -> Fitted:
-    """`decode_image`, then `fit`, but a JPEG far larger than the box is decoded at 1/2, 1/4 or 1/8 of its size."""
+    """`decode_image` followed by `fit`. A JPEG far larger than the box is decoded at 1/2, 1/4 or 1/8 of its size."""
     picture = _open(data, max_pixels)
     height, width = _upright_size(picture)
     valid = _inside(height, width, height_px, width_px)
-    # At twice the size inside the box, so that the last step is a proper filter still.
+    # Twice the size in the box, so that the final step is still a proper resampling filter.
     draft = (2 * valid[0], 2 * valid[1])
     pixels, valid = _boxed(_pixels(picture, draft), (height, width), height_px, width_px)
     return Fitted(pixels=pixels, height=height, width=width, valid_height=valid[0], valid_width=valid[1])
 
 
 def decode_label(data: bytes, height: int, width: int) -> np.ndarray:
-    """A label image of the given size as (height, width) uint8, where the stored value is the class id.
+    """Decode a label image of the given size to class ids, (height, width) uint8.
 
-    Palette or gray PNG of up to 8 bits; the palette's colours do not matter. Raises `InputError` ``bad_label``.
+    It must be a palette or gray PNG of up to 8 bits. The stored values are the class ids; the palette's colours are
+    ignored. Raises `InputError` ``bad_label``.
     """
     try:
         picture = _open(data, max_pixels=max(1, height * width))
@@ -121,7 +124,7 @@ def decode_label(data: bytes, height: int, width: int) -> np.ndarray:
 
 
 def fit_label(label: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """The label (h, w) uint8 scaled as `fit` scales its image, nearest pixel, padded with `NO_CLASS`."""
+    """Scale a label (h, w) uint8 as `fit` scales its image, with nearest neighbours, and pad it with `NO_CLASS`."""
     valid = _inside(label.shape[0], label.shape[1], height_px, width_px)
     boxed = np.full((height_px, width_px), NO_CLASS, np.uint8)
     scaled = Image.fromarray(label).resize((valid[1], valid[0]), Image.Resampling.NEAREST)
@@ -130,15 +133,15 @@ def fit_label(label: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """The image with its header read and its size checked, nothing decoded (but of PPM, which is decoded here).
+    """Read the header of an image and check its size. Nothing is decoded yet, except PPM, which is decoded here.
 
-    Image.open would compare the size with a limit that is global to the process, and warn; so its table of formats is
-    asked directly.
+    Image.open would compare the size with a limit that is global to the process, and warn. So this function uses
+    Pillow's table of formats directly.
     """
     if not data:
         raise InputError("empty", "the file has no bytes")
-    # Pillow warns of tags that it skips and the like, which belongs to no row. Not with catch_warnings: other threads
-    # decode at the same time, and would restore each other's filters.
+    # Pillow warns about skipped tags and the like, which does not concern the row. catch_warnings cannot be used: other
+    # threads decode at the same time, and would restore each other's filters.
     if list(warnings.filters[:1]) != [_QUIET]:
         warnings.filterwarnings("ignore", module=_QUIET[3].pattern)
     name = _format(data[:16])
@@ -147,7 +150,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if name == "PPM":
         return netpbm.open_netpbm(data, max_pixels)
     parts = pixel_parts(name, data, max_pixels)
-    # Not Pillow's factory for JPEG: it reads the further pictures that some cameras append.
+    # Pillow's own factory for JPEG would also read the additional pictures that some cameras append.
     factory: Callable[..., Any] = JpegImagePlugin.JpegImageFile if name == "JPEG" else Image.OPEN[name][0]
     try:
         picture = factory(BytesIO(parts), "")
@@ -176,9 +179,9 @@ def _format(head: bytes) -> str | None:
 
 
 def _prepare(picture: Image.Image, data: bytes) -> None:
-    """What Pillow gets wrong, or does later, when it has read a header."""
+    """Correct what Pillow gets wrong when it reads a header, or would do later without a limit."""
     if picture.format == "PNG" and "transparency" in picture.info and picture.mode != "P":
-        # Pillow compares colours as they are in memory with a transparent one as it is in the file.
+        # Pillow compares pixels, which it has scaled to 8 bits, with a transparent colour that it has not scaled.
         depth, colour = data[24], picture.info["transparency"]
         if isinstance(colour, tuple):
             picture.info["transparency"] = tuple(value >> 8 if depth == 16 else value & 255 for value in colour)
@@ -190,7 +193,7 @@ def _prepare(picture: Image.Image, data: bytes) -> None:
         if extents != (0, 0, *picture.size):
             picture.info[_FRAME] = extents
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        # Pillow follows these pointers when it has decoded, without a limit on what is there.
+        # After decoding, Pillow follows these pointers, however much data they point to.
         exif = picture.getexif()
         for pointer in _EXIF_POINTERS:
             if pointer in exif:
@@ -203,7 +206,7 @@ def _load(picture: Image.Image) -> None:
     except MemoryError:
         raise
     except Exception as reason:
-        # Pillow has no type for this; the word is in the message of all its readers.
+        # Pillow has no exception type for truncated files, but all its readers use this word in the message.
         text = str(reason).lower()
         if isinstance(reason, EOFError) or "truncated" in text or "not enough image data" in text:
             raise InputError("truncated", f"the {picture.format} file ends too early") from reason
@@ -211,10 +214,10 @@ def _load(picture: Image.Image) -> None:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """Its EXIF orientation; decodes all but JPEG, which draft mode wants undecoded.
+    """The EXIF orientation, 1 to 8. All formats except JPEG are decoded first; JPEG stays undecoded for draft mode.
 
-    Pillow's PNG reader decodes when it is asked for EXIF, and the error of that must not be lost below; its TIFF reader
-    turns the image when it decodes, and then has no orientation left.
+    Pillow's PNG reader decodes when it is asked for EXIF, and an error of that must not be swallowed below. Its TIFF
+    reader turns the image upright when it decodes, and has no orientation afterwards.
     """
     picture.info.pop("xmp", None)
     if picture.format != "JPEG":
@@ -223,18 +226,18 @@ def _orientation(picture: Image.Image) -> int:
         return int(picture.getexif().get(_ORIENTATION, 1))
     except MemoryError:
         raise
-    except Exception:  # A broken EXIF block is as good as none; the pixels are sound.
+    except Exception:  # A broken EXIF block is treated as none, since the pixels do not depend on it.
         return 1
 
 
 def _upright_size(picture: Image.Image) -> tuple[int, int]:
-    """(height, width) after rotation, also when the picture is in draft mode later."""
+    """(height, width) after rotation. Draft mode, used later, does not change this result."""
     turned = _orientation(picture) in (5, 6, 7, 8)
     return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
 def _pixels(picture: Image.Image, draft: tuple[int, int] | None) -> Image.Image:
-    """Decoded, upright, RGB. ``draft``: the (height, width), upright, that is enough."""
+    """Decode to upright RGB. ``draft`` is the smallest (height, width) of the upright image that is sufficient."""
     orientation = _orientation(picture)
     if draft and picture.format == "JPEG":
         height, width = draft[::-1] if orientation in (5, 6, 7, 8) else draft
@@ -243,7 +246,7 @@ def _pixels(picture: Image.Image, draft: tuple[int, int] | None) -> Image.Image:
     _load(picture)
     try:
         picture = _rgb(picture)
-    except ValueError as reason:  # a palette or a transparency that Pillow takes until it is used
+    except ValueError as reason:  # Pillow finds a broken palette or transparency only when it is used
         raise InputError("not_an_image", f"the {picture.format} file has colours that cannot be read") from reason
     return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
 
@@ -255,7 +258,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
         raise InputError("not_an_image", "pixels are floating-point numbers, whose range nobody knows")
     if picture.mode.startswith("I"):
         return _high_bytes(picture, transparency if isinstance(transparency, int) else None)
-    # Pasting takes less memory than Image.alpha_composite, which wants two pictures of four channels and makes a third.
+    # Pasting needs less memory than Image.alpha_composite, which needs three pictures of four channels.
     if transparency is not None or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         picture = picture.convert("RGBA")
         opaque = Image.new("RGB", picture.size, "white")
@@ -271,10 +274,10 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _high_bytes(picture: Image.Image, transparency: int | None) -> Image.Image:
-    """Gray of 16 or 32 bits to RGB; Pillow would clip at 255. Of 16-bit RGB it takes the high byte itself."""
+    """Gray of 16 or 32 bits to RGB, by the high byte; Pillow would clip at 255. It converts 16-bit RGB itself."""
     values = np.asarray(picture)
     gray = np.empty(values.shape, np.uint8)
-    rows = max(1, (1 << 20) // values.shape[1])  # in pieces, to make no second picture of wide numbers
+    rows = max(1, (1 << 20) // values.shape[1])  # in pieces, to avoid a second picture of wide integers
     for start in range(0, len(values), rows):
         part = values[start : start + rows].astype(np.int32)
         gray[start : start + rows] = part.clip(0, 0xFFFF) >> 8
@@ -284,8 +287,8 @@ def _high_bytes(picture: Image.Image, transparency: int | None) -> Image.Image:
 
 
 def _inside(height: int, width: int, height_px: int, width_px: int) -> tuple[int, int]:
-    """Size of an image inside its box: as large as its aspect allows, at least one pixel."""
-    # Integers only: whichever side touches the box is exact.
+    """Size of an image in its box: as large as its aspect allows, and at least one pixel on each side."""
+    # Integer arithmetic, so that the side that fills the box has exactly the box's size.
     if height * width_px >= width * height_px:
         return height_px, max(1, (2 * width * height_px + height) // (2 * height))
     return max(1, (2 * height * width_px + width) // (2 * width)), width_px

@@ -1,4 +1,4 @@
-"""Images in their box, as rows: what both image tasks prepare, and the tensors that models take."""
+"""Letterboxed images as rows of a table: the part of `prepare` that both image tasks share, and tensors from it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pipeline.errors import InputError
 from pipeline.images.inputs import Fitted, decode_fitted
 from pipeline.rows import InputKind, each_row
 
-#: Encoded images: files, files in tar archives, and binary values in Parquet.
+#: Inputs of the image tasks: image files, image files in tar archives, and binary values in Parquet.
 IMAGES = InputKind(
     suffixes=(
         *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm"),
         *(".tar", ".parquet"),
     )
 )
-#: Of the upright input.
+#: Size in pixels of the upright input image.
 SIZES = [("height", pa.int32()), ("width", pa.int32())]
 
 _BOXED = [("image", pa.large_binary()), *SIZES, ("valid_height", pa.int32()), ("valid_width", pa.int32())]
 
 
 class Box(Protocol):
-    """What a task says of the box that its model sees an image in."""
+    """Settings of a task: the size of the box (the model's input size), and the limit of pixels."""
 
     @property
     def height_px(self) -> int: ...
@@ -44,7 +44,7 @@ def prepare(
     rows: pa.Table,
     label: Callable[[bytes, Fitted], np.ndarray] | None = None,
 ) -> pa.Table:
-    """Columns of `_BOXED`, ``label`` where asked for, and ``error``."""
+    """Decode and letterbox images: returns the columns `_BOXED`, ``error``, and ``label`` if a function is given."""
 
     def work(pair: tuple[pa.Scalar, pa.Scalar]) -> dict[str, Any]:
         data, annotation = pair[0].as_py(), pair[1].as_py()
@@ -64,7 +64,7 @@ def prepare(
 
 
 def raw(column: pa.ChunkedArray, *shape: int) -> Tensor:
-    """Raw uint8 values of a binary column, (b, *shape)."""
+    """Uint8 arrays that are stored as raw bytes in a binary column, as one tensor (b, *shape)."""
     found = np.empty((len(column), *shape), np.uint8)
     for index, value in enumerate(column):
         found[index] = np.frombuffer(value.as_buffer(), np.uint8).reshape(shape)
@@ -72,7 +72,7 @@ def raw(column: pa.ChunkedArray, *shape: int) -> Tensor:
 
 
 def images(rows: pa.Table, task: Box) -> Tensor:
-    """(b, 3, h, w) uint8."""
+    """The letterboxed images, (b, 3, h, w) uint8."""
     return raw(rows["image"], task.height_px, task.width_px, 3).permute(0, 3, 1, 2)
 
 
@@ -85,7 +85,7 @@ def valid(rows: pa.Table, task: Box) -> Tensor:
 
 
 def unit(image: Tensor) -> Tensor:
-    """Images in [0, 1]; those that are floats already are."""
+    """Images in [0, 1]. Uint8 images are divided by 255; float images are in [0, 1] already."""
     return image.float() / 255 if image.dtype == torch.uint8 else image
 
 

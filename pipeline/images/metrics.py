@@ -1,4 +1,4 @@
-"""Metrics of segmentation, all from one confusion matrix, so that they add up over batches and workers."""
+"""Segmentation metrics. All come from a confusion matrix, which adds up over batches and workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 def confusion_matrix(
     truth: Integer[Tensor, "*shape"], prediction: Integer[Tensor, "*shape"], classes: int
 ) -> Float[Tensor, "k k"]:
-    """Pixel counts, rows by true and columns by predicted class, float64. Truth outside [0, classes) is left out."""
+    """Pixel counts, float64: rows are true classes, columns predicted ones. Truth outside [0, classes) is ignored."""
     truth, prediction = truth.flatten().long(), prediction.flatten().long()
     known = (truth >= 0) & (truth < classes)
     cells = truth[known] * classes + prediction[known]
@@ -18,18 +18,18 @@ def confusion_matrix(
 
 
 def class_iou(confusion: Float[Tensor, "k k"]) -> Float[Tensor, " k"]:
-    """Intersection over union of each class; NaN for one that is neither in truth nor predicted."""
+    """Intersection over union of each class; NaN for a class that is neither in the truth nor in the prediction."""
     hits = confusion.diagonal()
     return hits / (confusion.sum(0) + confusion.sum(1) - hits)
 
 
 def miou(confusion: Float[Tensor, "k k"]) -> float:
-    """Mean IoU over the classes that appear in truth or prediction; 0 when none does."""
+    """Mean IoU over the classes that occur in truth or prediction; 0 if there are none."""
     iou = class_iou(confusion)
     seen = iou[~iou.isnan()]
     return seen.mean().item() if len(seen) else 0.0
 
 
 def global_accuracy(confusion: Float[Tensor, "k k"]) -> float:
-    """Part of the labelled pixels that are right; 0 when there are none."""
+    """Fraction of the labelled pixels whose class is right; 0 if there are none."""
     return (confusion.diagonal().sum() / confusion.sum().clamp(min=1)).item()

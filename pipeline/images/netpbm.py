@@ -1,4 +1,4 @@
-"""Netpbm images, P1 to P6, with numpy: Pillow reads most kinds number by number in Python."""
+"""Netpbm images, P1 to P6, read with numpy: Pillow reads most of these kinds number by number in Python."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.images.structure import check_size
 
-#: How a file begins that is read here.
+#: Matches the beginning of a file that this module reads.
 MAGIC = re.compile(rb"P[1-6][ \t\n\v\f\r#]")
 
 _SPACES = b" \t\n\v\f\r"
 _PPM_TOKEN = re.compile(rb"(?:[ \t\n\v\f\r]|#[^\r\n]*)*+([0-9]{1,10})(?=[ \t\n\v\f\r#])")
 _PPM_COMMENT = re.compile(rb"#[^\r\n]*")
-_STEP = 1 << 20  # samples in one piece of work
+_STEP = 1 << 20  # bytes of text, or samples, that are converted at a time
 
 
 def open_netpbm(data: bytes, max_pixels: int) -> Image.Image:
-    """Netpbm, P1 to P6. Pillow reads all but its simplest kinds number by number in Python, and comments in a time that
-    grows with the square of their number."""
+    """Read a Netpbm image, P1 to P6. Raises `InputError`: ``not_an_image``, ``truncated``, ``too_many_pixels``.
+
+    Pillow reads all but the simplest kinds number by number in Python, and needs time that grows with the square of the
+    number of comments.
+    """
     kind, numbers, position = data[1] - ord("0"), [], 2
     for _ in range(2 if kind in (1, 4) else 3):
         found = _PPM_TOKEN.match(data, position)
@@ -47,8 +50,8 @@ def open_netpbm(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _plain_samples(data: bytes, position: int, kind: int, most: int, count: int) -> np.ndarray:
-    """Numbers in writing, as 8 bits each."""
-    # One byte a number, at the least: nothing is made room for that cannot be there.
+    """Samples that are written as text (P1 to P3), as 8 bits each."""
+    # Each number takes at least one byte, so a short file is refused before memory is allocated.
     if len(data) - position < count:
         raise InputError("truncated", "the PPM file ends too early")
     body = _PPM_COMMENT.sub(b" ", data[position:]) if b"#" in data[position:] else data[position:]
@@ -56,11 +59,11 @@ def _plain_samples(data: bytes, position: int, kind: int, most: int, count: int)
     while filled < count and start < len(body):
         end = min(start + _STEP, len(body))
         while kind != 1 and end < len(body) and body[end] not in _SPACES and end - start < 2 * _STEP:
-            end += 1  # to the end of a number
+            end += 1  # so that a piece does not end within a number
         piece, start = body[start:end], end
         if piece.translate(None, _SPACES + (b"01" if kind == 1 else b"0123456789")):
             raise InputError("not_an_image", "the PPM file has something else among its numbers")
-        if kind == 1:  # 1 is black, and white space may be left out
+        if kind == 1:  # 1 is black, and white space between the digits is optional
             values = 255 * (np.frombuffer(piece.translate(None, _SPACES), np.uint8) == ord("0"))
         elif re.search(rb"[0-9]{11}", piece):
             raise InputError("not_an_image", "the PPM file has too large a number")
@@ -96,5 +99,5 @@ def _raw_samples(data: bytes, position: int, kind: int, most: int, width: int, r
 
 
 def _eight_bits(values: np.ndarray, most: int) -> np.ndarray:
-    """Samples up to ``most`` as 8 bits: rounded, but of 16 bits the high byte, as in other formats."""
+    """Samples in [0, ``most``] as 8 bits: scaled and rounded, but the high byte of 16 bits, as in other formats."""
     return values >> 8 if most == 65535 else ((510 * values + most) // (2 * most)).clip(0, 255)

@@ -1,11 +1,11 @@
-"""How unlike the training data an image is, by an autoencoder that was trained on them.
+"""Novelty of an image: how unlike the training data it is, by an autoencoder that was trained on them.
 
-A likelihood alone ranks simple foreign images as familiar (Nalisnick et al. 2019): it says how many bits an image
-costs, and simple images cost few bits under any model. So the cost is compared with that under a lossless compressor,
-which knows nothing of the training data (Serra et al. 2020). They subtract one from the other. Here the compressor's
-bits weigh as much as they tell of the autoencoder's among held-out images: an autoencoder's bits depend on its
-likelihood, and grow less than a compressor's with what an image shows. A handful of images tells nothing of that, and
-the bits are left as they are.
+The autoencoder gives the size of an image in bits. This alone ranks simple images of any kind as familiar (Nalisnick et
+al. 2019), since they take few bits under any model. So the bits are compared with the size under a lossless compressor,
+which knows nothing of the training data (Serra et al. 2020). That paper subtracts the compressed size. Here it is first
+multiplied by the slope of a regression of the autoencoder's bits on it, fitted on held-out images. The reason: how fast
+an autoencoder's bits grow with the complexity of an image depends on its likelihood, and they grow more slowly than a
+compressor's. With fewer than 30 held-out images no slope can be fitted, and the compressed size is not subtracted.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pipeline.config import check
 
 COLUMNS = [("novelty", pa.float32()), ("novelty_raw", pa.float32()), ("embedding", pa.list_(pa.float32()))]
 
-# Steps of the reference: one for each tenth of a per cent.
+# Steps between the quantiles of the reference: 0.1 per cent each.
 _STEPS = 1_000
-# Images below which a slope among them is chance.
+# With fewer images, a fitted slope would be chance.
 _FEW = 30
 
 
 def compressed_bits(pixels: np.ndarray) -> float:
-    """Size of (h, w) or (h, w, 3) uint8 pixels as a lossless WebP file, in bits for each of their values."""
+    """Size of pixels (h, w) or (h, w, 3), uint8, as a lossless WebP file, in bits for each value."""
     file = BytesIO()
     Image.fromarray(pixels).save(file, "WEBP", lossless=True, quality=0, method=0)
     return 8.0 * file.tell() / pixels.size
@@ -36,12 +36,12 @@ def compressed_bits(pixels: np.ndarray) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What held-out images of the training kind cost, to compare others with."""
+    """Statistics of held-out images of the training data, with which other images are compared."""
 
     complexity_weight: float
-    """Bits that the autoencoder needs more for each bit that the compressor needs more."""
+    """Slope of a regression of the autoencoder's bits on the compressor's bits."""
     quantiles: tuple[float, ...]
-    """Of the raw scores, lowest to highest."""
+    """Quantiles of the raw scores of held-out images, lowest to highest, at equal steps of probability."""
 
     def __post_init__(self) -> None:
         check(self, "complexity_weight", 0 <= self.complexity_weight <= 1, "be between 0 and 1")
@@ -49,18 +49,18 @@ class Reference:
         check(self, "quantiles", ok, "be at least 2 values, lowest first")
 
     def raw(self, bits: np.ndarray, compressed: np.ndarray) -> np.ndarray:
-        """Bits for each value beyond what the image's complexity explains, but for a constant."""
+        """The raw novelty score, up to a constant: bits per value minus the bits that the compressed size predicts."""
         return bits - self.complexity_weight * compressed
 
     def percentile(self, raw: np.ndarray) -> np.ndarray:
-        """Share of held-out images whose raw score is lower, in per cent; 0 and 100 at and beyond the ends."""
+        """Percentage of held-out images whose raw score is lower; 0 below their lowest and 100 above their highest."""
         return np.interp(raw, self.quantiles, np.linspace(0, 100, len(self.quantiles)))
 
 
 def reference(bits: np.ndarray, compressed: np.ndarray) -> Reference:
-    """From the bits of held-out images under the autoencoder and under the compressor: (n,) each.
+    """Fit a reference to the bits of held-out images under the autoencoder and under the compressor, (n,) each.
 
-    Complexity weighs nothing with fewer than 30 images.
+    With fewer than 30 images the compressed size gets the weight 0.
     """
     assert len(bits) == len(compressed) > 0, "a reference needs images"
     bits, compressed = bits.astype(np.float64), compressed.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Images through an autoencoder: its training, and how unlike the training data each image is."""
+"""The task of an autoencoder of images: its training, and the novelty of each image (how unlike the training data)."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from pipeline.task import Task
 from pipeline.training.companion import Companion
 from pipeline.training.losses import Batch, Loss, Statistics
 
-# Noise of binary values in prediction, where an image has no index.
+# Step of the noise for binarising images in prediction, where images have no index.
 _PREDICTION_STEP = -2
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageReconstruction(Task):
-    """An image through an autoencoder: how well it is explained, in bits."""
+    """Reconstructs images with an autoencoder, and measures in bits how well the autoencoder explains them."""
 
     height_px: int = 180
-    """Height of the box that the model sees an image in."""
+    """Height of the model's input in pixels; images are scaled to fit into it and padded."""
     width_px: int = 240
-    """Width of that box."""
+    """Width of the model's input in pixels."""
     max_pixels: int = 100_000_000
-    """Images with more pixels become errors before they are decoded."""
+    """Largest number of pixels of an image. Larger images become error rows, before they are decoded."""
     channels: Literal[1, 3] = 3
-    """What the model sees: 1 is gray (the luma of ITU-R BT.601), 3 is red, green, blue."""
+    """Channels that the model gets: 1 is gray (the luma of ITU-R BT.601), 3 is red, green, blue."""
     binarise: bool = False
-    """Draw each value as 0 or 1 with the pixel as the chance of 1: anew at each use in training, the same draw always
-    in validation and prediction. For bernoulli models."""
+    """Replace each value by 0 or 1, drawn with the value as the probability of 1. Draws differ from use to use in
+    training, and are always the same in validation and prediction. For models with a bernoulli likelihood."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    """What the model is trained for; the default is the evidence lower bound."""
+    """The cost function that training minimises; the default is the negative evidence lower bound."""
     augmentation: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(scale=(1.0, 1.0), brightness=0.0, contrast=0.0, color=0.0)
     )
-    """Random changes of training images."""
+    """Random augmentation of training images."""
     reference: novelty.Reference | None = None
-    """What held-out images cost, to tell novelty by; set by training."""
+    """Statistics of held-out images with which novelty is computed. Training sets them."""
 
     kind: ClassVar[str] = "autoencoder"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("bits_per_dimension", "min")
@@ -65,7 +65,7 @@ class ImageReconstruction(Task):
         check(self, "channels", self.channels in (1, 3), "be 1 or 3")
 
     def check_model(self, config: Any) -> None:
-        """`RequestError` where a model with this configuration cannot be trained for this task, before it is."""
+        """`RequestError` if a model with this configuration cannot be trained for this task."""
         self.objective.check_model(config)
         if config.channels != self.channels:
             rule = f"{type(config).__name__}.channels must be the {self.channels} of ImageReconstruction.channels"
@@ -82,7 +82,7 @@ class ImageReconstruction(Task):
         return self.compressed(letterbox.prepare(self, inputs))
 
     def compressed(self, prepared: pa.Table) -> pa.Table:
-        """Rows of boxed images, with what they cost a lossless compressor: ``compressed_bits`` for each value."""
+        """Add the column ``compressed_bits``: size of the image under a lossless compressor, bits for each value."""
         bits: list[float | None] = []
         for row in prepared.select(["image", "valid_height", "valid_width"]).to_pylist():
             if row["image"] is None:
@@ -96,11 +96,11 @@ class ImageReconstruction(Task):
         return prepared.append_column("compressed_bits", pa.array(bits, pa.float32()))
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
-        """Columns of `schema` and ``bits_per_dimension``, the negative evidence lower bound.
+        """Columns of `schema`, and ``bits_per_dimension``: the negative evidence lower bound.
 
-        The latents are the posterior's mean, and binary values compare all images with the same random numbers, so
-        that the same image always has the same value. Novelty is null without a reference (`novelty.Reference`);
-        ``embedding`` is the latent mean, itself averaged over places.
+        The same image always gets the same values: the latents are the means of the posterior, and if `binarise`, the
+        same random numbers are used for all images. Novelty is null if there is no `reference`. ``embedding`` is the
+        mean of the latents, averaged over positions.
         """
         with torch.inference_mode():
             image = self._predicted(letterbox.images(prepared, self).to(device))
@@ -125,7 +125,7 @@ class ImageReconstruction(Task):
         )
 
     def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table]) -> ImageReconstruction:
-        """With the reference that novelty is told by."""
+        """A copy of this task whose `reference` is computed from ``held_out``: tables of prepared images."""
         bits, compressed = [], []
         for rows in held_out:
             prepared = self.compressed(rows)
@@ -140,14 +140,15 @@ class ImageReconstruction(Task):
         return letterbox.prepare(self, inputs)
 
     def collate(self, samples: pa.Table) -> Batch:
-        """``image`` (b, 3, h, w) uint8 and ``valid`` (b, 1, h, w), 1 inside of the image and 0 in padding.
+        """``image`` (b, 3, h, w) uint8, and ``valid`` (b, 1, h, w): 1 inside the image, 0 in padding.
 
-        Colour stays until `augment` or the model's turn, so that gray models see the same changes.
+        Images are converted to gray only when the model gets them, after `augment`, so that gray models are trained
+        with the same augmentation.
         """
         return {"image": letterbox.images(samples, self), "valid": letterbox.valid(samples, self)}
 
     def augment(self, batch: Batch, noise: Noise) -> Batch:
-        # What is padding moves with the image, as a label does.
+        # The mask of valid pixels is moved with the image as if it were a label.
         moved = torch.where(batch["valid"][:, 0] > 0, 0, NO_CLASS).to(torch.uint8)
         image, moved = augment_images(letterbox.unit(batch["image"]), moved, self.augmentation, noise)
         assert moved is not None
@@ -160,14 +161,14 @@ class ImageReconstruction(Task):
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
         """The objective in nats, summed over pixels and latents; units are images.
 
-        An objective that is more than a sum over images has a `companion`, whose loss is used instead.
+        If the objective is more than a sum over images, there is a `companion`, whose loss is used instead.
         """
         objective = self._objective(model)
         assert objective.is_a_sum, "the companion has the loss"
         return self.objective_loss(objective, model, batch, noise)
 
     def objective_loss(self, objective: Objective, model: Any, batch: Batch, noise: Noise) -> Loss:
-        """`loss` by an objective that may have come a long way."""
+        """`loss` with the given objective, which may have been unpickled in a worker."""
         image = self.given(batch["image"], noise)
 
         def draw(*shape: int) -> Tensor:
@@ -189,7 +190,7 @@ class ImageReconstruction(Task):
         return found | {"images": count, "values": values, "level_bits": level_bits}
 
     def summarize(self, statistics: Statistics) -> dict[str, float]:
-        """Per image in nats, and the whole bound as bits for each dimension."""
+        """Reconstruction cost and KL in nats for each image, and their sum in bits for each dimension."""
         images, values = statistics["images"], statistics["values"]
         nats = statistics["reconstruction"] + statistics["kl"]
         found = {
@@ -201,16 +202,16 @@ class ImageReconstruction(Task):
         return {name: float(value) for name, value in found.items()}
 
     def seen(self, image: Tensor) -> Tensor:
-        """What the model sees of (b, 3, h, w) images: (b, channels, h, w) in [0, 1]."""
+        """Convert (b, 3, h, w) images to the model's channels, (b, channels, h, w) in [0, 1]."""
         image = letterbox.unit(image)
         return luma(image) if self.channels == 1 else image
 
     def given(self, image: Tensor, noise: Noise) -> Tensor:
-        """What the model is given of (b, 3, h, w) images: `seen`, and drawn as 0 or 1 if `binarise`."""
+        """The model's input for (b, 3, h, w) images: those of `seen`, and drawn as 0 or 1 if `binarise`."""
         return _drawn(self.seen(image), noise) if self.binarise else self.seen(image)
 
     def _predicted(self, image: Tensor) -> Tensor:
-        """What the model is given in prediction."""
+        """The model's input in prediction: `given` with random numbers that are always the same."""
         return self.given(image, Noise(0, _PREDICTION_STEP, [0]))
 
     def _objective(self, model: Any) -> Objective:
@@ -224,7 +225,7 @@ class ImageReconstruction(Task):
 
 
 class _Training(Companion):
-    """An objective that is more than a sum over images, beside the model that it trains."""
+    """An objective that is more than a sum over images: it couples images, or has a discriminator."""
 
     def __init__(self, task: ImageReconstruction, objective: Objective) -> None:
         super().__init__()
@@ -243,7 +244,7 @@ class _Training(Companion):
 
 
 def _drawn(image: Tensor, noise: Noise) -> Tensor:
-    """Ones and zeros with the values of images in [0, 1] as chances; noise of one sample serves all images."""
+    """Draw ones and zeros with the values of images in [0, 1] as probabilities. All images use the same noise."""
     return (noise.uniform(*image.shape[1:], device=image.device) < image).to(image.dtype)
 
 

@@ -1,8 +1,8 @@
-"""The structure of image files, walked before anything is decoded.
+"""Checks of the structure of image files, before anything is decoded.
 
-What is cut off, what claims more pixels than are allowed, and what is built to cost far more than its size is refused
-here. What comes out are the parts of a file that pixels depend on: no profiles, texts, thumbnails or further frames,
-whose defects say nothing about the pixels and which are where most bombs hide.
+It refuses files that are cut off, that declare more pixels than allowed, or that are built to cost far more time than
+their size suggests. It returns only the parts of a file that the pixels depend on, without profiles, texts, thumbnails
+and further frames: defects there do not affect the pixels, and most decompression bombs hide there.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 
 from pipeline.errors import InputError
 
-# Limits on the structure of a file, each far above what any writer of images makes. Without them a few megabytes of
-# tiny parts, or a small file that repaints a large picture thousands of times, keep a worker busy for hours.
+# Limits on the structure of a file, far above what programs write. Without them, a few megabytes of tiny parts, or a
+# small file that repaints a large picture thousands of times, could keep a worker busy for hours.
 _MOST_SEGMENTS = 10_000
 _MOST_SCANS = 100
 _MOST_JUNK = 1 << 16
@@ -27,18 +27,18 @@ _MOST_TAGS = 4096
 _MOST_VALUES = 1 << 20
 _MOST_EXIF = 1 << 20
 
-# A marker of a JPEG stream; not a stuffed zero, a restart or a fill byte.
+# A marker in a JPEG stream: 0xFF and a byte that is neither a stuffed zero nor a restart marker nor a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _TEMPORARY, _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0x01, 0xD8, 0xD9, 0xDA
 _APP0, _APP1, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
-# Tables, scans, their parameters, and what may stand between them.
+# Markers that are allowed after the first scan: tables, scans, their parameters, and comments.
 _AFTER_SCAN = {0xC4, 0xCC, _END_OF_IMAGE, _START_OF_SCAN, *range(0xDB, 0xF0), _COMMENT}
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _WEBP_PIXELS = {b"VP8X", b"ANIM", b"ALPH", b"VP8 ", b"VP8L"}
 
-# TIFF: sizes of the types by number, and the tags that are looked at here.
+# TIFF: size in bytes of each type by its number, and the tags that are checked here.
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_BYTES = (1, 2, 6, 7)
 _TIFF_INTEGERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
@@ -47,25 +47,25 @@ _STRIPS, _TILES = (273, 279), (324, 325)
 
 
 def pixel_parts(name: str, data: bytes, max_pixels: int) -> bytes:
-    """A file of the format ``name`` (Pillow's) with what its pixels need and nothing else.
+    """The file with only the parts that its pixels need. ``name`` is Pillow's name of the format.
 
     Raises `InputError`: ``truncated``, ``not_an_image``, ``too_many_pixels``.
     """
     try:
         return _PARTS[name](data, max_pixels) if name in _PARTS else data
-    except (IndexError, struct.error) as reason:  # a read behind the end
+    except (IndexError, struct.error) as reason:  # a read past the end
         raise InputError("truncated", f"the {name} file ends too early") from reason
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise `InputError` ``too_many_pixels`` where there are more than the limit."""
+    """Raise `InputError` ``too_many_pixels`` if the image has more pixels than the limit."""
     if width * height > max_pixels:
         size = f"{height} x {width}"
         raise InputError("too_many_pixels", f"the image has {size} pixels, the limit is {max_pixels} in all")
 
 
-def _joined(data: bytes, parts: list[tuple[int, int]]) -> bytes:
-    """The given ranges of the data; no copy where that is all of them."""
+def _concatenate_ranges(data: bytes, parts: list[tuple[int, int]]) -> bytes:
+    """The given ranges of the data, concatenated. Returns the data itself, not a copy, if they cover all of it."""
     merged: list[list[int]] = []
     for start, end in parts:
         if merged and merged[-1][1] == start:
@@ -79,10 +79,10 @@ def _joined(data: bytes, parts: list[tuple[int, int]]) -> bytes:
 
 
 def _jpeg_parts(data: bytes, _: int) -> bytes:
-    """Walk the segments (ITU T.81, B.1.1) to the end-of-image marker; a thumbnail inside a segment has its own.
+    """Walk the segments (ITU T.81, B.1.1) to the end-of-image marker. Thumbnails are inside a segment and are skipped.
 
-    A marker in the coded data that cannot be there makes libjpeg paint the rest gray without a word; here it is an
-    error. Kept are the segments that decoding needs, and the first EXIF.
+    A marker that is not allowed in the coded data makes libjpeg paint the rest gray without an error; here it is an
+    error. The result has the segments that decoding needs, and the first EXIF segment.
     """
     parts = [(0, 2)]
     position, segments, scans, has_exif = 2, 0, 0, False
@@ -96,7 +96,7 @@ def _jpeg_parts(data: bytes, _: int) -> bytes:
             if not scans:
                 raise InputError("not_an_image", "the JPEG file has no image data")
             parts.append((start, found.end()))
-            return _joined(data, parts)
+            return _concatenate_ranges(data, parts)
         if marker == _START_OF_IMAGE or (scans and marker not in _AFTER_SCAN):
             raise InputError("not_an_image", "the JPEG file has a marker where none can be")
         position = found.end()
@@ -120,9 +120,11 @@ def _jpeg_parts(data: bytes, _: int) -> bytes:
 
 
 def _png_parts(data: bytes, max_pixels: int) -> bytes:
-    """Walk the chunks (ISO/IEC 15948, 5.3) to the last. Pillow skips the checksums of image data, and wrong pixels are
-    worse than none: a chunk that pixels depend on and that fails its checksum is an error, and so is one that a reader
-    must understand and Pillow does not."""
+    """Walk the chunks (ISO/IEC 15948, 5.3) to the last.
+
+    Pillow does not check the checksums of image data, but wrong pixels are worse than an error. So a chunk that the
+    pixels depend on must have the right checksum. A critical chunk that Pillow does not know is an error, too.
+    """
     if data[12:16] != b"IHDR" and len(data) >= 16:
         raise InputError("not_an_image", "the PNG file does not begin with its header")
     if len(data) >= 24:
@@ -151,13 +153,13 @@ def _png_parts(data: bytes, max_pixels: int) -> bytes:
         if name == b"IDAT" and data[25] == 3 and not has_palette:
             raise InputError("not_an_image", "the PNG file has no palette")
         if name == b"IEND":
-            return _joined(data, parts)
+            return _concatenate_ranges(data, parts)
         position = end + 4
     raise InputError("not_an_image", "the PNG file has more chunks than a picture needs")
 
 
 def _webp_parts(data: bytes, max_pixels: int) -> bytes:
-    """The chunks of the first frame (RFC 9649), once the size is checked: libwebp makes its canvas with the header."""
+    """The chunks of the first frame (RFC 9649). Checks the size first, since libwebp allocates with the header."""
     if len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise InputError("truncated", "the WEBP file ends too early")
     if len(data) < 30:
@@ -183,16 +185,16 @@ def _webp_parts(data: bytes, max_pixels: int) -> bytes:
             content.append((position, min(end, stop)))
         frames += name == b"ANMF"
         position = end
-    chunks = _joined(data, content)
+    chunks = _concatenate_ranges(data, content)
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
 
 
 def _gif_parts(data: bytes, max_pixels: int) -> bytes:
-    """The first frame, with what it needs; its size first, since Pillow may fill memory with the header."""
+    """The first frame and what it needs. Checks the size first, since Pillow may allocate memory with the header."""
     blocks = 0
 
     def skip(position: int) -> int:
-        """Behind a series of blocks."""
+        """The position after a series of data sub-blocks."""
         nonlocal blocks
         while size := data[position]:
             position += 1 + size
@@ -220,7 +222,7 @@ def _gif_parts(data: bytes, max_pixels: int) -> bytes:
             if end > len(data):
                 raise IndexError(end)
             parts += [control] if control else []
-            return _joined(data, [*parts, (position, end)]) + b";"
+            return _concatenate_ranges(data, [*parts, (position, end)]) + b";"
         elif kind == 0x3B:
             raise InputError("not_an_image", "the GIF file has no image")
         else:
@@ -231,8 +233,11 @@ def _gif_parts(data: bytes, max_pixels: int) -> bytes:
 
 
 def _tiff_parts(data: bytes, max_pixels: int) -> bytes:
-    """All of it, once the first directory is checked: Pillow makes Python numbers of lists of any length, libtiff makes
-    room for one whole tile, however small the image is, and neither says ``truncated``."""
+    """The whole file, after checks of its first directory.
+
+    Pillow turns lists of any length into Python numbers, and libtiff allocates a whole tile, however small the image
+    is. Neither reports a truncated file as such.
+    """
     order, big = ("<" if data[:2] == b"II" else ">"), 43 in data[2:4]
     start = struct.unpack_from(order + "Q", data, 8)[0] if big else struct.unpack_from(order + "L", data, 4)[0]
     if start >= len(data):
@@ -269,7 +274,7 @@ def _tiff_parts(data: bytes, max_pixels: int) -> bytes:
 
 
 def _bmp_parts(data: bytes, max_pixels: int) -> bytes:
-    """All of it, if a run-length coded one is not larger than its pixels are, which Pillow decodes in Python."""
+    """The whole file. Run-length coded data must not be larger than the pixels, since Pillow decodes it in Python."""
     header = struct.unpack_from("<L", data, 14)[0]
     if len(data) < 14 + header <= 14 + 124:
         raise InputError("truncated", "the BMP file ends too early")

@@ -1,4 +1,4 @@
-"""Image segmentation: rows of encoded images to tensors, and masks back to rows."""
+"""The image segmentation task: encoded images to tensors, and masks to rows of the table."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from pipeline.rows import InputKind
 from pipeline.task import Task
 from pipeline.training.losses import Batch, Loss, Statistics
 
-# Floats that hold upsampled logits at one time.
+# Number of float32 logits that are upsampled at a time; it bounds the memory.
 _STRIP_VALUES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSegmentation(Task):
-    """A class for every pixel of an image."""
+    """Assigns a class to every pixel of an image."""
 
     classes: tuple[str, ...]
-    """Names of the classes; a class id is a place in this list."""
+    """Names of the classes. The id of a class is its index in this list."""
     palette: tuple[tuple[int, int, int], ...]
-    """A colour for each class, red, green, blue, 0 to 255."""
+    """Colour of each class: red, green, blue, 0 to 255."""
     ignore_index: int | None = None
-    """Label value of pixels without a class."""
+    """Value in labels that marks pixels without a class; null: every pixel has a class."""
     height_px: int = 180
-    """Height of the box that the model sees an image in."""
+    """Height of the model's input in pixels; images are scaled to fit into it and padded."""
     width_px: int = 240
-    """Width of that box."""
+    """Width of the model's input in pixels."""
     max_pixels: int = 100_000_000
-    """Images with more pixels become errors before they are decoded."""
+    """Largest number of pixels of an image. Larger images become error rows, before they are decoded."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
-    """Random changes of training images."""
+    """Random augmentation of training images."""
     class_weights: tuple[float, ...] | None = None
-    """Weight of a pixel of each class in the loss."""
+    """Weight of each class's pixels in the loss; null: all pixels have the same weight."""
     autoencoder: ImageReconstruction | None = None
-    """How the autoencoder that the model carries sees an image, if it carries one: for the novelty of each row."""
+    """Settings for the autoencoder that the model carries, which gives each row's novelty; null: there is none."""
 
     kind: ClassVar[str] = "image_segmenter"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("miou", "max")
@@ -88,7 +88,7 @@ class ImageSegmentation(Task):
 
     @property
     def features(self) -> dict[str, dict[str, str]]:
-        """Hugging Face features of columns whose Arrow type does not tell them."""
+        """Hugging Face features of the columns for which the Arrow type is not enough."""
         return {"mask": {"_type": "Image"}}
 
     def prepare(self, inputs: pa.Table) -> pa.Table:
@@ -97,8 +97,10 @@ class ImageSegmentation(Task):
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """Columns ``mask`` (class ids, uint8 or uint16, row by row), ``height``, ``width``, ``confidence`` and
-        ``uncertainty``; the last two are means over the image at the model's resolution, before interpolation.
-        Where the model carries an autoencoder, its ``novelty``, ``novelty_raw`` and ``embedding``, too."""
+        ``uncertainty``. The last two are means over the image at the model's resolution, before interpolation.
+
+        If the model carries an autoencoder, also its ``novelty``, ``novelty_raw`` and ``embedding``.
+        """
         image = letterbox.unit(letterbox.images(prepared, self).to(device))
         with torch.inference_mode():
             logits = model(image).float()
@@ -140,14 +142,14 @@ class ImageSegmentation(Task):
         return _table(self.schema, found, predicted.num_rows)
 
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:
-        """The columns of `prepare`, and ``label``: raw uint8 in the box, 255 where there is no class."""
+        """The columns of `prepare`, and ``label``: raw uint8 class ids in the box, 255 for pixels without a class."""
         count = len(self.classes)
         if count > NO_CLASS:
             raise RequestError(f"labels of 8 bits name 255 classes at most, ImageSegmentation.classes has {count}")
         return letterbox.prepare(self, inputs, self._label)
 
     def collate(self, samples: pa.Table) -> Batch:
-        """``image`` (b, 3, h, w) and ``label`` (b, h, w), uint8; h and w are the box's."""
+        """``image`` (b, 3, h, w) and ``label`` (b, h, w), both uint8; h and w are `height_px` and `width_px`."""
         return {
             "image": letterbox.images(samples, self),
             "label": letterbox.raw(samples["label"], self.height_px, self.width_px),
@@ -159,7 +161,7 @@ class ImageSegmentation(Task):
         return batch | {"image": image, "label": label}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
-        """Cross entropy, in nats, summed over the pixels that have a class; units are those pixels, or their weight."""
+        """Cross entropy in nats, summed over the pixels that have a class. Units are these pixels, or their weights."""
         logits = model(letterbox.unit(batch["image"])).float()
         label = batch["label"].long()
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
@@ -169,7 +171,7 @@ class ImageSegmentation(Task):
         return Loss(total=total, units=units)
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
-        """One confusion matrix, at the model's resolution."""
+        """The confusion matrix of the batch, at the model's resolution."""
         prediction = model(letterbox.unit(batch["image"])).argmax(1)
         return {"confusion": metrics.confusion_matrix(batch["label"], prediction, len(self.classes))}
 
@@ -191,7 +193,7 @@ class ImageSegmentation(Task):
 
 
 def described_classes(content: Any) -> dict[str, Any]:
-    """``classes``, ``palette`` and ``ignore_index`` for `ImageSegmentation`, from a parsed classes.json."""
+    """The settings ``classes``, ``palette`` and ``ignore_index`` of `ImageSegmentation`, from a parsed classes.json."""
     if not isinstance(content, Mapping) or not {"classes", "palette"} <= set(content):
         raise RequestError("classes.json must be an object with classes and palette")
     return {
@@ -202,9 +204,9 @@ def described_classes(content: Any) -> dict[str, Any]:
 
 
 def upsampled_argmax(logits: Float[Tensor, "b k h w"], height: int, width: int) -> Iterator[np.ndarray]:
-    """The best class of each pixel after bilinear interpolation to (height, width), one (height, width) array each.
+    """For each image: the class with the largest logit after bilinear interpolation, (height, width) uint8 or uint16.
 
-    Rows are interpolated in strips, so memory is bounded however large the image is.
+    Rows are interpolated in strips, so that memory is bounded for images of any size.
     """
     classes = logits.shape[1]
     kind = np.uint8 if classes <= 256 else np.uint16
@@ -221,7 +223,7 @@ def upsampled_argmax(logits: Float[Tensor, "b k h w"], height: int, width: int) 
 
 
 def _argmax(values: Float[Tensor, "k h w"]) -> Tensor:
-    """The first place of the largest value. Class by class: on CPUs five times as fast as torch's over axis 0."""
+    """Index of the largest value along axis 0, the first if equal; on CPUs five times as fast as torch's argmax."""
     best = values[0].clone()
     found = torch.zeros(best.shape, dtype=torch.uint8 if len(values) <= 256 else torch.int32, device=best.device)
     for index in range(1, len(values)):
@@ -231,7 +233,7 @@ def _argmax(values: Float[Tensor, "k h w"]) -> Tensor:
 
 
 def _interpolation(size: int, wanted: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of ``wanted`` places: the two source places and the second one's weight, pixel centres aligned."""
+    """For each of ``wanted`` positions: two source positions and the second's weight. Pixel centres are aligned."""
     place = ((torch.arange(wanted, device=device, dtype=torch.float64) + 0.5) * size / wanted - 0.5).clamp(0, size - 1)
     first = place.floor().long()
     return first, (first + 1).clamp(max=size - 1), (place - first).float()
@@ -245,7 +247,7 @@ def _blend(values: Tensor, interpolation: tuple[Tensor, ...], axis: int) -> Tens
 
 
 def _same_sizes(rows: pa.Table) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """The rows of each (height, width, valid height, valid width)."""
+    """Each distinct (height, width, valid height, valid width), with the indices of the rows that have it."""
     names = ("height", "width", "valid_height", "valid_width")
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, size in enumerate(zip(*(rows[name].to_pylist() for name in names), strict=True)):
@@ -254,7 +256,7 @@ def _same_sizes(rows: pa.Table) -> Iterator[tuple[tuple[int, ...], list[int]]]:
 
 
 def _table(schema: pa.Schema, found: Mapping[str, Any], count: int) -> pa.Table:
-    """The columns of a schema, null where there is nothing."""
+    """A table with the columns of a schema; columns that were not found are null."""
     columns = []
     for item in schema:
         values = found.get(item.name)

@@ -1,7 +1,7 @@
-"""Models: tensors to tensors. They know no file and no cluster.
+"""Models: networks that map tensors to tensors. They read no files and do not know that a cluster exists.
 
-Axes, in every annotation: b batch, c channel, h height, w width, t token, s sentence, k class, d latent, y x a latent's
-place. A leading batch axis is everywhere.
+The legend of the axes in all annotations: b batch, c channel, h height, w width, t token, s sentence, k class,
+d latent channel, y and x row and column in a map of latents. The first axis is always the batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.models.segmenters.interface import Segmenter
 from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
 
-#: By name: the settings and the class. What a package names, and nothing else, can be loaded.
+#: The settings class and the model class under each name. `build` makes these models and no others.
 MODELS: dict[str, tuple[type, type]] = {
     "conv_vae": (ConvVAEConfig, ConvVAE),
     "ladder_vae": (LadderVAEConfig, LadderVAE),
@@ -33,9 +33,10 @@ _CARRIED = "autoencoder"
 
 
 def build(name: str, settings: Mapping[str, Any]) -> nn.Module:
-    """A new model by its name in `MODELS`; settings as `settings_of` gives them. `RequestError` where they are wrong.
+    """Make a new, untrained model by its name in `MODELS`. ``settings`` have the form that `settings_of` returns.
 
-    The settings of a segmenter may have one more, ``autoencoder``: those of the autoencoder that it carries, or None.
+    The settings of a segmenter may contain one more entry, ``autoencoder``: the settings of the autoencoder that the
+    segmenter carries, or None. Raises `RequestError` if the name is unknown or the settings are wrong.
     """
     if name not in MODELS:
         raise RequestError(f"no model named {name!r}; there are {', '.join(sorted(MODELS))}")
@@ -49,7 +50,7 @@ def build(name: str, settings: Mapping[str, Any]) -> nn.Module:
 
 
 def settings_of(model: Any) -> dict[str, Any]:
-    """The inverse of `build`: a model's settings as plain values."""
+    """The settings of a model as plain values; `build` makes a model of the same architecture from them."""
     settings = to_dict(model.config)
     if isinstance(model, Segmenter):
         is_carrying = isinstance(model, SegmenterWithAutoencoder)
@@ -58,7 +59,7 @@ def settings_of(model: Any) -> dict[str, Any]:
 
 
 def identity_of(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings for digests: without those that were added to a class later and have their defaults."""
+    """Settings for digests: without settings that were added to a class later and have their defaults."""
     config_class, model_class = MODELS[name]
     if not issubclass(model_class, Segmenter):
         return identity(from_dict(config_class, settings))
@@ -67,12 +68,12 @@ def identity_of(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def names_of(kind: type) -> list[str]:
-    """The names in `MODELS` of one kind of model, such as `Segmenter`."""
+    """The names in `MODELS` whose model class is a subclass of ``kind``, for example `Segmenter`."""
     return [name for name, (_, model_class) in MODELS.items() if issubclass(model_class, kind)]
 
 
 def _autoencoder(settings: Mapping[str, Any]) -> Autoencoder:
-    """The autoencoder whose settings have these names; packages do not say its name."""
+    """The first autoencoder in `MODELS` that accepts these settings. A package stores them without the model's name."""
     reason: RequestError | None = None
     for name in names_of(Autoencoder):
         config_class, model_class = MODELS[name]

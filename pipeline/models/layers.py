@@ -1,7 +1,7 @@
-"""Layers and sizes that several networks share, the encoder among them.
+"""Layers that several networks share, among them the convolutional encoder.
 
-Every convolution runs in channels-last memory order, which is two to three times as fast on CPUs. Normalisation is by
-group (Wu and He 2018), so what a model says of an image never depends on the rest of the batch.
+All convolutions use the channels-last memory order, which is two to three times as fast on CPUs. Group normalisation
+(Wu and He 2018) is used, so the result for an image does not depend on the other images of the batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GROUP_CHANNELS = 8
 
 
 def check_stages(config: Any, *names: str) -> None:
-    """What every configuration with an encoder must keep."""
+    """Check the settings of an encoder: channels, widths, and the numbers of blocks in the settings ``names``."""
     check(config, "channels", config.channels >= 1, "be at least 1")
     check(config, "widths", len(config.widths) >= 1, "have at least 1 resolution")
     ok = all(width > 0 and width % _GROUP_CHANNELS == 0 for width in config.widths)
@@ -40,7 +40,7 @@ class ConvNormAct(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside an identity (He et al. 2016); the identity alone at the start of training."""
+    """Two convolutions with a skip connection (He et al. 2016). At the start it is the identity, followed by a ReLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class ResidualBlock(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Images to feature maps at 1/2, 1/4, ... of their size; its first convolution already halves, for speed."""
+    """Maps images to feature maps at 1/2, 1/4, ... of their size. The first convolution has stride 2, for speed."""
 
     def __init__(self, channels: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class ConvEncoder(nn.Module):
         """Feature maps of an image in [0, 1], finest first: (b, widths[i], ceil(h / 2^(i+1)), ceil(w / 2^(i+1)))."""
         if image.shape[1] != self.channels:
             raise RequestError(f"the encoder's channels is {self.channels}, but images have {image.shape[1]}")
-        # Zero is mid-gray then, which is also what padding looks like.
+        # Maps mid-gray to zero, so that padding, which is mid-gray, looks like the zeros that convolutions pad with.
         x = ((image - 0.5) * 4.0).contiguous(memory_format=torch.channels_last)
         maps = []
         for stage in self.stages:
@@ -79,10 +79,10 @@ class ConvEncoder(nn.Module):
 
 
 def double(x: Float[Tensor, "b c h w"], height: int, width: int) -> Tensor:
-    """Each pixel four times, cut to (height, width): the places that a stride of 2 came from, at odd sizes too."""
+    """Upsample by 2 (nearest) and crop to (height, width), which may be odd: the inverse of a stride of 2."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")[..., :height, :width]
 
 
 def sizes(height: int, width: int, count: int) -> list[tuple[int, int]]:
-    """Sizes of the feature maps of an image, finest first."""
+    """Sizes (h, w) of the encoder's ``count`` feature maps for an image, finest first."""
     return [(-(-height // 2**level), -(-width // 2**level)) for level in range(1, count + 1)]

@@ -1,1 +1,1 @@
-"""Measures that need no downloaded weights, and the pages that show them."""
+"""Evaluation, audits and reports. Nothing here needs downloaded weights."""

@@ -1,4 +1,4 @@
-"""Audit: whether a table is what it promises, from its files, its log, and the listings of the runs that made it."""
+"""Audit: checks whether a table keeps its promises, from its files, its log, and the manifests of the runs."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from pipeline.text.outputs import paragraphs_problem
 EXAMPLES = 10
 _THREADS = 8
 
-#: What can be wrong, and what it means.
+#: Problems that an audit can find, and their meanings.
 PROBLEMS = {
     "missing_file": "the log names a file that is not there or cannot be read",
-    "wrong_count": "a file has other rows or bytes than the log says",
+    "wrong_count": "a file has another number of rows or bytes than the log says",
     "lost": "an input of a finished run has no row",
-    "doubled": "one run made two rows of one input",
-    "stale": "the row of an input is older than a finished run that listed it otherwise",
-    "superseded": "an older row of an input is left after a run that removes them",
+    "doubled": "one run wrote two rows for one input",
+    "stale": "the row is older than a finished run that listed another version of the input",
+    "superseded": "an older row of an input is left after a run that removes superseded rows",
     "unknown_model": "a row names a model and settings that no run used",
-    "bad_error": "a row is neither done nor failed, both, or fails with an unlisted code",
+    "bad_error": "a row is neither done nor failed, or is both, or has an unknown error code",
     "bad_mask": "a mask does not decode, or is not what its row says",
     "bad_paragraphs": "paragraphs do not tile their document, or are not what their row says",
 }
@@ -40,6 +40,8 @@ PROBLEMS = {
 
 @dataclass
 class Audit:
+    """The result of an audit: counts of rows, inputs and runs; the number of each problem, and examples of it."""
+
     rows: int = 0
     inputs: int = 0
     done: int = 0
@@ -66,7 +68,7 @@ class Audit:
 
 @dataclass
 class _Found:
-    """What one part says."""
+    """The contents of one part file."""
 
     input: np.ndarray
     version: np.ndarray
@@ -77,7 +79,7 @@ class _Found:
 
 
 def audit(sink: str) -> Audit:
-    """Read everything once. `RequestError` where there is no table."""
+    """Audit the table of a sink, reading each file once. `RequestError` if there is no table."""
     found = Audit()
     parts = parts_of(sink)
     runs = _runs(sink)
@@ -144,7 +146,7 @@ def _row_problem(row: dict[str, Any], kind: str | None) -> tuple[str, str] | Non
 
 
 def _compare(found: Audit, seen: list[_Found], runs: list[dict[str, Any]], folder: str) -> None:
-    """The rows against each other and against the listings of finished runs, newest first."""
+    """Compare the rows with each other, and with the manifests of finished runs, newest run first."""
     inputs = np.concatenate([item.input for item in seen]) if seen else np.empty((0, 2), np.uint64)
     versions = np.concatenate([item.version for item in seen]) if seen else np.empty((0, 2), np.uint64)
     run = np.concatenate([item.run for item in seen]) if seen else np.empty(0, str)
@@ -182,7 +184,7 @@ def _compare(found: Audit, seen: list[_Found], runs: list[dict[str, Any]], folde
 
 
 def _positions(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each wanted key is in an array of different keys sorted by both halves; -1 where it is not."""
+    """The index of each wanted key in an array of distinct sorted keys; -1 if it is not in the array."""
     both = np.concatenate([sorted_keys, wanted])
     _, inverse = np.unique(both, axis=0, return_inverse=True)
     inverse = inverse.reshape(-1)
@@ -192,7 +194,7 @@ def _positions(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _manifest(folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Input keys, version keys and names of what a run listed."""
+    """Input keys, version keys and names of the inputs that a run has listed."""
     inputs, versions, names = [np.empty((0, 2), np.uint64)], [np.empty((0, 2), np.uint64)], [np.empty(0, object)]
     for shard in storage.names(folder):
         rows = pq.read_table(pa.BufferReader(storage.read(storage.join(folder, shard))), columns=list(VERSION_KEY))

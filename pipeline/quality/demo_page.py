@@ -1,4 +1,4 @@
-"""The page of the demonstration: inputs, masks and truth; reconstructions; a document with its boundaries marked."""
+"""The page of the demonstration: images, masks and truth; reconstructions; documents with their boundaries."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pipeline.text.outputs import render_html
 
 
 def rows_of(sink: str) -> list[dict[str, Any]]:
-    """A table's rows, sorted by key."""
+    """The rows of a table, sorted by key."""
     rows = pa.table(open_delta(sink).to_pyarrow_table()).to_pylist()
     return sorted(rows, key=lambda row: (row["uri"], row["member"] or ""))
 
 
 def short(row: dict[str, Any]) -> dict[str, Any]:
-    """A row's small columns, for printing."""
+    """The small columns of a row, for printing."""
     name = row["uri"].rsplit("/", 1)[-1] + (f" #{row['member']}" if row["member"] else "")
     if row["error"] is not None:
         return {"input": name, "result": f"failed: {row['error']['code']}", "confidence": None}
@@ -40,7 +40,7 @@ def short(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_masks(page: Page, task: ImageSegmentation, rows: list[dict[str, Any]], truths: dict[str, str]) -> None:
-    """Input, mask over it and, where ``truths`` has a label's URI for the input's, truth over it."""
+    """Add images, each with its mask as an overlay, and with the truth if ``truths`` maps its URI to a label's URI."""
     pictures: list[tuple[str, np.ndarray | bytes]] = []
     for row in [row for row in rows if row["error"] is None][:6]:
         image = image_inputs.decode_image(storage.read(row["uri"]), task.max_pixels)
@@ -54,7 +54,7 @@ def add_masks(page: Page, task: ImageSegmentation, rows: list[dict[str, Any]], t
 
 
 def add_documents(page: Page, source: str, kind: InputKind, rows: list[dict[str, Any]], count: int = 2) -> None:
-    """Documents with the boundaries that were found."""
+    """Add ``count`` documents with the boundaries that were found."""
     by_key = {(row["uri"], row["member"]): row for row in rows if row["error"] is None}
     for chunk in entries([source], kind):
         data, _ = fetch(chunk, kind, FetchConfig())

@@ -1,4 +1,4 @@
-"""Evaluation of a package on labelled data: the same prepare and predict as in the stream, compared with the truth."""
+"""Evaluation of a package on labelled data. It uses the same prepare and predict as the stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pipeline.text.task import TextSegmentation
 
 @dataclass(kw_only=True)
 class Evaluation:
-    """Metrics, a table of details, how many inputs failed by code, and pictures for a page."""
+    """Metrics; a table of details; the number of failed inputs by error code; and pictures for a page."""
 
     metrics: dict[str, float]
     details: list[dict[str, Any]] = field(default_factory=list)
@@ -40,9 +40,9 @@ class Evaluation:
 
 
 def evaluate_images(task: ImageSegmentation, model: nn.Module, rows: pa.Table, pictures: int = 6) -> Evaluation:
-    """mIoU and global accuracy from one confusion matrix, at each input's own size; void is left out.
+    """mIoU and global accuracy from one confusion matrix at each image's own size. Pixels without a class do not count.
 
-    ``rows``: inputs with a ``label_uri``.
+    ``rows`` are inputs with a ``label_uri``.
     """
     classes = len(task.classes)
     confusion = torch.zeros(classes, classes, dtype=torch.float64)
@@ -79,7 +79,7 @@ def evaluate_images(task: ImageSegmentation, model: nn.Module, rows: pa.Table, p
 
 
 def evaluate_autoencoder(task: ImageReconstruction, model: nn.Module, rows: pa.Table, pictures: int = 6) -> Evaluation:
-    """Mean negative evidence lower bound in bits for each dimension, at the posterior's mean."""
+    """The mean negative evidence lower bound at the posterior's mean, in bits for each dimension."""
     result = Evaluation(metrics={})
     bits: list[float] = []
     for batch, good, predicted in predictions(task, model, rows, result.failed):
@@ -94,10 +94,11 @@ def evaluate_autoencoder(task: ImageReconstruction, model: nn.Module, rows: pa.T
 def evaluate_documents(
     task: TextSegmentation, model: nn.Module, rows: pa.Table, *, split: str, group: str | None = None
 ) -> Evaluation:
-    """Boundary precision, recall and F1 over all documents; Pk and WindowDiff as macro averages over documents.
+    """Precision, recall and F1 of boundaries over all documents; Pk and WindowDiff as macro averages over documents.
 
-    The paragraphs of each record are joined by one space first. Only records whose ``split`` has the given value count
-    (``all``: every record). ``f1_all_boundaries`` is what one gets who says that every sentence begins a paragraph.
+    The paragraphs of each document are joined by one space first, so that line breaks do not show them. Only records
+    whose ``split`` has the given value are used (``all``: every record). ``f1_all_boundaries`` is the F1 of a baseline
+    that begins a paragraph at every sentence.
     """
     result = Evaluation(metrics={})
     scores: dict[str, list[_Document]] = {}
@@ -144,7 +145,7 @@ class _Document:
 def _assess(
     task: TextSegmentation, model: nn.Module, content: bytes, form: str, split: str, group: str | None
 ) -> _Document | None:
-    """One document's figures; None for one of another split or without a paragraph boundary to find."""
+    """The figures of one document. None if it belongs to another split, or has no paragraph boundary."""
     if form == "json":
         extra = json.loads(content) if content.lstrip().startswith(b"{") else {}
         if split not in ("all", extra.get("split")):
@@ -198,7 +199,7 @@ def _summary(documents: list[_Document]) -> dict[str, float]:
 
 
 def reconstructions(task: ImageReconstruction, model: Any, uris: list[str]) -> list[tuple[str, np.ndarray]]:
-    """Pairs of pictures: what the model sees, and what it makes of it."""
+    """Pairs of pictures with captions: the model's input and its reconstruction."""
     found = []
     for uri in uris:
         fitted = image_inputs.decode_fitted(storage.read(uri), task.max_pixels, task.height_px, task.width_px)

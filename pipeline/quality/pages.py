@@ -1,4 +1,4 @@
-"""Pages that a person can look at: one HTML file with its pictures inside, readable without a network."""
+"""HTML pages for people: one file with the pictures inside, which needs no network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ figcaption { font-size: .8rem; color: #5b6774; max-width: 22rem; overflow-wrap: 
 
 
 class Page:
-    """A page in the making: sections of tables, pictures, and text."""
+    """A page under construction: sections with tables, pictures and text."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -45,11 +45,11 @@ class Page:
         self._sections.append((heading, f"<p>{html.escape(text)}</p>"))
 
     def markup(self, heading: str, markup: str) -> None:
-        """HTML that is safe already: the caller has escaped what it shows."""
+        """Add HTML. The caller must have escaped all text in it."""
         self._sections.append((heading, markup))
 
     def table(self, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows with the same keys; numbers to the right."""
+        """Add a table of rows with the same keys; numbers are aligned to the right."""
         if not rows:
             return
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0])
@@ -57,7 +57,7 @@ class Page:
         self._sections.append((heading, f"<table><tr>{head}</tr>{body}</table>"))
 
     def pictures(self, heading: str, pictures: Sequence[tuple[str, np.ndarray | bytes]]) -> None:
-        """Captions with pictures: uint8 arrays (h, w, 3), or encoded bytes that a browser shows."""
+        """Add pictures with captions: uint8 arrays (h, w, 3), or the bytes of an image file that browsers show."""
         figures = [
             f'<figure><img alt="" src="{_data_uri(picture)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
             for caption, picture in pictures
@@ -65,7 +65,7 @@ class Page:
         self._sections.append((heading, "\n".join(figures)))
 
     def write(self, uri: str) -> str:
-        """Store the page; returns its URI."""
+        """Write the page to ``uri``; returns its canonical URI."""
         sections = [(heading, Markup(body)) for heading, body in self._sections]
         storage.write(uri, _PAGE.render(title=self._title, sections=sections).encode("utf-8", "replace"))
         return storage.canonical(uri)

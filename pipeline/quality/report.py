@@ -1,4 +1,4 @@
-"""The page of a segmentation run."""
+"""The report of a segmentation run, an HTML page."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pipeline.quality.pages import Page
 
 
 def run_report(folder: str, parts: Sequence[str], summary: Mapping[str, Any], examples: int = 12) -> str:
-    """The page of a segmentation run: counts, time by stage, errors with examples, and some of its rows.
+    """Write the report of a run: counts, time of each stage, errors with examples, and some rows. Returns its URI.
 
-    ``parts``: files to take the examples from.
+    ``parts`` are the part files from which the examples are taken.
     """
     page = Page(f"Run {summary['run_id']}")
     shown = ("source", "table", "model", "listed", "skipped", "done", "failed", "removed", "seconds")
@@ -40,7 +40,7 @@ def run_report(folder: str, parts: Sequence[str], summary: Mapping[str, Any], ex
 
 
 def _examples(parts: Sequence[str], count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Some failed and some done rows of a run."""
+    """Some failed rows and some successful rows of a run."""
     failed: list[dict[str, Any]] = []
     done: list[dict[str, Any]] = []
     for part in parts:

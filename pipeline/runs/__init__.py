@@ -1,1 +1,1 @@
-"""What every run of a job has, with Ray or without: its name, its settings' digest, its counts, its life."""
+"""Parts of a run that do not need Ray: names, digests of settings, counts, commits, and the life of a job."""

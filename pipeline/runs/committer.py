@@ -1,7 +1,7 @@
-"""Committer: decides which parts count, and makes them visible.
+"""The committer: decides which parts belong to the table, and commits them.
 
-Each part names the ordinals of the inputs in it. An ordinal counts once: a part that overlaps with what was accepted is
-refused, since it is another attempt at the same work.
+Each part names the ordinals of its inputs. An ordinal is accepted once: a part that has an accepted ordinal is refused,
+since it comes from another attempt at the same block.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ _EXAMPLES = 12
 
 
 class Committer:
-    """The accepted parts of one run. Those that are not committed yet wait for `commit`."""
+    """The accepted parts of one run. They wait until `commit`."""
 
     def __init__(self, table: Table, counts: RunCounts, *, model: str, run_id: str, inputs: int) -> None:
-        """``inputs``: how many ordinals there are."""
+        """``inputs``: number of ordinals, that is of listed inputs."""
         self._table, self._counts, self._model, self._run_id = table, counts, model, run_id
         self._waiting: list[Part] = []
         self._examples: dict[bool, list[str]] = {True: [], False: []}
         self.accepted = np.zeros(inputs, bool)
-        """One flag for each ordinal."""
+        """For each ordinal, whether it is in an accepted part."""
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is anything to commit."""
+        """Whether accepted parts are waiting to be committed."""
         return bool(self._waiting)
 
     @property
     def examples(self) -> list[str]:
-        """Some of the accepted files, first such that have failed rows."""
+        """URIs of some accepted parts, those with failed rows first."""
         return [uri for failed in (True, False) for uri in self._examples[failed]]
 
     def missing(self, pending: int) -> int:
-        """How many of so many pending inputs are in no accepted part."""
+        """Number of the ``pending`` inputs that are in no accepted part."""
         return pending - int(self.accepted.sum())
 
     def accept(self, receipt: dict[str, Any], stages: tuple[str, ...]) -> bool:
-        """Take a part in, or refuse it. ``receipt``: a row of `pipeline.distributed.stream.RECEIPT`."""
+        """Accept a part, or return False to refuse it. ``receipt`` has the columns `distributed.stages.RECEIPT`."""
         ordinals = np.asarray(receipt["ordinals"])
         if self.accepted[ordinals].any() or len(np.unique(ordinals)) < len(ordinals):
             return False
@@ -63,7 +63,7 @@ class Committer:
         return True
 
     def commit(self) -> None:
-        """Make visible what waits, in one transaction."""
+        """Commit the waiting parts in one transaction."""
         if self._waiting:
             parts, self._waiting = self._waiting, []
             self._table.commit(parts, run_id=self._run_id)

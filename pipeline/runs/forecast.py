@@ -1,4 +1,4 @@
-"""Forecast: what a run would do and why, and how long it would take, from a timed sample of its inputs."""
+"""Forecast: which inputs a run would process and why, and how long it would take, from a timed sample of them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pipeline.table.delta import Table
 from pipeline.table.manifest import Manifest, split
 
 SAMPLE = 200
-_SHORT_SAMPLE = 1.25  # what a short sample cannot see: slow hours of a store, other tenants, a long tail of sizes
+_SHORT_SAMPLE = 1.25  # upper margin, as a short sample misses slow phases of a store, other load, and rare large inputs
 _BLOCKS = 16
 
-#: From blocks of entries and a folder for part files to a receipt for each part.
+#: A function that processes blocks of entries, writes part files into a folder, and yields the receipt of each part.
 Receipts = Callable[[list[pa.Table], str], Iterator[dict[str, Any]]]
 
 
@@ -43,9 +43,10 @@ def forecast(
     stages: tuple[str, ...],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Counts of a listing against the table, and a predicted time with its range. Nothing stays in the sink.
+    """Compare a listing with the table, and predict the run's time with a range. It leaves nothing in the sink.
 
-    ``described``: the settings behind the digest ``settings``, to say in which one rows of other settings differ.
+    ``described`` are the settings with the digest ``settings``; they are compared with those of other rows to say which
+    setting differs.
     """
     contents = table.contents(model, settings, every_model=True)
     with tempfile.TemporaryDirectory(prefix="parquetry-") as folder:
@@ -91,7 +92,7 @@ def forecast(
 
 
 def _timed(blocks: list[pa.Table], sink: str, receipts: Receipts) -> list[tuple[float, dict[str, Any]]]:
-    """Seconds since the start, and the receipt, of each part of the sample; the parts are deleted again."""
+    """Process the sample. Returns the seconds since the start and the receipt of each part; deletes the parts."""
     scratch = storage.join(sink, f"dry-run-{secrets.token_hex(4)}")
     existed = storage.exists(sink)
     started = time.monotonic()
@@ -112,7 +113,7 @@ def _predicted(timed: list[tuple[float, dict[str, Any]]], pending: int, stages: 
     arrived = np.array([seconds for seconds, _ in timed])
     start_up = max(0.0, float(arrived[0] - busy[0]))
     per_row = float((arrived[-1] - start_up) / rows.sum())
-    # How much the sample's mean could differ, had other inputs been drawn (bootstrap: Efron 1979).
+    # Range of the sample's mean if other inputs had been drawn (bootstrap: Efron 1979).
     draws = np.random.default_rng(0).integers(0, len(rows), (1000, len(rows)))
     spread = np.quantile(busy[draws].sum(1) / rows[draws].sum(1), [0.05, 0.95]) / (busy.sum() / rows.sum())
     seconds = start_up + pending * per_row

@@ -1,8 +1,8 @@
-"""Life of a job: from the lease on the folder that it writes to, through whatever happens, to its summary.
+"""The life of a job that writes to a folder, from the lease on the folder to the summary. Runs and trainings share it.
 
-A segmentation run and a training live alike. One of them at a time works in a folder; what ends it, a failure, a
-signal or success, becomes a status and an exit code; both stand in ``summary.json`` before the folder is free again,
-because a scheduler sees the code of a submitted job only there.
+Only one job at a time works in a folder. Its end (success, failure or signal) becomes a status and an exit code. Both
+are written to ``summary.json`` before the lease is released, because that file is the only place where a scheduler can
+read the exit code of a submitted job.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.errors import DONE, FAILED, JobFailed, RequestError, Stopped
 from pipeline.table import lease
 from pipeline.table.lease import Lease
 
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of libraries that write for terminals
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # some libraries put terminal colours into their messages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Outcome:
     status: str
     exit_code: int
     error: str | None = None
-    """Why, in one line; None where it is done."""
+    """The reason in one line; None if the job succeeded."""
 
     def summary(self) -> dict[str, Any]:
         error = {} if self.error is None else {"error": self.error}
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def outcome_of(reason: BaseException | None) -> Outcome:
-    """The outcome of a job that raised ``reason``, or nothing."""
+    """The outcome of a job that raised ``reason``; None means that it raised nothing."""
     if reason is None:
         return Outcome(status="done", exit_code=DONE)
     if isinstance(reason, JobFailed | Stopped):
@@ -46,25 +46,25 @@ def outcome_of(reason: BaseException | None) -> Outcome:
 
 
 def one_line(reason: BaseException) -> str:
-    """An error's text without line ends and colours."""
+    """The text of an exception without line ends and terminal colours."""
     return " ".join(_COLOURS.sub("", str(reason)).split())
 
 
 class Life:
-    """One job in one folder. `begin`, `work`, `finish`, in this order."""
+    """A job in a folder. Call `begin`, `work` and `finish`, in this order."""
 
     def __init__(self, folder: str, name: str, lease_s: float, *, option: str = "sink") -> None:
-        """``folder``: what nobody else may write to meanwhile; the lease lies in it. ``option``: what names it."""
+        """``folder``: where only this job may write; it contains the lease. ``option``: the setting that names it."""
         self._folder, self._name, self._lease_s, self._option = folder, name, lease_s, option
         self._held: Lease | None = None
 
     def begin(self) -> Lease:
-        """Take the lease. `RequestError` naming the holder where another job has it; nothing is written then."""
+        """Take the lease. `RequestError` that names the holder if another job has it; nothing is written then."""
         self._held = lease.acquire(self._folder, self._name, self._lease_s, option=self._option)
         return self._held
 
     def work(self, run: Callable[[], None]) -> Outcome:
-        """``run``, and how it ended. A `RequestError` is raised on, after the folder has been set free."""
+        """Call ``run`` and return how it ended. A `RequestError` is raised again after the lease is released."""
         try:
             run()
         except RequestError:
@@ -78,7 +78,7 @@ class Life:
         return outcome_of(None)
 
     def finish(self, summary_uri: str, summary: dict[str, Any]) -> None:
-        """Store the summary, and set the folder free."""
+        """Write the summary, and release the lease."""
         store_json(summary_uri, summary)
         self._release()
 
@@ -89,13 +89,13 @@ class Life:
 
 
 def store_json(uri: str, content: dict[str, Any]) -> None:
-    """One JSON object, for people and programs."""
+    """Write a JSON object, indented for people."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     storage.write(uri, text.encode("utf-8", "backslashreplace"))
 
 
 def read_json(uri: str) -> dict[str, Any] | None:
-    """The inverse of `store_json`; None where there is nothing that can be read."""
+    """Read an object that `store_json` has written; None if it does not exist or cannot be read."""
     try:
         found = json.loads(storage.read(uri))
     except (OSError, ValueError):

@@ -1,1 +1,1 @@
-"""What is to be read: URIs become entries, one for each input, and entries become bytes."""
+"""Inputs of a run: listing sources (URIs) as entries, one entry for each input, and reading the bytes of entries."""

@@ -1,7 +1,7 @@
-"""Containers: objects that hold many inputs. Tar archives, JSONL and Parquet files, and what is compressed.
+"""Containers: objects that hold many inputs (tar archives, JSONL files and Parquet files), and compressed objects.
 
-What is compressed is read forward only, so that it is never held whole. A member of a plain tar is a range of the
-object, which a store fetches without this module.
+Compressed objects are read as a stream, so they are never in memory as a whole. A member of an uncompressed tar archive
+is a byte range of the object, which `pipeline.source.fetch` reads without this module.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pipeline.rows import ERROR_TYPE, OBJECT, RECORD, InputKind, error_value
 from pipeline.source import records
 from pipeline.storage import LISTING, Read
 
-#: What is known of an input when it is listed. ``start`` and ``end`` say where it is in its container: bytes, after
-#: decompression, or in a Parquet file the number of the row. ``error``: why it cannot be read, known already.
+#: Columns of a listed input. ``start`` and ``end``: its byte range in its container, after decompression; in a Parquet
+#: file ``start`` is the row's number. ``error``: why it cannot be read, if the listing has found that out.
 ENTRIES = pa.schema(
     [
         ("uri", pa.string()),
@@ -44,7 +44,7 @@ _BROKEN = (OSError, EOFError, InputError, zstandard.ZstdError, pa.ArrowException
 
 
 def members(row: dict[str, Any], kind: InputKind) -> Iterator[pa.Table]:
-    """The entries of a container; one failed entry where it cannot be read to its end."""
+    """The entries of a container. If it cannot be read to its end, there is one failed entry for the container."""
     container = kind_of(row["uri"])
     try:
         if container == _LINES:
@@ -61,12 +61,13 @@ def members(row: dict[str, Any], kind: InputKind) -> Iterator[pa.Table]:
 def read_members(
     listed: list[dict[str, Any]], wanted: list[int], kind: InputKind, limits: Read
 ) -> Iterator[tuple[int, bytes | InputError]]:
-    """The bytes of some rows of `ENTRIES`, ``wanted``, in the order of their places in the container they share.
+    """Yield (index, bytes) of some entries of one container, in the order of their positions in it.
 
-    The container is opened once. Raises what the store, the compression or Parquet raise: see `container_error`.
+    ``listed`` are rows of `ENTRIES`, and ``wanted`` are the indices of the entries to read. The container is opened
+    once. Raises the exceptions of the store, the decompressor or Parquet: see `container_error`.
     """
     first = listed[wanted[0]]
-    # The container must still have the listed tag: places in an older file would cut the new one anywhere.
+    # The container must have the tag that was listed: in a newer file, the positions of the old one are meaningless.
     opened = storage.open_file(first["uri"], Read(etag=first["etag"], deadline_s=limits.deadline_s))
     if kind_of(first["uri"]) == _PARQUET:
         with opened:
@@ -92,7 +93,7 @@ def read_members(
 
 
 def container_error(uri: str, reason: BaseException) -> InputError:
-    """The typed error behind what was raised while an object was read: the store's, or ``bad_archive``."""
+    """The `InputError` for an exception while a container was read: the store's error, or ``bad_archive``."""
     known = storage.input_error(reason)
     if isinstance(reason, InputError) or known.code != "unreadable":
         return known
@@ -102,7 +103,7 @@ def container_error(uri: str, reason: BaseException) -> InputError:
 
 
 def kind_of(uri: str) -> str | None:
-    """What kind of container an object is, by its name; None: it is none."""
+    """The kind of container by the object's name; None if it is not a container."""
     name = uri.lower()
     if name.endswith(".parquet"):
         return _PARQUET
@@ -113,12 +114,12 @@ def kind_of(uri: str) -> str | None:
 
 
 def is_plain_tar(uri: str) -> bool:
-    """Whether the container is a tar archive without compression, so that its members are ranges of the object."""
+    """Whether the container is an uncompressed tar archive, whose members are byte ranges of the object."""
     return uri.lower().endswith(".tar")
 
 
 def decompress(uri: str, file: BinaryIO) -> BinaryIO:
-    """A file's plain bytes. Its name says how it is compressed. The result can be sought forward only."""
+    """A file with the decompressed bytes; the name decides on the compression. It can seek forward only."""
     name = uri.lower()
     if name.endswith((".gz", ".tgz")):
         return cast("BinaryIO", gzip.GzipFile(fileobj=file))
@@ -129,20 +130,20 @@ def decompress(uri: str, file: BinaryIO) -> BinaryIO:
 
 
 def _lines(row: dict[str, Any]) -> Iterator[pa.Table]:
-    held: list[dict[str, Any]] = []
+    buffered: list[dict[str, Any]] = []
     with _open(row["uri"]) as file:
         start = 0
         for number, line in enumerate(file, 1):
             end = start + len(line)
             if line.strip():
                 extra = {"member": str(number), "size": len(line), "format": RECORD, "start": start, "end": end}
-                held.append(row | extra)
+                buffered.append(row | extra)
             start = end
-            if len(held) == CHUNK_ROWS:
-                yield _table(held)
-                held = []
-    if held:
-        yield _table(held)
+            if len(buffered) == CHUNK_ROWS:
+                yield _table(buffered)
+                buffered = []
+    if buffered:
+        yield _table(buffered)
 
 
 def _parquet_rows(row: dict[str, Any], kind: InputKind) -> Iterator[pa.Table]:
@@ -154,7 +155,7 @@ def _parquet_rows(row: dict[str, Any], kind: InputKind) -> Iterator[pa.Table]:
 
 
 def _tar_files(row: dict[str, Any], kind: InputKind) -> Iterator[pa.Table]:
-    """Files in a tar archive whose names end in a suffix of the kind; of two of one name, the last, as tar has it."""
+    """The files in a tar archive with a suffix of the kind. Of files with the same name, the last one, as tar does."""
     found: dict[str, dict[str, Any]] = {}
     mode: Any = "r:" if is_plain_tar(row["uri"]) else "r|"
     with _open(row["uri"]) as file, tarfile.open(fileobj=file, mode=mode, encoding="utf-8") as archive:
@@ -163,7 +164,7 @@ def _tar_files(row: dict[str, Any], kind: InputKind) -> Iterator[pa.Table]:
                 start = item.offset_data
                 extra = {"member": item.name, "size": item.size, "start": start, "end": start + item.size}
                 found[item.name] = row | {"format": OBJECT} | extra
-            cast("Any", archive).members = []  # else they pile up
+            cast("Any", archive).members = []  # tarfile would keep all of them in memory
     rows = list(found.values())
     for start in range(0, len(rows), CHUNK_ROWS):
         yield _table(rows[start : start + CHUNK_ROWS])
@@ -174,12 +175,12 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _open(uri: str) -> BinaryIO:
-    """A container's plain bytes as a file that can seek forward."""
+    """A container's decompressed bytes, as a file that can seek forward."""
     return decompress(uri, storage.open_file(uri))
 
 
 class _Forward(io.RawIOBase):
-    """A decompressing reader as a raw stream; zstandard's own cannot be buffered or iterated by line."""
+    """A decompressing reader as an unbuffered file, since zstandard's cannot be buffered or iterated by lines."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader

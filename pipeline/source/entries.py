@@ -1,8 +1,8 @@
-"""Source: what is to be read. Folders, globs, files, manifests and archives become entries; entries become bytes.
+"""Listing the inputs of a run: folders, globs, files, manifests and containers become entries.
 
-An *entry* is one input: ``(uri, member)`` with the tag, size and time that were listed. ``member`` is null for a whole
-object, else the path of a file in a tar archive, or the number (from 1) of the line in a JSONL file or of the row in a
-Parquet file. Entries travel as Arrow tables with the columns of `ENTRIES`.
+An *entry* is one input, named by ``(uri, member)``, with the tag, size and time of the listing. ``member`` is null if
+the input is a whole object. Otherwise it is the path of a file in a tar archive, or the number (from 1) of a line in a
+JSONL file or of a row in a Parquet file. Entries are rows of Arrow tables with the columns of `ENTRIES`.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ _LIST_THREADS = 8
 
 
 def entries(sources: Sequence[str], kind: InputKind) -> Iterator[pa.Table]:
-    """All inputs of all sources, as tables of `ENTRIES` of about `CHUNK_ROWS` rows. One may come twice.
+    """Yield all inputs of all sources, as tables of `ENTRIES` of about `CHUNK_ROWS` rows. An input may come twice.
 
-    A source is a folder (every object below it whose name ends in one of the kind's suffixes), a glob (``*`` and ``?``
-    stay within a folder, ``**`` does not), a single object, or a manifest: a Parquet, CSV or JSONL file with a ``uri``
-    column, and perhaps ``etag`` and ``size``, which are then believed. Local folders come in the order of their names.
-    `RequestError` when there is nothing there.
+    A source is a folder (all objects below it whose name has a suffix of the kind), a glob (``*`` and ``?`` stay within
+    a folder, ``**`` does not), a single object, or a manifest: a Parquet, CSV or JSONL file with a column ``uri``. If a
+    manifest also has ``etag`` and ``size``, they are taken as true. Local folders are listed in the order of names.
+    `RequestError` if a source does not exist.
     """
     assert not isinstance(sources, str)
-    held: list[pa.Table] = []
+    buffered: list[pa.Table] = []
     for source in sources:
         for page in _expanded(_pages(source, kind), kind):
-            held.append(page)
-            if sum(part.num_rows for part in held) >= CHUNK_ROWS:
-                yield pa.concat_tables(held)
-                held = []
-    if held:
-        yield pa.concat_tables(held)
+            buffered.append(page)
+            if sum(part.num_rows for part in buffered) >= CHUNK_ROWS:
+                yield pa.concat_tables(buffered)
+                buffered = []
+    if buffered:
+        yield pa.concat_tables(buffered)
 
 
 def _pages(source: str, kind: InputKind) -> Iterator[pa.Table]:
-    """Pages of `storage.LISTING` of one source."""
+    """List one source: pages with the columns of `storage.LISTING`."""
     if "://" in source and is_glob(source.split("/")[2]):
         raise RequestError(f"source {source!r}: a glob must name its bucket")
     try:
@@ -68,12 +68,12 @@ def _pages(source: str, kind: InputKind) -> Iterator[pa.Table]:
         raise RequestError(f"source {source!r}: not allowed to read it") from reason
     except OSError as reason:
         raise RequestError(f"source {source!r}: the store failed to list it ({type(reason).__name__})") from reason
-    except InputError as reason:  # while a manifest was read
+    except InputError as reason:  # raised while a manifest is read
         raise RequestError(f"source {source!r}: the store failed to read it ({reason.code})") from reason
 
 
 def _with_suffix(page: pa.Table, kind: InputKind) -> pa.Table:
-    """Objects whose name ends in a suffix, perhaps before a compression's; and those that could not be looked at."""
+    """Objects whose name ends in a suffix of the kind, before that of a compression; and objects without a tag."""
     endings = "|".join(re.escape(suffix) for suffix in kind.suffixes)
     pattern = rf"(?:{endings})(?:{'|'.join(re.escape(item) for item in COMPRESSIONS)})?\z"
     options = pc.MatchSubstringOptions(pattern, ignore_case=True)
@@ -82,12 +82,12 @@ def _with_suffix(page: pa.Table, kind: InputKind) -> pa.Table:
 
 
 def _expanded(pages: Iterable[pa.Table], kind: InputKind) -> Iterator[pa.Table]:
-    """One row for each object, or for each record or file in it where the object is a container."""
+    """Entries of the objects: one for each, or if the object is a container, one for each record or file in it."""
 
     def containers() -> Iterator[pa.Table | dict[str, Any]]:
         for page in pages:
             kinds = np.array([kind_of(uri) is not None for uri in page["uri"].to_pylist()], bool)
-            kinds &= page["etag"].to_numpy() != ""  # without one, fetching says what is wrong
+            kinds &= page["etag"].to_numpy() != ""  # an object without a tag cannot be read; fetching gives the reason
             if not kinds.any():
                 yield page
                 continue
@@ -102,7 +102,7 @@ def _expanded(pages: Iterable[pa.Table], kind: InputKind) -> Iterator[pa.Table]:
 
     def begin(item: pa.Table | dict[str, Any]) -> tuple[pa.Table | None, Iterator[pa.Table]]:
         results = expand(item)
-        return next(results, None), results  # only the first page is made ahead, so that memory stays bounded
+        return next(results, None), results  # only the first page is computed ahead, so that memory stays bounded
 
     for first, rest in ordered(begin, containers(), _LIST_THREADS):
         if first is not None:
@@ -111,7 +111,7 @@ def _expanded(pages: Iterable[pa.Table], kind: InputKind) -> Iterator[pa.Table]:
 
 
 def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
-    """[start, end) of runs of equal flags."""
+    """Runs [start, end) of equal flags."""
     edges = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1).tolist(), len(flags)]
     return list(itertools.pairwise(edges))
 

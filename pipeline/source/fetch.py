@@ -1,4 +1,4 @@
-"""From entries to bytes, with a typed error for each that does not arrive."""
+"""Reading the bytes of entries, with a typed error for each entry that cannot be read."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from pipeline.storage import Read
 @dataclass(frozen=True, kw_only=True)
 class FetchConfig:
     max_bytes: int = 256 << 20
-    """Largest input, in bytes, after decompression; a larger one fails as too_large."""
+    """Largest input in bytes, after decompression; a larger one fails as too_large."""
     threads: int = 16
-    """Downloads at the same time in one worker."""
+    """Number of inputs that one worker downloads at the same time."""
     deadline_s: float = 60.0
-    """Seconds until an input that does not arrive fails as timeout, whatever attempts were made."""
+    """Seconds after which an input that has not arrived fails as timeout, retries included."""
 
     def __post_init__(self) -> None:
         check(self, "max_bytes", self.max_bytes >= 1, "be at least 1")
@@ -35,7 +35,7 @@ class FetchConfig:
 
 
 def fetch(rows: pa.Table, kind: InputKind, config: FetchConfig) -> tuple[list[bytes | None], pa.Array]:
-    """The bytes of each entry (None where it failed) and the ``error`` column. Never raises for one bad input."""
+    """The bytes of each entry, None if it failed, and the column ``error``. A failed input raises nothing."""
     listed = cast("list[dict[str, Any]]", rows.select(ENTRIES.names).to_pylist())
     groups: list[list[int]] = []
     for index, row in enumerate(listed):
@@ -69,7 +69,7 @@ def fetch(rows: pa.Table, kind: InputKind, config: FetchConfig) -> tuple[list[by
 
 
 def _read_together(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two entries are in one container that is read in one go."""
+    """Whether two entries are in the same container and can be read in one pass over it."""
     both = one["uri"] == other["uri"] and one["member"] is not None and other["member"] is not None
     return both and not is_plain_tar(one["uri"])
 
@@ -81,7 +81,7 @@ def _fetch_group(
     group = [index for index in group if listed[index]["error"] is None]
     if not group:
         return
-    group.sort(key=lambda index: listed[index]["start"] or 0)  # compressed files are read forward only
+    group.sort(key=lambda index: listed[index]["start"] or 0)  # a compressed container can only be read forward
     limits = Read(etag=first["etag"] or None, max_bytes=config.max_bytes, deadline_s=config.deadline_s)
     if first["member"] is None:
         yield group[0], _fetch_object(first["uri"], limits)

@@ -16,12 +16,12 @@ _MARKS = re.compile(r"[*?\[]")
 
 
 def is_glob(uri: str) -> bool:
-    """Whether a URI has a character that globs use."""
+    """Whether a URI contains a special character of globs."""
     return _MARKS.search(uri) is not None
 
 
 def matching_glob(pattern: str) -> Iterator[pa.Table]:
-    """Pages of `storage.LISTING`: the objects that match. `RequestError` where none does."""
+    """List the objects that match: pages of `storage.LISTING`. `RequestError` if there is none."""
     scheme, separator, path = pattern.partition("://")
     path = path if separator else pattern
     literal = path[: cast("re.Match[str]", _MARKS.search(path)).start()]
@@ -43,7 +43,7 @@ def matching_glob(pattern: str) -> Iterator[pa.Table]:
                 pc.call_function("equal", [page["size"], pa.scalar(0)]),
             ],
         )
-        page = page.filter(pc.call_function("invert", [marks]))  # of folders, that other tools make
+        page = page.filter(pc.call_function("invert", [marks]))  # leave out markers of folders, which some tools write
         keep = [bool(expression.fullmatch(uri[strip:])) for uri in page["uri"].to_pylist()]
         if any(keep):
             found = True
@@ -53,9 +53,10 @@ def matching_glob(pattern: str) -> Iterator[pa.Table]:
 
 
 def _glob_expression(pattern: str) -> str:
-    """A regular expression for a glob: ``**/`` any folders, ``**`` anything, ``*`` and ``?`` no slash, ``[...]``.
+    """The regular expression of a glob: ``**/`` any folders, ``**`` anything, ``*`` and ``?`` no slash, ``[...]``.
 
-    fsspec's own lets ``[!x]`` match a slash, ``*/`` no empty name, as object stores have them, and ``[z-a]`` nothing.
+    fsspec's own translation is not used: its ``[!x]`` matches a slash, its ``*/`` does not match an empty name, which
+    object stores allow, and its ``[z-a]`` matches nothing.
     """
     pieces, position = [], 0
     for match in re.finditer(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]", pattern):
@@ -68,7 +69,7 @@ def _glob_expression(pattern: str) -> str:
 
 
 def _glob_set(inside: str) -> str:
-    """``[...]`` of a glob as a regular expression; like ``*`` and ``?`` it does not match a slash."""
+    """A set ``[...]`` of a glob as a regular expression. Like ``*`` and ``?``, it does not match a slash."""
     negated = inside.startswith("!")
     escaped = re.sub(r"([\\\[\]^&~|])", r"\\\1", inside[negated:])
     return f"(?!/)[{'^' if negated else ''}{escaped}]"

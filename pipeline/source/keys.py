@@ -1,4 +1,4 @@
-"""Keys of inputs: 128 bits each, in sorted arrays, so that sets of millions fit in memory and compare in one pass."""
+"""Keys of inputs: hashes of 128 bits in sorted arrays, so that sets of millions of inputs fit in memory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ VERSION_KEY = ("uri", "member", "etag")
 
 
 def keys(rows: pa.Table, columns: Sequence[str]) -> np.ndarray:
-    """One key (two uint64) for each row, from the values of string columns: (rows, 2). Null differs from empty.
+    """The key of each row from the values of string columns: two uint64, (rows, 2). Null and empty differ.
 
-    BLAKE2b with 16 bytes: among 10^9 inputs two share a key with a probability below 10^-20.
+    The hash is BLAKE2b with 16 bytes. The probability that two of 10^9 inputs have the same key is below 10^-20.
     """
-    joined = _joined([_marked(rows[column]) for column in columns])
+    joined = _concatenate([_marked(rows[column]) for column in columns])
     digests = b"".join([hashlib.blake2b(text, digest_size=16).digest() for text in joined.to_pylist()])
     return np.frombuffer(digests, "<u8").reshape(-1, 2)
 
 
 class KeySet:
-    """A set of keys that never changes once it is made."""
+    """An immutable set of keys."""
 
     def __init__(self, parts: Iterable[np.ndarray] = ()) -> None:
         found = list(parts)
@@ -42,13 +42,13 @@ class KeySet:
         return len(self._keys)
 
     def contains(self, wanted: np.ndarray) -> np.ndarray:
-        """Which of the keys (n, 2) are in the set: booleans (n,)."""
+        """For each key (n, 2), whether it is in the set: booleans (n,)."""
         found = np.zeros(len(wanted), bool)
         if not len(self._keys):
             return found
         position = np.searchsorted(self._keys[:, 0], wanted[:, 0])
         active = np.ones(len(wanted), bool)
-        while active.any():  # first halves that collide stand next to each other; almost always one round
+        while active.any():  # keys with the same first half are adjacent; there is almost always one round
             active &= position < len(self._keys)
             here = np.where(active, position, 0)
             active &= self._keys[here, 0] == wanted[:, 0]
@@ -59,13 +59,13 @@ class KeySet:
 
 
 class GrowingKeySet:
-    """A set of keys that grows: sorted arrays of growing sizes, of which two of like size are merged into one."""
+    """A set of keys to which keys can be added. It is a list of sorted arrays; arrays of similar size are merged."""
 
     def __init__(self) -> None:
         self._levels: list[KeySet] = []
 
     def new(self, found: np.ndarray) -> np.ndarray:
-        """Which of the keys (n, 2) are not in the set, and not earlier among them: booleans (n,)."""
+        """For each key (n, 2), whether it is new: not in the set and not earlier in the array. Booleans (n,)."""
         new = np.zeros(len(found), bool)
         _, first = np.unique(found, axis=0, return_index=True)
         new[first] = True
@@ -74,25 +74,25 @@ class GrowingKeySet:
         return new
 
     def add(self, keys: np.ndarray) -> None:
-        """Take in keys (n, 2) that are `new`."""
+        """Add keys (n, 2), which must be `new`."""
         self._levels.append(KeySet([keys]))
         while len(self._levels) > 1 and len(self._levels[-2]) <= 2 * len(self._levels[-1]):
             small, large = self._levels.pop(), self._levels.pop()
             self._levels.append(KeySet([large.keys, small.keys]))
 
     def key_set(self) -> KeySet:
-        """All of them, as a set that stays as it is."""
-        if len(self._levels) > 1:  # kept, so that asking again costs neither time nor a second copy
+        """An immutable `KeySet` of all keys."""
+        if len(self._levels) > 1:  # the merged set is stored, so that the next call needs neither time nor memory
             self._levels = [KeySet([level.keys for level in self._levels])]
         return self._levels[0] if self._levels else KeySet()
 
 
 def _marked(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Each value with its length before it, so that no two rows join to the same; null as another mark."""
+    """Each value after its length, so that different rows never become the same bytes; null is marked differently."""
     data = column.cast(pa.binary())
     sizes = pc.call_function("binary_length", [data]).cast(pa.string()).cast(pa.binary())
-    return pc.fill_null(_joined([pa.scalar(b"\1"), sizes, pa.scalar(b":"), data]), b"\0")
+    return pc.fill_null(_concatenate([pa.scalar(b"\1"), sizes, pa.scalar(b":"), data]), b"\0")
 
 
-def _joined(parts: list[Any]) -> pa.ChunkedArray:
+def _concatenate(parts: list[Any]) -> pa.ChunkedArray:
     return pc.call_function("binary_join_element_wise", [*parts, pa.scalar(b"", pa.binary())])

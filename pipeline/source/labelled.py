@@ -1,4 +1,4 @@
-"""Labelled inputs: the splits of an image folder, records that hold their labels, and what is held out of either."""
+"""Labelled inputs: splits of an image folder, records that contain their labels, and held-out subsets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELLED = pa.schema([("ordinal", pa.int64()), *ENTRIES, ("label_uri", pa.string
 
 
 def split_files(folder: str, name: str) -> pa.Table:
-    """The inputs of a labelled image folder that ``NAME.txt`` lists (``image label`` on a line), in its order."""
+    """The inputs that ``NAME.txt`` in a labelled image folder lists (``image label`` on each line), in its order."""
     where = storage.join(folder, f"{name}.txt")
     try:
         lines = storage.read(where).decode().splitlines()
@@ -40,26 +40,26 @@ def split_files(folder: str, name: str) -> pa.Table:
 
 
 def training_inputs(uri: str, kind: InputKind) -> tuple[pa.Table, str]:
-    """Of a labelled image folder the inputs that ``train.txt`` lists, of other sources all; and the split's name."""
+    """The inputs to train on, and the split's name: those in ``train.txt`` of a labelled folder, or all of a source."""
     if storage.exists(storage.join(uri, "train.txt")):
         return split_files(uri, "train"), "train"
     return all_inputs(uri, kind), "all"
 
 
 def all_inputs(uri: str, kind: InputKind) -> pa.Table:
-    """Every input of a source, unlabelled or with labels inside its records."""
+    """All inputs of a source; they have no labels, or the labels are inside the records."""
     found = list(entries([uri], kind))
     if not found:
         raise RequestError(f"data {uri!r}: no input with one of the suffixes {', '.join(kind.suffixes)}")
     table = pa.concat_tables(found)
-    # Object stores list in no fixed order, and a training is a function of its samples' order.
+    # Object stores list in no fixed order, but the result of a training depends on the order of its samples.
     table = table.take(np.argsort(table["uri"].to_numpy(), kind="stable"))
     table = table.filter(pa.array(GrowingKeySet().new(keys(table, INPUT_KEY))))
     return _numbered(table.append_column("label_uri", pa.nulls(table.num_rows, pa.string())))
 
 
 def held_out(inputs: pa.Table, fraction: float) -> tuple[pa.Table, pa.Table]:
-    """Two tables: the rest, and about ``fraction`` of the inputs, picked by a hash of their names (at least one)."""
+    """Split inputs into two tables: the rest, and about ``fraction`` of them (at least one), chosen by hashed names."""
     names = keys(inputs, ("uri", "member"))
     rank = np.argsort([hashlib.sha256(row.tobytes()).digest() for row in names], kind="stable")
     chosen = np.zeros(inputs.num_rows, bool)
@@ -72,7 +72,7 @@ def _with_tags(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
             found = storage.stat(row["uri"])
         except OSError:
-            return row  # fetching it will say what is wrong
+            return row  # fetching it will report the error
         return row | {"etag": found.etag, "size": found.size}
 
     with ThreadPoolExecutor(16, "stat") as pool:

@@ -1,4 +1,4 @@
-"""Manifests: Parquet, CSV or JSONL files that name the inputs of a run."""
+"""Manifests: Parquet, CSV or JSONL files that list the inputs of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STAT_THREADS = 32
 
 
 def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
-    """Pages of what a manifest names, or None where the object is none."""
+    """Pages of the objects that a manifest lists. None if the object is not a manifest."""
     name = uri.lower()
     try:
         if name.endswith(".csv"):
@@ -47,7 +47,7 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
             raise
         if name.endswith(".csv"):
             raise RequestError(f"manifest {uri!r} cannot be read") from reason
-    return None  # or a broken container of documents: it gets its row
+    return None  # if it is a broken container instead, listing its members makes an error row
 
 
 def _record(line: bytes) -> Any:
@@ -64,16 +64,16 @@ def _parquet_batches(uri: str, columns: list[str]) -> Iterator[pa.Table]:
 
 
 def _json_batches(uri: str) -> Iterator[pa.Table]:
-    held: list[dict[str, Any]] = []
+    buffered: list[dict[str, Any]] = []
     with storage.open_file(uri) as file:
         for line in file:
             if line.strip():
                 record = _record(line)
-                held.append(record if isinstance(record, dict) else {})
-            if len(held) == CHUNK_ROWS:
-                yield _json_table(held)
-                held = []
-    yield _json_table(held)
+                buffered.append(record if isinstance(record, dict) else {})
+            if len(buffered) == CHUNK_ROWS:
+                yield _json_table(buffered)
+                buffered = []
+    yield _json_table(buffered)
 
 
 def _json_table(records: list[dict[str, Any]]) -> pa.Table:
@@ -83,7 +83,7 @@ def _json_table(records: list[dict[str, Any]]) -> pa.Table:
 
 
 def _named(manifest: str, batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Pages of the objects that a manifest names; each is looked at unless the manifest says its tag and size."""
+    """Pages of the objects that a manifest lists. Their tags and sizes are looked up if the manifest has none."""
     wrong = f"manifest {manifest!r}: every 'uri' must be a string that is not empty"
     try:
         for batch in batches:
@@ -106,7 +106,7 @@ def _look(uri: str) -> storage.Object:
     try:
         return storage.stat(uri)
     except (OSError, ValueError):  # RequestError; a path with a zero byte
-        return storage.Object(storage.canonical(uri), 0, "")  # fetching it will say what is wrong
+        return storage.Object(storage.canonical(uri), 0, "")  # fetching it will report the error
 
 
 def listing_page(objects: list[storage.Object]) -> pa.Table:

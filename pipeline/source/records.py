@@ -1,8 +1,8 @@
-"""Records: rows of Parquet files, and what of them is an input.
+"""Inputs that are rows of Parquet files.
 
-A row is an input in one of two ways. It is a record where the file has the column that every record of the task has,
-``text`` for documents; the members of the record are then one JSON object. Or it holds a whole object, such as an
-encoded image, in a binary column.
+There are two forms. If the file has the column that all records of the task have (``text`` for documents), a row is a
+record, and its columns become one JSON object. Otherwise a row contains a whole object in a binary column, such as an
+encoded image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.rows import OBJECT, RECORD, InputKind
 
 
 def inputs_column(schema: pa.Schema, kind: InputKind) -> str | None:
-    """The column of a Parquet file by which its rows are inputs, or None."""
+    """The column of a Parquet file that makes its rows inputs, or None if there is none."""
     if kind.record and kind.record[0] in schema.names:
         return kind.record[0]
     for name in kind.bytes_columns:
@@ -34,7 +34,7 @@ def inputs_column(schema: pa.Schema, kind: InputKind) -> str | None:
 
 
 def count_rows(uri: str, kind: InputKind) -> tuple[int, str]:
-    """How many inputs a Parquet file holds, and how each is wrapped. `InputError` where it has no column of inputs."""
+    """The number of inputs in a Parquet file, and their format. `InputError` if no column contains inputs."""
     with storage.open_file(uri) as file:
         parquet = pq.ParquetFile(file)
         column = inputs_column(parquet.schema_arrow, kind)
@@ -45,7 +45,7 @@ def count_rows(uri: str, kind: InputKind) -> tuple[int, str]:
 
 
 def read_rows(file: BinaryIO, kind: InputKind, wanted: dict[int, int]) -> Iterator[tuple[int, bytes | InputError]]:
-    """The bytes of some rows of a Parquet file. ``wanted``: from the row's number, from 0, to what to call it here."""
+    """Yield (index, bytes) of some rows of a Parquet file. ``wanted`` maps a row's number, from 0, to its index."""
     parquet = pq.ParquetFile(file)
     names = parquet.schema_arrow.names
     column = str(inputs_column(parquet.schema_arrow, kind))

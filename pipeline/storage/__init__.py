@@ -1,7 +1,7 @@
-"""URIs to bytes and back: local paths, S3, and any other fsspec URI, with the same calls.
+"""Reading and writing objects by URI: local paths, S3, and all other schemes of fsspec, with the same functions.
 
-A local object is named by its absolute path without a scheme, a remote one by its URI, both verbatim (no percent
-encoding), so that what stands in a table opens with the same tools that wrote it.
+A local object is named by its absolute path without a scheme, a remote one by its URI. Neither is percent-encoded, so
+that other tools can open the names that are stored in tables.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ _DELETE_THREADS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class StorageConfig:
-    """Where S3 is, for servers other than Amazon's. Credentials are no settings: they come from the environment, a
+    """Settings for S3 servers other than Amazon's. Credentials are not settings: they come from the environment, a
     profile or a role, as for every AWS tool."""
 
     endpoint_url: str | None = None
-    """URL of an S3 server; null: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile, or Amazon's."""
+    """URL of an S3 server; null: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile's, or Amazon's."""
     region: str | None = None
-    """Region; null: AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
+    """Region of the bucket; null: AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
     profile: str | None = None
-    """Profile of the AWS configuration files; null: AWS_PROFILE, or the default one."""
+    """Profile in the AWS configuration files; null: AWS_PROFILE, or the default profile."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
-    """Whether the bucket stands in the path or in the host name; auto: in the path of servers other than Amazon's."""
+    """How requests name the bucket: path, or virtual (in the host name). auto: path, except for Amazon's servers."""
     anonymous: bool = False
-    """Do not sign requests, for public buckets."""
+    """Send requests without a signature, for public buckets."""
 
     def __post_init__(self) -> None:
         url = self.endpoint_url
-        if url is not None and "@" in url:  # the value would stand in the message
+        if url is not None and "@" in url:  # checked first, since the message of `check` would show the password
             raise RequestError("StorageConfig.endpoint_url must hold no credentials")
         check(
             self, "endpoint_url", url is None or url.startswith(("http://", "https://")), "be an http(s) URL, or null"
         )
 
     def environment(self) -> dict[str, str]:
-        """The settings as environment variables, by which they reach every process of a run."""
+        """The settings as environment variables, which Ray passes to all processes of a run."""
         values = {
             "AWS_ENDPOINT_URL_S3": self.endpoint_url,
             "AWS_REGION": self.region,
@@ -67,8 +67,8 @@ class StorageConfig:
 
 
 def configure(config: StorageConfig) -> None:
-    """Use these settings in this process and in those that it starts."""
-    for name, value in _CONFIGURED.items():  # of an earlier call
+    """Use these settings in this process, and in the processes that it starts."""
+    for name, value in _CONFIGURED.items():  # remove the settings of an earlier call
         if os.environ.get(name) == value:
             del os.environ[name]
     _CONFIGURED.clear()
@@ -78,12 +78,12 @@ def configure(config: StorageConfig) -> None:
 
 
 def configured() -> dict[str, str]:
-    """Environment variables that processes on other machines need to use the same settings."""
+    """The environment variables that make processes on other machines use the same settings."""
     return dict(_CONFIGURED)
 
 
 def canonical(uri: str) -> str:
-    """``uri`` as this project names it: local paths absolute and without ``file://``, no trailing slash."""
+    """The form of ``uri`` that this project stores: local paths absolute and without ``file://``; no trailing slash."""
     if uri.startswith("file://"):
         uri = uri[len("file://") :]
     if "://" in uri:
@@ -92,7 +92,7 @@ def canonical(uri: str) -> str:
 
 
 def store(uri: str) -> Store:
-    """The store of a canonical URI. `RequestError` where its scheme is unknown or it holds a password."""
+    """The store of a canonical URI. `RequestError` if its scheme is unknown or it contains a password."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return _store("")
@@ -107,12 +107,12 @@ def is_local(uri: str) -> bool:
 
 
 def join(uri: str, *parts: str) -> str:
-    """``uri/part/part``."""
+    """The canonical URI of ``uri`` with the parts appended: ``uri/part/part``."""
     return "/".join([canonical(uri), *parts])
 
 
 def exists(uri: str) -> bool:
-    """Whether there is an object or a folder of this name."""
+    """Whether an object or a folder of this name exists."""
     uri = canonical(uri)
     try:
         store(uri).stat(uri)
@@ -122,7 +122,7 @@ def exists(uri: str) -> bool:
 
 
 def is_folder(uri: str) -> bool:
-    """Whether there is a folder of this name. False where the bucket is missing."""
+    """Whether a folder of this name exists. False if the bucket does not exist."""
     uri = canonical(uri)
     try:
         return store(uri).is_folder(uri)
@@ -131,31 +131,31 @@ def is_folder(uri: str) -> bool:
 
 
 def read(uri: str) -> bytes:
-    """The whole object. `FileNotFoundError`, `PermissionError` or `OSError` where it cannot be read."""
+    """The bytes of an object. Raises `FileNotFoundError`, `PermissionError` or `OSError` if it cannot be read."""
     uri = canonical(uri)
     return store(uri).read(uri)
 
 
 def write(uri: str, data: bytes) -> None:
-    """Write the object in one step: readers see the old content or the new, never a part."""
+    """Write an object atomically: readers see the old content or the new, never a part."""
     uri = canonical(uri)
     store(uri).write(uri, data)
 
 
 def create(uri: str, data: bytes) -> bool:
-    """Write the object only if there is none; False if there is one. ``data`` must differ between callers."""
+    """Write an object only if it does not exist. Returns whether it was written. Callers must not write equal data."""
     uri = canonical(uri)
     return store(uri).create(uri, data)
 
 
 def delete(uri: str) -> None:
-    """Remove one object; one that is not there is fine."""
+    """Delete an object. It is no error if it does not exist."""
     uri = canonical(uri)
     store(uri).delete(uri)
 
 
 def delete_all(uris: Iterable[str]) -> int:
-    """Remove many objects, several at the same time; how many."""
+    """Delete objects, several at the same time; returns their number."""
 
     def remove(uri: str) -> int:
         delete(uri)
@@ -165,42 +165,42 @@ def delete_all(uris: Iterable[str]) -> int:
 
 
 def names(uri: str) -> list[str]:
-    """The names of what lies directly in a folder, sorted; none when there is no such folder."""
+    """The names of the objects and folders directly in a folder, sorted; an empty list if there is no such folder."""
     uri = canonical(uri)
     try:
         return store(uri).names(uri)
-    except FileNotFoundError:  # not even a bucket
+    except FileNotFoundError:  # the bucket does not exist, either
         return []
 
 
 def stat(uri: str) -> Object:
-    """One object's size and tag; `FileNotFoundError` when it is not there."""
+    """The size, the tag and the time of an object. `FileNotFoundError` if it does not exist."""
     uri = canonical(uri)
     return store(uri).stat(uri)
 
 
 def walk(uri: str, begins: str = "") -> Iterator[pa.Table]:
-    """Every object below a folder whose path in it begins so, as pages of `LISTING`, without holding them all."""
+    """All objects below a folder whose path in it begins with ``begins``, page by page, as tables of `LISTING`."""
     uri = canonical(uri)
     return store(uri).walk(uri, begins)
 
 
 def open_file(uri: str, read: Read | None = None) -> BinaryIO:
-    """The object as a file that can seek; it is read in pieces, as they are asked for.
+    """Open an object as a file that can seek. It is read in pieces when they are needed.
 
-    Of ``read`` the tag and the deadline count, when the object is opened and at every read; `InputError` ``changed``
-    where it has another tag.
+    The tag and the deadline of ``read`` apply when the object is opened and at every read. `InputError` ``changed`` if
+    the object has another tag.
     """
     uri = canonical(uri)
     return store(uri).open(uri, read or Read(deadline_s=_FILE_DEADLINE_S))
 
 
 def fetch(uri: str, read: Read) -> bytes:
-    """An input's bytes, or a typed `InputError`.
+    """The bytes of an input. Raises `InputError` if they cannot be read.
 
-    Throttling, resets, stalls and answers that are cut off are tried again until the deadline.
+    Throttling, connection resets, stalls and truncated answers are retried until the deadline.
     """
-    # A key may end with a slash, and such a key is listed; only here it is not the name of a folder.
+    # On object stores a key may end with a slash, and listings contain such keys. So the slash is kept here.
     uri = canonical(uri) + ("/" if uri.endswith("/") and not is_local(uri) else "")
     try:
         return store(uri).fetch(uri, read)
@@ -209,7 +209,7 @@ def fetch(uri: str, read: Read) -> bytes:
 
 
 def input_error(reason: BaseException) -> InputError:
-    """The typed error behind what a store raised."""
+    """The `InputError` for an exception that a store raised."""
     if isinstance(reason, InputError):
         return reason
     if isinstance(reason, FileNotFoundError):
@@ -224,7 +224,7 @@ def input_error(reason: BaseException) -> InputError:
 
 
 def delta_options(uri: str) -> dict[str, str]:
-    """What delta-rs needs besides the usual AWS environment to write to this store."""
+    """The options that delta-rs needs, besides the usual AWS environment, to write to this store."""
     uri = canonical(uri)
     if not uri.startswith("s3://"):
         return {}

@@ -1,4 +1,4 @@
-"""Any other store that fsspec knows: ``gs://``, ``az://``, ``http://``, ``memory://`` and so on."""
+"""All other stores that fsspec supports: ``gs://``, ``az://``, ``http://``, ``memory://`` and so on."""
 
 from __future__ import annotations
 

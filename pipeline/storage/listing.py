@@ -1,4 +1,4 @@
-"""Listing: the keys of an object store by several threads, where the store lists in order and from any key on."""
+"""Listing the keys of an object store with several threads. The store must list in order, starting at any key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LISTERS = 8
 
 @dataclass
 class _Range:
-    """Keys after one, before another; ``depth``: where characters have been found to differ."""
+    """Keys after one key and before another. ``depth`` is the number of leading characters that they share, so far."""
 
     after: str
     until: str | None
@@ -26,8 +26,8 @@ class _Range:
 
 
 class Listing:
-    """Lists the keys with a prefix by several threads. A thread that finds its range long gives a part of it away, as
-    long as another thread has nothing to do; so a short listing costs no more requests than it must."""
+    """Lists the keys with a prefix with several threads. If a thread's range is long and another thread is idle, it
+    gives the idle thread a part of its range. So a short listing needs no more requests than with one thread."""
 
     def __init__(
         self,
@@ -36,10 +36,10 @@ class Listing:
         pages_after: Callable[[str], Iterator[pa.Table]],
         first_after: Callable[[str], pa.Table],
     ) -> None:
-        """Of the keys with a prefix, those that go on with ``begins``.
+        """List the keys with ``prefix`` whose remaining characters begin with ``begins``.
 
-        ``pages_after(key)``: the keys with the prefix after a key, in order, in a column ``key``. ``first_after(key)``:
-        the first of them, as a page of one row or none. Both are called by several threads.
+        ``pages_after(key)`` returns the keys with the prefix after a key, in order, in a column ``key``.
+        ``first_after(key)`` returns the first of them as a table of one row, or of none. Several threads call both.
         """
         self._pages_after, self._first_after = pages_after, first_after
         whole = _Range("", None, len(prefix))
@@ -53,7 +53,7 @@ class Listing:
         self._stopped = threading.Event()
 
     def pages(self) -> Iterator[pa.Table]:
-        """All pages, in no particular order."""
+        """Yield all pages, in no particular order."""
         threads = [threading.Thread(target=self._work, name="list", daemon=True) for _ in range(_LISTERS)]
         for thread in threads:
             thread.start()
@@ -109,12 +109,12 @@ class Listing:
                 self._give_away(mine, page["key"][-1].as_py())
 
     def _give_away(self, mine: _Range, last: str) -> None:
-        """Look for a key that differs as early as possible from where we are; another thread begins there."""
+        """Find a later key that differs as early as possible from ``last``; an idle thread continues from there."""
         while mine.depth < len(last):
             beyond = last[: mine.depth + 1] + _LAST_CHARACTER
             found = self._first_after(beyond)
             key = found["key"][0].as_py() if found.num_rows else None
-            # Where the last character stands in ``last``, what is found may be ``last`` or before it.
+            # If ``last`` contains the last character of Unicode, the key found may be ``last`` or an earlier one.
             if key is not None and last < key and (mine.until is None or key < mine.until):
                 self._put(found)
                 with self._changed:
@@ -135,18 +135,18 @@ class Listing:
     def _wanted(self, page: pa.Table) -> pa.Table:
         if self._first == self._prefix:
             return page
-        # The ends of the range are near what is wanted, not quite it.
+        # `_below` and `_above` are not exact, so the range may include some other keys.
         return page.filter(pc.call_function("starts_with", [page["key"]], pc.MatchSubstringOptions(self._first)))
 
 
 def _below(text: str) -> str:
-    """A string before ``text`` with hardly a key between them."""
+    """The largest practical string below ``text``: its last character is decremented and U+10FFFF appended."""
     code = ord(text[-1])
-    before = 0xD7FF if code == 0xE000 else code - 1  # there are no characters between
+    before = 0xD7FF if code == 0xE000 else code - 1  # the code points between are surrogates, which are no characters
     return text[:-1] + (chr(before) + _LAST_CHARACTER if before > 0 else "")
 
 
 def _above(text: str) -> str | None:
-    """The first string after all those that begin with ``text``; None where there is none."""
+    """The smallest string above all strings that begin with ``text``. None if there is no such string."""
     text = text.rstrip(_LAST_CHARACTER)
     return text[:-1] + chr(0xE000 if text[-1] == "\ud7ff" else ord(text[-1]) + 1) if text else None

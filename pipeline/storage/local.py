@@ -1,4 +1,4 @@
-"""Files of this machine."""
+"""The store of local files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LocalStore(Store):
 
     def get(self, uri: str, read: Read, timeout_s: float) -> bytes:
         try:
-            # Not blocking: opening a named pipe would wait for a writer that never comes.
+            # O_NONBLOCK, since opening a named pipe would otherwise wait for a writer.
             with open(os.open(uri, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat_module.S_ISREG(status.st_mode):
@@ -69,7 +69,7 @@ class LocalStore(Store):
     def create(self, uri: str, data: bytes) -> bool:
         temporary = _written(uri, data)
         try:
-            os.link(temporary, uri)  # fails if there is one, and shows the whole content at once
+            os.link(temporary, uri)  # atomic, and fails if the name exists
             return True
         except FileExistsError:
             return False
@@ -83,7 +83,7 @@ class LocalStore(Store):
             return
 
     def walk(self, uri: str, begins: str) -> Iterator[pa.Table]:
-        """Folder by folder in name order. What cannot be looked at is listed without a tag, so that it gets a row."""
+        """Folder by folder, in the order of names. Files that cannot be examined have an empty tag, and get a row."""
         page: list[Object] = []
         for item in _walk(uri, frozenset(), begins):
             page.append(item)
@@ -104,7 +104,7 @@ class LocalStore(Store):
 
 
 def _written(uri: str, data: bytes) -> str:
-    """The data in a new file beside ``uri``, whose name is returned."""
+    """Write the data to a new file in the folder of ``uri``; returns the file's name."""
     os.makedirs(os.path.dirname(uri), exist_ok=True)
     temporary = f"{uri}.{uuid.uuid4().hex}.tmp"
     try:
@@ -118,12 +118,12 @@ def _written(uri: str, data: bytes) -> str:
 
 
 def _walk(folder: str, above: frozenset[tuple[int, int]], begins: str = "") -> Iterator[Object]:
-    """What lies below a folder. ``above``: the folders on the way, so that a link to one of them is not followed."""
+    """The files below a folder. ``above`` are the folders on the way to it: links to them are not followed."""
     try:
         status = os.stat(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
-        # A folder that cannot be opened is one input, so that what it hides is not silently missing.
+        # A folder that cannot be opened becomes one failed input, so that its files are not silently missing.
         yield Object(folder, 0, "")
         return
     here = (status.st_dev, status.st_ino)

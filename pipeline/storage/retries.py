@@ -1,7 +1,7 @@
-"""The one policy by which anything is tried again: until a deadline, with pauses that grow and are random.
+"""The retry policy for all requests: until a deadline, with random pauses that grow.
 
-A pause is drawn from its whole length (full jitter: Brooker 2015, AWS Architecture Blog), so that clients which failed
-together do not come back together.
+Each pause is drawn between zero and its longest length (full jitter: Brooker 2015, AWS Architecture Blog), so that
+clients that failed together do not retry together.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 T = TypeVar("T")
 
-#: What a failure says of another attempt: useless, worth it, or worth it after a longer pause, as the store asked.
+#: Class of a failure: a retry is useless, may help, or may help after a longer pause because the store is overloaded.
 Verdict = Literal["final", "transient", "throttled"]
 
 _LONGEST_PAUSE_S = 10.0
@@ -28,15 +28,16 @@ def retry(
     *,
     request_s: float = 30.0,
 ) -> T:
-    """The result of ``attempt(timeout_s)``, called again while its failure is not final and the deadline is not near.
+    """Return ``attempt(timeout_s)``. If it raises, retry until the failure is final or the deadline is near.
 
-    The last failure is raised. ``request_s``: the longest timeout of one attempt.
+    The last exception is raised. ``judge`` classifies exceptions, and ``request_s`` is the longest timeout of one
+    attempt in seconds.
     """
     end = time.monotonic() + deadline_s
     attempts = 0
     while True:
         try:
-            # Most answers come at once; an attempt that hangs is given up sooner the first time.
+            # Most requests are answered at once, so the first attempt is given less time to hang.
             patience = request_s / 3 if attempts == 0 else request_s
             return attempt(max(_SHORTEST_TIMEOUT_S, min(patience, end - time.monotonic())))
         except Exception as reason:

@@ -1,9 +1,9 @@
-"""Objects of S3 and of whatever speaks its protocol.
+"""The store of objects on S3 and on servers with the same protocol.
 
-Bytes travel through obstore: with all checks around it a fifth of botocore's processor time for a download, a twelfth
-for a listing (``benchmarks/downloads.py``). Credentials, endpoints and regions are found by botocore, so they come from
-where every AWS tool finds them: environment, profile, role. Keys that obstore cannot spell (control characters, empty
-or dot segments) go through botocore, and so does what happens seldom.
+Most requests go through obstore. Compared with botocore, and with all our checks around it, it needs a fifth of the
+processor time for a download and a twelfth for a listing (``benchmarks/downloads.py``). botocore finds credentials,
+endpoint and region, so they come from the same places as for every AWS tool: environment, profile, role. Keys that
+obstore cannot represent (control characters, empty or dot segments) and rare operations go through botocore.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from pipeline.errors import RequestError
 from pipeline.storage.listing import Listing
 from pipeline.storage.store import LISTING, Object, RangeFile, Read, Store, StoreError, with_retries
 
-#: Environment variables of our own, beside the usual AWS ones.
+#: Environment variables of this project, besides the usual AWS ones.
 ADDRESSING, ANONYMOUS = "PARQUETRY_S3_ADDRESSING", "PARQUETRY_S3_ANONYMOUS"
 
-_PATIENCE_S = 120.0  # for one step of whatever is not an input
+_PATIENCE_S = 120.0  # deadline of a request, except for reading inputs
 _TIMEOUTS_S = (2, 5, 10, 30)
-_RANGE_BYTES = 32 << 20  # larger objects are read in ranges, so that a failure repeats one of them only
+_RANGE_BYTES = 32 << 20  # larger objects are read in ranges of this size, so that a failure repeats only one of them
 _BUFFER_BYTES = 1 << 20
 _STATUS = re.compile(r"status code: (\d{3})|HTTP status (?:client|server) error \((\d{3})")
 
-#: Data, tag and size of an object; no data where it has too many bytes for one request.
+#: Data, tag and size of an object. The data are None if the object is too large for one request.
 _Answer = tuple[bytes | None, str, int]
 
 
@@ -104,24 +104,24 @@ class S3(Store):
         return self._pieces(uri, read, lambda attempt: attempt(timeout_s))
 
     def fetch(self, uri: str, read: Read) -> bytes:
-        """One deadline for all ranges of a large object; a range that fails is asked for again, not those before."""
+        """All ranges of a large object share one deadline. If a range fails, only this range is requested again."""
         until = time.monotonic() + read.deadline_s
         return self._pieces(uri, read, lambda attempt: with_retries(attempt, until - time.monotonic()))
 
     def _pieces(self, uri: str, read: Read, run: Callable[[Callable[[float], _Answer]], _Answer]) -> bytes:
-        """``run`` makes the attempts of one request."""
+        """Read an object by one or more requests. ``run`` calls the attempts of one request, with retries if any."""
         bucket, key = split(uri)
         first, last = read.start or 0, read.end
         if last is not None:
             read.check_size(last - first)
             if last <= first:
-                return b""  # HTTP has no empty range
+                return b""  # HTTP cannot request an empty range
         if last is None or last - first <= _RANGE_BYTES:
             data, etag, size = run(functools.partial(self._request, bucket, key, read))
             if data is not None:
                 return data
             read.check_size(size)
-            last, read = size, replace(read, etag=etag)  # the other pieces must be of the same object
+            last, read = size, replace(read, etag=etag)  # the other ranges must be of the same version
         pieces: list[bytes] = []
         for begin in range(first, last, _RANGE_BYTES):
             stop = min(begin + _RANGE_BYTES, last)
@@ -130,7 +130,7 @@ class S3(Store):
             read = replace(read, etag=etag)
             pieces.append(data)
             if len(data) < stop - begin:
-                break  # the range reaches beyond the end
+                break  # the requested range ends after the object's end
         return b"".join(pieces)
 
     def write(self, uri: str, data: bytes) -> None:
@@ -154,7 +154,7 @@ class S3(Store):
             try:
                 self._call("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
             except _Exists:
-                # An earlier attempt of ours may have arrived although its answer was lost.
+                # An earlier attempt may have written the object although its answer was lost.
                 return uncertain and self.read(uri) == data
             except StoreError:
                 uncertain = True
@@ -168,7 +168,7 @@ class S3(Store):
         _patiently(lambda _: self._call("delete_object", Bucket=bucket, Key=key))
 
     def walk(self, uri: str, begins: str) -> Iterator[pa.Table]:
-        """Pages in no particular order: several parts of the keys are listed at the same time."""
+        """Pages in no particular order, since several ranges of keys are listed at the same time."""
         bucket, key = split(uri)
         prefix = f"{key}/" if key else ""
         exact = not prefix and self._has_keys(bucket, "/")  # obstore drops a slash at the start of a key
@@ -185,16 +185,16 @@ class S3(Store):
         return cast("BinaryIO", io.BufferedReader(file, _BUFFER_BYTES))
 
     def endpoint(self) -> str:
-        """Where requests go."""
+        """The URL to which requests are sent."""
         return str(self._client().meta.endpoint_url)
 
     def region(self) -> str:
         return str(self._client().meta.region_name)
 
     def pages_after(self, bucket: str, prefix: str, after: str, exact: bool) -> Iterator[pa.Table]:
-        """Keys with a prefix, after one of them, in order, with columns ``key``, ``etag``, ``size``, ``mtime``.
+        """The keys with a prefix after the key ``after``, in order. Columns: ``key``, ``etag``, ``size``, ``mtime``.
 
-        ``exact``: not through obstore, which drops slashes at the start of a key.
+        ``exact``: list with botocore, since obstore drops slashes at the start of a key.
         """
         while True:
             if not exact and _spellable(prefix.rstrip("/") or "x") and _spellable(after or "x"):
@@ -209,14 +209,14 @@ class S3(Store):
                     for batch in stream:
                         page = _fast_page(pa.record_batch(batch))
                         if pc.call_function("any", [pc.call_function("equal", [page["size"], pa.scalar(0)])]).as_py():
-                            break  # perhaps the mark of a folder, a key that ends with a slash, which obstore drops
+                            break  # obstore drops keys that end with a slash, such as markers of folders
                         if page.num_rows:
                             after = page["key"][-1].as_py()
                             yield page
                     else:
                         return
                 except (failures.InvalidPathError, ValueError):
-                    pass  # the next page holds a key that obstore cannot spell
+                    pass  # the next page has a key that obstore cannot represent
                 except Exception as reason:
                     translated = _store_error(reason)
                     if not translated.transient:
@@ -224,13 +224,13 @@ class S3(Store):
             page, more = self._exact_page(bucket, prefix, after)
             if page.num_rows:
                 after = page["key"][-1].as_py()
-                # The mark of the folder itself is not below it.
+                # The marker of the folder itself is not below the folder.
                 yield page.filter(pc.call_function("not_equal", [page["key"], pa.scalar(prefix)]))
             if not more:
                 return
 
     def first_after(self, bucket: str, prefix: str, after: str) -> pa.Table:
-        """The first key after ``after``, as a page of one row or none."""
+        """The first key after ``after``, as a table of one row, or of none."""
         return self._exact_page(bucket, prefix, after, limit=1)[0]
 
     def _exact_page(self, bucket: str, prefix: str, after: str, limit: int = 1000) -> tuple[pa.Table, bool]:
@@ -254,7 +254,7 @@ class S3(Store):
         return bool(answer["KeyCount"])
 
     def _request(self, bucket: str, key: str, read: Read, timeout_s: float) -> _Answer:
-        """One request. `StoreError` ``changed`` if the object has not the wanted tag."""
+        """Send one request. `StoreError` ``changed`` if the object's tag is not that of ``read``."""
         with _Translated():
             data, etag, size = self._answer(bucket, key, read, timeout_s)
         read.check_tag(etag)
@@ -282,20 +282,20 @@ class S3(Store):
         return data, etag, size
 
     def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """One attempt of a botocore operation."""
+        """Call an operation of botocore once."""
         with _Translated():
             return getattr(self._client(), operation)(**arguments)
 
     def _client(self, timeout_s: float = _TIMEOUTS_S[-1]) -> Any:
         timeout = _timeout(timeout_s)
-        with self._lock:  # making clients is not safe in threads, using them is
+        with self._lock:  # botocore's clients may be used by several threads, but not made by several
             if timeout not in self._clients:
                 session = botocore.session.Session()
                 style = {"auto": None, "path": "path", "virtual": "virtual"}[os.environ.get(ADDRESSING) or "auto"]
                 config = botocore.config.Config(
                     connect_timeout=min(5, timeout),
                     read_timeout=timeout,
-                    retries={"total_max_attempts": 1},  # `with_retries` does it
+                    retries={"total_max_attempts": 1},  # `with_retries` retries instead
                     max_pool_connections=64,
                     request_checksum_calculation="when_required",
                     response_checksum_validation="when_required",
@@ -348,7 +348,7 @@ class S3(Store):
         )
 
     def _provide(self) -> Any:
-        """Credentials for obstore; asked again in time, since those of a role expire."""
+        """Credentials for obstore, which asks again before they expire, as those of a role do."""
         frozen = self._credentials.get_frozen_credentials()
         expires = datetime.now(UTC) + timedelta(minutes=10) if hasattr(self._credentials, "refresh_needed") else None
         return {
@@ -360,7 +360,7 @@ class S3(Store):
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Bucket and key of ``s3://bucket/key``."""
+    """The bucket and the key of ``s3://bucket/key``."""
     bucket, _, key = uri.split("://", 1)[1].partition("/")
     if not bucket:
         raise RequestError(f"{uri!r} names no bucket")
@@ -368,11 +368,11 @@ def split(uri: str) -> tuple[str, str]:
 
 
 class _Exists(StoreError):
-    """A create-only write met an object."""
+    """An object that was to be created exists already."""
 
 
 class _Translated:
-    """Failures of either client inside the block leave it as `StoreError`."""
+    """Context manager that turns exceptions of obstore and botocore into `StoreError`."""
 
     def __enter__(self) -> None:
         return None
@@ -399,7 +399,7 @@ def _store_error(reason: Exception) -> StoreError:
     if isinstance(reason, botocore.exceptions.ClientError):
         code = str(reason.response.get("Error", {}).get("Code", ""))
         status = int(reason.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if status == 412 or code in ("PreconditionFailed", "ObjectAlreadyExists"):  # the code is lost in a cut answer
+        if status == 412 or code in ("PreconditionFailed", "ObjectAlreadyExists"):  # a truncated answer has no code
             return _Exists("changed", "the object exists")
         return _of_status(status)
     if isinstance(reason, ValueError | failures.InvalidPathError | botocore.exceptions.ParamValidationError):
@@ -420,7 +420,7 @@ def _of_status(status: int) -> StoreError:
 
 
 def _patiently(attempt: Any) -> Any:
-    """With retries, and with the errors that a caller outside the stream expects."""
+    """Call ``attempt`` with retries; raise `OSError` instead of `StoreError`."""
     try:
         return with_retries(attempt, _PATIENCE_S)
     except _Exists:
@@ -439,17 +439,17 @@ def _os_error(reason: StoreError) -> OSError:
 
 
 def _timeout(timeout_s: float) -> int:
-    """Of the timeouts that there are clients for, the nearest below."""
+    """The largest timeout of `_TIMEOUTS_S` that is not longer than ``timeout_s``, or the shortest."""
     return max((limit for limit in _TIMEOUTS_S if limit <= timeout_s), default=_TIMEOUTS_S[0])
 
 
 def _spellable(key: str) -> bool:
-    """Whether obstore can name this key without changing it."""
+    """Whether obstore can represent this key without changing it."""
     return key.isprintable() and all(part not in ("", ".", "..") for part in key.split("/"))
 
 
 def _named(bucket: str, page: pa.Table) -> pa.Table:
-    """A page of keys as one of `LISTING`."""
+    """A page of keys as a table of `LISTING`."""
     uris = pc.call_function("binary_join_element_wise", [pa.scalar(f"s3://{bucket}/"), page["key"], pa.scalar("")])
     return pa.table([uris, page["etag"], page["size"], page["mtime"]], schema=LISTING)
 
@@ -476,5 +476,5 @@ def _anonymous() -> bool:
 
 
 def _without_secrets(reason: BaseException) -> str:
-    """botocore's own words for wrong settings; they name settings and files, never keys."""
+    """botocore's message about wrong settings, on one line. It names settings and files, never keys."""
     return " ".join(str(reason).split())

@@ -1,4 +1,4 @@
-"""What every kind of store can do, and the errors it does it with."""
+"""The interface of all stores, and their errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 _TOO_LATE = "the store did not deliver the object in time"
 
-#: A page of a listing: one row for each object.
+#: Columns of a listing: one row for each object.
 LISTING = pa.schema(
     [("uri", pa.string()), ("etag", pa.string()), ("size", pa.int64()), ("mtime", pa.timestamp("ms", tz="UTC"))]
 )
@@ -26,7 +26,7 @@ LISTING = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """One stored object: its URI, its size in bytes, a tag that changes when its content does, when it was written."""
+    """A stored object: its URI, size in bytes, tag (ETag; it changes with the content), and time of writing."""
 
     uri: str
     size: int
@@ -36,41 +36,41 @@ class Object:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """What is asked of an object, and on which conditions."""
+    """A request to read an object or a range of it, with its conditions."""
 
     etag: str | None = None
-    """The object must still have this tag, else it has ``changed``; None: whatever it has."""
+    """Tag that the object must still have, or else `StoreError` ``changed``. None: any tag."""
     start: int | None = None
-    """First byte; None: the object's first."""
+    """First byte of the range. None: from the beginning of the object."""
     end: int | None = None
-    """The byte after the last one; None: to the object's end."""
+    """End of the range (exclusive). None: to the end of the object."""
     max_bytes: int = 1 << 50
-    """More bytes than this are refused as ``too_large``, before they are read."""
+    """Largest number of bytes; more are refused as ``too_large`` before they are read."""
     deadline_s: float = 60.0
-    """Seconds until the bytes must have arrived, however many attempts it takes. Of an open file: for each read."""
+    """Seconds within which the bytes must arrive, over all attempts. For an open file: for each read."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether the whole object is asked for."""
+        """Whether the request is for the whole object."""
         return self.start is None and self.end is None
 
     def part(self, start: int, end: int) -> Read:
-        """The same of the range [start, end)."""
+        """The same request for the range [start, end)."""
         return replace(self, start=start, end=end)
 
     def check_tag(self, found: str) -> None:
-        """`StoreError` ``changed`` unless the tag that was found is the wanted one."""
+        """`StoreError` ``changed`` if ``found`` is not the tag that the object must have."""
         if self.etag is not None and found != self.etag:
             raise StoreError("changed", "the object changed after it was listed")
 
     def check_size(self, size: int) -> None:
-        """`StoreError` ``too_large`` where so many bytes are more than the limit."""
+        """`StoreError` ``too_large`` if ``size`` is above the limit."""
         if size > self.max_bytes:
             raise StoreError("too_large", f"{size} bytes, more than the limit of {self.max_bytes}")
 
 
 class StoreError(InputError):
-    """A store did not deliver. ``transient``: asking again may help. ``throttled``: the store asked for patience."""
+    """A failed request to a store. ``transient``: a retry may help. ``throttled``: the store asked to slow down."""
 
     def __init__(self, code: str, message: str, *, transient: bool = False, throttled: bool = False) -> None:
         super().__init__(code, message)
@@ -79,7 +79,7 @@ class StoreError(InputError):
 
 
 def with_retries(attempt: Callable[[float], T], deadline_s: float, request_s: float = 30.0) -> T:
-    """`retry` for attempts that raise `StoreError`. When the deadline is near: `StoreError` ``timeout``."""
+    """`retry` for attempts that raise `StoreError`. Raises `StoreError` ``timeout`` at the deadline."""
     if deadline_s <= 0:
         raise StoreError("timeout", _TOO_LATE)
     try:
@@ -97,61 +97,61 @@ def _judge(reason: Exception) -> Verdict:
 
 
 class Store(ABC):
-    """One kind of store. Every method takes whole URIs, as `pipeline.storage.canonical` gives them.
+    """One kind of store. URIs are complete and canonical (`pipeline.storage.canonical`).
 
-    `FileNotFoundError` and `PermissionError` mean what they say; other failures are an `OSError`.
+    Methods raise `FileNotFoundError`, `PermissionError`, or another `OSError` for all other failures.
     """
 
     @abstractmethod
     def stat(self, uri: str) -> Object:
-        """One object; `FileNotFoundError` when it is not there."""
+        """One object. `FileNotFoundError` if it does not exist."""
 
     @abstractmethod
     def is_folder(self, uri: str) -> bool:
-        """Whether there is a folder of this name; on object stores, whether any key begins with it and a slash."""
+        """Whether a folder of this name exists. On object stores: whether a key begins with the name and a slash."""
 
     @abstractmethod
     def names(self, uri: str) -> list[str]:
-        """What lies directly in a folder, sorted."""
+        """The names of the objects and folders directly in a folder, sorted."""
 
     @abstractmethod
     def read(self, uri: str) -> bytes:
-        """The whole object, however long the store's own retries take."""
+        """The bytes of an object. The store retries by its own rules."""
 
     @abstractmethod
     def get(self, uri: str, read: Read, timeout_s: float) -> bytes:
-        """One attempt to read an object or a range of it. `StoreError` says what failed."""
+        """Try once to read an object or a range of it. Raises `StoreError`."""
 
     def fetch(self, uri: str, read: Read) -> bytes:
-        """`get`, again and again until it succeeds, fails for good, or the deadline is near."""
+        """`get` with retries, until it succeeds, the failure is final, or the deadline is near."""
         return with_retries(lambda timeout_s: self.get(uri, read, timeout_s), read.deadline_s)
 
     @abstractmethod
     def write(self, uri: str, data: bytes) -> None:
-        """Write in one step: readers see the old content or the new, never a part."""
+        """Write an object atomically: readers see the old content or the new, never a part."""
 
     @abstractmethod
     def create(self, uri: str, data: bytes) -> bool:
-        """Write only if there is no such object; False if there is one. Of several at once, one gets True."""
+        """Write an object only if it does not exist. Returns whether it was; of several callers, one gets True."""
 
     @abstractmethod
     def delete(self, uri: str) -> None:
-        """Remove one object; one that is not there is fine."""
+        """Delete an object. It is no error if it does not exist."""
 
     @abstractmethod
     def walk(self, uri: str, begins: str) -> Iterator[pa.Table]:
-        """Every object below a folder whose path in it begins so, as pages of `LISTING`, without holding them all."""
+        """All objects below a folder whose path in it begins with ``begins``, page by page, as tables of `LISTING`."""
 
     @abstractmethod
     def open(self, uri: str, read: Read) -> BinaryIO:
-        """The object as a file that can seek. Of ``read`` the tag and the deadline count, at every read."""
+        """Open an object as a file that can seek. The tag and the deadline of ``read`` apply to every read."""
 
 
 class RangeFile(io.RawIOBase):
-    """A stored object as a raw file: each read is a request for a range, so wrap it in a buffer."""
+    """A stored object as an unbuffered file. Each read is a request for a range, so wrap it in a buffer."""
 
     def __init__(self, store: Store, uri: str, read: Read, most: int) -> None:
-        """``most``: bytes of one request. A buffer asks again for what is missing."""
+        """``most``: largest number of bytes of one request. A buffered reader asks again for the rest."""
         self._store, self._uri, self._most = store, uri, most
         found = store.stat(uri)
         read.check_tag(found.etag)

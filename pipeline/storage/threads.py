@@ -1,4 +1,4 @@
-"""A map over threads that keeps order and never runs far ahead."""
+"""A parallel map with threads that keeps the order and limits the results that wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 def ordered(run: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """``run(item)`` for each item, in order; at most ``threads`` results wait for the consumer."""
+    """Yield ``run(item)`` for each item, in order. At most ``threads`` results are computed ahead of the consumer."""
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads, "ordered") as pool:
         try:

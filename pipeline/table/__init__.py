@@ -1,1 +1,1 @@
-"""What is kept: rows in, one current row for each input, whatever breaks. No Ray, no torch, no task."""
+"""The output table: one current row for each input, also after crashes. It uses neither Ray nor torch nor tasks."""

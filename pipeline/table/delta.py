@@ -1,7 +1,7 @@
-"""Table: ``SINK/table``, a Delta Lake table partitioned by model. It is the output and the ledger at once.
+"""The table ``SINK/table``: a Delta Lake table that is partitioned by model. It is a run's output and its ledger.
 
-Parts are Parquet files that workers write; they exist for readers only once the driver has committed them.
-``docs/table.md`` has the columns and the rules.
+Workers write its parts, which are Parquet files. Readers see a part only after the driver has committed it.
+``docs/table.md`` describes the columns and the rules.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from pipeline.table.parts import THREADS, Part, read_part, scan, write_part
 from pipeline.table.schema import TableSchema
 from pipeline.table.supersede import is_of, rows_to_keep
 
-_LEASE = "parquetry-lease"  # the application whose transactions are the numbers of leases
+_LEASE = "parquetry-lease"  # application id of the Delta transactions whose versions are numbers of leases
 _COMMIT_DEADLINE_S = 20.0
 
 
 class Table:
     """The table of one sink.
 
-    A run calls `create` and then `fence`; only then may it commit.
+    A run calls `create` and then `fence`; after that it may commit.
     """
 
     def __init__(self, sink: str, schema: TableSchema) -> None:
-        """Open or describe it; nothing is written before `create`.
+        """Open the table if it exists. Nothing is written before `create`.
 
-        `RequestError` if it is of another kind, or has another type in one of the columns.
+        `RequestError` if it is a table of another task, or if a column has another type.
         """
         self.uri = storage.join(sink, "table")
         self.schema = schema
         self.new_columns: list[str] = []
-        """Columns of this version's that the table does not have yet; `fence` adds them."""
+        """Columns of ``schema`` that the existing table lacks; `fence` adds them."""
         self._lease: int | None = None
         self._is_lost = False
         self._delta = opened(self.uri)
@@ -58,7 +58,7 @@ class Table:
             self.new_columns = [name for name in schema.names if name not in found.names]
 
     def create(self) -> None:
-        """Make the empty table if there is none."""
+        """Create an empty table if there is none."""
         if self._delta is None:
             if storage.is_local(self.uri):
                 Path(self.uri).mkdir(parents=True, exist_ok=True)
@@ -73,10 +73,11 @@ class Table:
             )
 
     def fence(self, lease: int, run_id: str) -> None:
-        """From now on only runs with this lease's number, or a higher one, can commit. Adds `new_columns`.
+        """Allow commits only to runs with this lease number or a higher one, and add `new_columns`.
 
-        A commit of its own says so, before the table is read: a run that lost its lease meets it, whatever version of
-        the table it has seen (the Delta protocol's transaction identifiers). `LeaseLost` if this number is the lower.
+        This is a commit of its own, before the table is read, by the transaction identifiers of the Delta protocol. A
+        run that has lost its lease conflicts with it, whatever version of the table that run has seen. `LeaseLost` if
+        the table has a higher number already.
         """
         self._lease = lease
         patiently(self._opened().update_incremental)
@@ -86,20 +87,20 @@ class Table:
             self._add_columns(run_id)
 
     def last_run_id(self) -> str:
-        """The run that made the newest commit, or an empty string."""
+        """The name of the run that made the newest commit, or an empty string."""
         if self._delta is None:
             return ""
         delta = self._delta
         return max((str(entry.get("run_id") or "") for entry in patiently(lambda: delta.history(2))), default="")
 
     def write_part(self, rows: pa.Table, run_id: str, model: str) -> Part:
-        """Write rows of one model as a part that nobody sees yet. Callable from any worker."""
+        """Write rows of one model as a part file, which readers do not see before it is committed. For all workers."""
         return write_part(self.uri, self.schema, rows, run_id, model)
 
     def commit(self, add: Sequence[Part], remove: Sequence[Part] = (), *, run_id: str) -> None:
-        """Make parts visible, and others invisible, in one transaction."""
+        """Add parts to the table, and remove others, in one transaction."""
         if remove:
-            # delta-rs accepts a Remove of a path that is not in the log without a word.
+            # delta-rs silently accepts the removal of a path that is not in the log.
             known = {part.path for part in self._parts()}
             assert all(part.path in known for part in remove), "a part to remove is not in the log"
         now = int(time.time() * 1000)
@@ -111,9 +112,9 @@ class Table:
         self._transact(actions, run_id)
 
     def contents(self, model: str, settings: str, *, every_model: bool = False) -> TableContents:
-        """What the table holds, seen from a run with this model and these settings.
+        """The contents of the table, as a run with this model and these settings needs them.
 
-        Each part of this model is read once; with ``every_model`` each part.
+        It reads all parts of this model once; with ``every_model``, the parts of all models.
         """
         inputs, sound, failed = [], [], []
         others: dict[tuple[str, str], list[np.ndarray]] = {}
@@ -143,11 +144,11 @@ class Table:
         run_id: str,
         own_parts: bool,
     ) -> int:
-        """Remove the rows of ``listed`` inputs that are not their current row (see `rows_to_keep`); how many.
+        """Remove the superseded rows of ``listed`` inputs (see `rows_to_keep`) in one commit; returns their number.
 
-        One commit. Affected files are written anew by our own writer, because delta-rs drops the metadata that makes
-        a mask a picture. ``own_parts``: whether to read this model's parts too, which is needless where
-        `TableContents.outdated` says that none of them has an older row.
+        Files with such rows are rewritten by `write_part`, because delta-rs would drop the metadata that marks a mask
+        as a picture. ``own_parts``: whether to read the parts of this model, too. That is not needed if
+        `TableContents.outdated` is False, since they then have no older row.
         """
         parts = [part for part in self._parts() if own_parts or part.model != model]
         keep = rows_to_keep(scan(self.uri, parts), listed, current, model, settings)
@@ -165,7 +166,7 @@ class Table:
         return sum(int((~keep[part.path]).sum()) for part in remove)
 
     def remove_orphans(self, run_ids: Iterable[str]) -> int:
-        """Delete the part files of these runs that no commit has made visible. Not for runs that are still going on."""
+        """Delete the part files of runs that have ended if they were never committed; returns their number."""
         visible = {part.path for part in self._parts()}
         models = [name for name in storage.names(self.uri) if name.startswith("model=")]
         pages = (
@@ -197,10 +198,10 @@ class Table:
         )
 
     def _once(self, commit: Callable[[CommitProperties], Any], run_id: str) -> None:
-        """Make one commit, or raise `LeaseLost`. A commit whose answer was lost is looked for, and not made twice.
+        """Make one commit, or raise `LeaseLost`. If the answer is lost, look for the commit before trying again.
 
-        Delta refuses a commit if another one with our application has come since the version that we know. So the
-        number of the newest lease, which costs reading the log, is looked at only where a version was not our own.
+        Delta refuses a commit if another commit with our application id was made after the version that we know. So
+        the number of the newest lease, which requires reading the log, is checked only if another commit came between.
         """
         if self._is_lost:
             raise LeaseLost("the lease on the table was lost before")

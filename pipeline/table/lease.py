@@ -1,10 +1,12 @@
-"""Lease: who may write to a sink. One run at a time, whatever dies.
+"""Leases: they allow one run at a time to write to a sink, whichever processes or machines die.
 
-A lease is an object ``SINK/lease/NUMBER.json`` that is made by a create-only write, so of several that try, one wins.
-The highest number counts. Its holder renews it by writing to it; a run that finds it looks whether it is renewed, by
-its own clock, so clocks of different machines are never compared. Numbers only grow: every commit to the table carries
-the number of its lease, and the table refuses a lower one (see `pipeline.table.delta`), so a holder that slept
-through the loss of its lease can commit nothing. That a sleeping holder is taken for dead costs its work, never a row.
+A lease is an object ``SINK/lease/NUMBER.json``. It is made by a create-only write, so if several runs try, one
+succeeds. The lease with the highest number is valid. Its holder renews it by writing to it. Another run watches for
+renewals by its own clock, so clocks of different machines are never compared. If there is none in one lease time, that
+run takes the next number.
+
+Every commit to the table carries the number of its lease, and the table refuses lower numbers (`pipeline.table.delta`).
+So a holder that was suspended and lost its lease meanwhile cannot commit. It loses its work, but no row is damaged.
 """
 
 from __future__ import annotations
@@ -22,17 +24,17 @@ from pipeline import storage
 from pipeline.errors import JobFailed, RequestError
 
 _NAME = re.compile(r"(\d{12})\.json")
-_POLLS = 6  # looks at another's lease within one renewal
+_POLLS = 6  # checks of another run's lease in the time of one renewal
 
 
 class LeaseLost(JobFailed):
-    """Another run has taken the sink over; what this one has committed stays."""
+    """Another run has taken over the sink. The rows that this run has committed stay."""
 
     status = "lease lost"
 
 
 class Lease:
-    """A lease that this process holds until `release`, and renews in the background."""
+    """A lease that this process holds and renews in the background, until `release`."""
 
     def __init__(self, folder: str, number: int, record: dict[str, Any]) -> None:
         self.number = number
@@ -43,12 +45,12 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """`LeaseLost` if another run holds the sink now."""
+        """Raise `LeaseLost` if another run has taken over the sink."""
         if self._lost.is_set():
             raise LeaseLost(f"another run has taken the sink over (lease {self.number} is no longer the newest)")
 
     def release(self) -> None:
-        """Let the next run begin at once."""
+        """Mark the lease as released, so that the next run need not wait."""
         self._ended.set()
         self._thread.join()
         if not self._lost.is_set():
@@ -59,7 +61,7 @@ class Lease:
             try:
                 self._write(renewals=self._record["renewals"] + 1)
                 newest = _newest(self._folder)
-            except OSError:  # the store is away; the table's numbers guard the commits until it is back
+            except OSError:  # the store is not reachable; until it is, the table's lease number protects the commits
                 continue
             if newest is not None and newest > self.number:
                 self._lost.set()
@@ -71,10 +73,10 @@ class Lease:
 
 
 def acquire(place: str, run_id: str, lease_s: float, *, option: str = "sink") -> Lease:
-    """The next lease of a folder. `RequestError` naming the holder if there is one that lives.
+    """Take the lease on a folder. `RequestError` that names the holder if another run has it.
 
-    A holder on this machine whose process is gone is replaced at once, any other after one lease time without renewal.
-    ``option``: the setting that names the folder, for the error.
+    If the holder's process was on this machine and has ended, the lease is free at once. Otherwise it is free after one
+    lease time without renewal. ``option`` is the setting that names the folder, for the error message.
     """
     folder = storage.join(place, "lease")
     mine = {
@@ -91,7 +93,7 @@ def acquire(place: str, run_id: str, lease_s: float, *, option: str = "sink") ->
     while True:
         newest = _newest(folder)
         if newest is not None and not _is_free(folder, newest, f"{option} {place!r}"):
-            continue  # a newer one has come meanwhile
+            continue  # another run has taken a newer lease meanwhile
         number = (newest or 0) + 1
         if storage.create(_uri(folder, number), _bytes(mine)) and _newest(folder) == number:
             for old in _numbers(folder)[:-2]:
@@ -100,7 +102,7 @@ def acquire(place: str, run_id: str, lease_s: float, *, option: str = "sink") ->
 
 
 def _is_free(folder: str, number: int, place: str) -> bool:
-    """Whether the lease has ended; False if a newer one appeared while looking. Waits one lease time if it must."""
+    """Whether a lease is free; False if a newer one appears. Waits up to one lease time for a renewal if necessary."""
     first = _read(folder, number)
     if first is None:
         return False
@@ -129,7 +131,7 @@ def _is_free(folder: str, number: int, place: str) -> bool:
 
 
 def _process() -> str:
-    """Names the kernel and the process namespace: a process number means something within them only."""
+    """Identifies the kernel and the process namespace, within which a process number has a meaning."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             boot = file.read().strip()
@@ -139,7 +141,7 @@ def _process() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None if there is no such process."""
+    """When a process started, in clock ticks of the kernel; None if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()

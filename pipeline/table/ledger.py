@@ -1,4 +1,4 @@
-"""Ledger: what a table holds already, so that a run works on the rest."""
+"""The ledger: which results a table already has, so that a run computes only the others."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from pipeline.source.keys import KeySet
 
 @dataclass(frozen=True, kw_only=True)
 class TableContents:
-    """What one scan of a table found, seen from a run's model and settings. Every row has its own key in the sets."""
+    """The keys of all rows of a table, as a run with one model and its settings needs them. Every row has a key."""
 
     inputs: KeySet
-    """All rows (`INPUT_KEY`)."""
+    """All rows, by `INPUT_KEY`."""
     sound: KeySet
-    """Rows of the run's model and settings that are no errors (`VERSION_KEY`)."""
+    """Rows of the run's model and settings without an error, by `VERSION_KEY`."""
     failed: KeySet
-    """Rows of the run's model and settings that are errors (`VERSION_KEY`)."""
+    """Rows of the run's model and settings with an error, by `VERSION_KEY`."""
     others: dict[tuple[str, str], KeySet]
-    """Rows of other models or settings (`VERSION_KEY`), by their model and settings."""
+    """Rows of other models or settings, by `VERSION_KEY`, for each (model, settings)."""
 
     def done(self, retry_errors: bool) -> KeySet:
-        """The versions that a run need not work on."""
+        """The versions of inputs that a run need not process."""
         if retry_errors or not len(self.failed):
             return self.sound
         return KeySet([self.sound.keys, self.failed.keys])
 
     def outdated(self, listed: KeySet, pending: int) -> bool:
-        """Whether a row found here is not current any more once the pending inputs among the ``listed`` have new rows.
+        """Whether the table will have rows that are not current, after the pending inputs have got new rows.
 
-        ``listed`` (`INPUT_KEY`) has each input once. One that is not pending has its current row here, so every row
-        beyond one for each of those is an older one: of another version, model or settings, or of a retried error.
+        ``listed`` (`INPUT_KEY`) has each input once, and ``pending`` is the number of those to process. A listed input
+        that is not pending has its current row in the table. So if the listed inputs have more rows than that, some
+        row is an older one: of another version, model or settings, or of an error that is retried.
         """
         return int(listed.contains(self.inputs.keys).sum()) != len(listed) - pending

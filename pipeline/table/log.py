@@ -1,4 +1,4 @@
-"""Log: the transactions of a Delta table, as delta-rs reads them, asked again where the store failed."""
+"""The log of a Delta table, read by delta-rs, with retries if the store fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _READ_DEADLINE_S = 60.0
 
 
 def opened(uri: str) -> DeltaTable | None:
-    """The table at a URI, or None where there is none. `RequestError` where it cannot be opened."""
+    """The table at a URI, or None if there is none. `RequestError` if it cannot be opened."""
     options = storage.delta_options(uri)
     try:
         return patiently(lambda: DeltaTable(uri, storage_options=options))
@@ -30,7 +30,7 @@ def opened(uri: str) -> DeltaTable | None:
 
 
 def committed_parts(delta: DeltaTable) -> list[Part]:
-    """The part files of the table's newest version."""
+    """The part files in the table's newest version."""
     actions = pa.table(patiently(lambda: delta.get_add_actions(flatten=True)))
     columns = ("path", "size_bytes", "num_records", "partition.model")
     values = zip(*(actions[name].to_pylist() for name in columns), strict=True)
@@ -38,7 +38,7 @@ def committed_parts(delta: DeltaTable) -> list[Part]:
 
 
 def patiently(run: Callable[[], T]) -> T:
-    """What delta-rs is asked for, again where the store failed: it does not repeat a read whose answer was cut off."""
+    """Call ``run``, again if the store failed. delta-rs itself does not retry a read whose answer was cut off."""
     return storage.retry(lambda _: run(), _judge, _READ_DEADLINE_S)
 
 

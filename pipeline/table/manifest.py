@@ -1,4 +1,4 @@
-"""Manifest: what one run has listed, each input with an ordinal, in Parquet files below ``SINK/runs/RUN_ID``."""
+"""Manifest: the inputs that a run has listed, numbered by ordinals, in Parquet files below ``SINK/runs/RUN_ID``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARD_ROWS = 1 << 17
 
 
 class Manifest:
-    """The inputs of a run in a fixed order; ``pending`` are those that the table does not hold yet."""
+    """The inputs of a run in a fixed order. ``pending`` are those without a current row in the table."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -28,34 +28,34 @@ class Manifest:
         self._versions: list[np.ndarray] = []
 
     def write(self, entries: Iterable[pa.Table], done: KeySet, limit: int | None) -> None:
-        """Number the entries, mark what is done, store shards. Stops once ``limit`` inputs are pending.
+        """Number the entries, mark which are pending, and store them in shards. Stops after ``limit`` pending inputs.
 
-        An input that comes again, from a source inside another or a line of a manifest, is left out and counted.
+        An input that is listed again, for example by two overlapping sources, is left out and counted in ``repeated``.
         """
-        held: list[pa.Table] = []
+        buffered: list[pa.Table] = []
         for chunk in entries:
             rows = self._numbered(chunk, done, None if limit is None else limit - self.pending)
-            held.append(rows)
-            if sum(part.num_rows for part in held) >= SHARD_ROWS:
-                self._store(held)
-                held = []
+            buffered.append(rows)
+            if sum(part.num_rows for part in buffered) >= SHARD_ROWS:
+                self._store(buffered)
+                buffered = []
             if limit is not None and self.pending >= limit:
                 break
-        if held:
-            self._store(held)
+        if buffered:
+            self._store(buffered)
 
     def inputs(self) -> KeySet:
-        """The listed inputs (`INPUT_KEY`), each once."""
+        """The keys of the listed inputs (`INPUT_KEY`), each once."""
         return self._inputs.key_set()
 
     def versions(self) -> KeySet:
-        """The listed inputs as they were listed (`VERSION_KEY`)."""
+        """The keys of the listed versions of the inputs (`VERSION_KEY`)."""
         return KeySet(self._versions)
 
     def blocks(self, committed: np.ndarray, block_rows: int, block_bytes: int) -> Iterator[list[pa.Table]]:
-        """For each shard with work left: its blocks, bounded by rows and by listed bytes.
+        """Yield the blocks of each shard with inputs left to process; see `split` for the limits.
 
-        ``committed``: one flag for each ordinal.
+        ``committed``: for each ordinal, whether its row is committed.
         """
         for rows in self.rows():
             left = ~committed[rows["ordinal"].to_numpy()] & rows["pending"].to_numpy(zero_copy_only=False)
@@ -64,7 +64,7 @@ class Manifest:
                 yield split(rows, block_rows, block_bytes)
 
     def rows(self) -> Iterator[pa.Table]:
-        """All inputs, `COLUMNS`, shard by shard."""
+        """All inputs with the columns `COLUMNS`, one table for each shard."""
         for shard in range(self.shards):
             yield pq.read_table(pa.BufferReader(storage.read(self._shard_uri(shard))))
 
@@ -86,9 +86,9 @@ class Manifest:
         self.pending += int(pending.sum())
         return chunk.add_column(0, "ordinal", pa.array(ordinals)).append_column("pending", pa.array(pending))
 
-    def _store(self, held: list[pa.Table]) -> None:
+    def _store(self, buffered: list[pa.Table]) -> None:
         buffer = pa.BufferOutputStream()
-        pq.write_table(pa.concat_tables(held).cast(COLUMNS), buffer, compression="zstd")
+        pq.write_table(pa.concat_tables(buffered).cast(COLUMNS), buffer, compression="zstd")
         storage.write(self._shard_uri(self.shards), buffer.getvalue().to_pybytes())
         self.shards += 1
 
@@ -97,13 +97,13 @@ class Manifest:
 
 
 def split(rows: pa.Table, block_rows: int, block_bytes: int) -> list[pa.Table]:
-    """Consecutive blocks of at most ``block_rows`` rows and ``block_bytes`` listed bytes (one row may exceed them)."""
+    """Split rows into blocks of at most ``block_rows`` rows and ``block_bytes`` listed bytes, but of at least 1 row."""
     sizes = pc.fill_null(rows["size"], 0).to_pylist()
-    blocks, start, held = [], 0, 0
+    blocks, start, block_size = [], 0, 0
     for index, size in enumerate(sizes):
-        if index > start and (index - start >= block_rows or held + size > block_bytes):
+        if index > start and (index - start >= block_rows or block_size + size > block_bytes):
             blocks.append(rows.slice(start, index - start))
-            start, held = index, 0
-        held += size
+            start, block_size = index, 0
+        block_size += size
     blocks.append(rows.slice(start))
     return [block.combine_chunks() for block in blocks]

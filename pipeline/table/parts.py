@@ -1,4 +1,4 @@
-"""Parts: the Parquet files of a table, which exist for readers only once the driver has committed them."""
+"""Parts: the Parquet files of a table. Readers see a part only after the driver has committed it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline import storage
 from pipeline.storage.threads import ordered
 from pipeline.table.schema import TableSchema, leaves
 
-#: Parts that are read, written or deleted at the same time.
+#: Number of parts that are read, written or deleted at the same time.
 THREADS = 16
 
 _WHOLE_BYTES = 4 << 20  # parts up to this size are read in one request
@@ -22,7 +22,7 @@ _WHOLE_BYTES = 4 << 20  # parts up to this size are read in one request
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One written Parquet file: path below the table's folder, bytes, rows, and the model it belongs to."""
+    """A Parquet file of a table: its path below the table's folder, size in bytes, number of rows, and model."""
 
     path: str
     size: int
@@ -31,7 +31,7 @@ class Part:
 
 
 def write_part(table_uri: str, schema: TableSchema, rows: pa.Table, run_id: str, model: str) -> Part:
-    """Write rows of one model as a part that nobody sees yet, under a name that no other attempt has."""
+    """Write rows of one model as a part that is not committed yet. Its name is unique, so attempts never collide."""
     rows = schema.fitted(rows)
     path = f"model={model}/{run_id}-{uuid.uuid4().hex}.parquet"
     buffer = pa.BufferOutputStream()
@@ -46,7 +46,7 @@ def write_part(table_uri: str, schema: TableSchema, rows: pa.Table, run_id: str,
 
 
 def read_part(table_uri: str, part: Part, columns: list[str] | None = None) -> pa.Table:
-    """A part's rows, or some of their columns."""
+    """The rows of a part, with all or some columns."""
     uri = storage.join(table_uri, part.path)
     if part.size <= _WHOLE_BYTES:
         return pq.ParquetFile(pa.BufferReader(storage.read(uri))).read(columns)
@@ -55,6 +55,6 @@ def read_part(table_uri: str, part: Part, columns: list[str] | None = None) -> p
 
 
 def scan(table_uri: str, parts: Sequence[Part]) -> Iterator[tuple[Part, pa.Table]]:
-    """The key and provenance columns of each part, in order."""
+    """Yield each part with its key and provenance columns, in order."""
     columns = ["uri", "member", "etag", "settings", "run_id", "error"]
     yield from ordered(lambda part: (part, read_part(table_uri, part, columns)), parts, THREADS)

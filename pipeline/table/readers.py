@@ -1,4 +1,4 @@
-"""What readers need: the open table, its committed files, and of several rows of one input the current one."""
+"""Functions for readers of a table: opening it, its committed files, and the current row of each input."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def open_delta(sink: str) -> DeltaTable:
 
 
 def parts_of(sink: str) -> list[Part]:
-    """The committed part files of a sink's table, as its log describes them."""
+    """The committed part files of a sink's table, from its log."""
     return committed_parts(open_delta(sink))
 
 
 def current_rows(rows: pa.Table) -> pa.Table:
-    """Of several rows of one input, the newest run's. What a reader needs after ``--superseded keep``."""
+    """Keep the row of the newest run for each input. Readers need this after ``--superseded keep``."""
     newest_first = rows.sort_by([("run_id", "descending")])
     identity = keys(newest_first, INPUT_KEY)
     _, first = np.unique(identity, axis=0, return_index=True)

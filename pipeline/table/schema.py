@@ -1,4 +1,4 @@
-"""Schema of a table: key columns, a task's own, provenance; how it grows; and what its files say of it to readers."""
+"""The schema of a table: its columns, how they are added to an existing table, and metadata for readers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class TableSchema:
     columns: pa.Schema
     """All columns, in order, with Hugging Face features in the metadata."""
     result: str
-    """The task's column that every table of its kind has, such as ``mask``; a table without it is of another kind."""
+    """A column that all tables of the task have, such as ``mask``. A table without it belongs to another task."""
     stored_as_is: tuple[str, ...] = ()
-    """Columns whose bytes are compressed already, such as ``mask.bytes``: dotted names, as in Parquet."""
+    """Columns that are stored uncompressed, since their data are compressed already: dotted names (``mask.bytes``)."""
 
     @classmethod
     def of(
@@ -40,7 +40,7 @@ class TableSchema:
         features: Mapping[str, Any] | None = None,
         stored_as_is: tuple[str, ...] = (),
     ) -> TableSchema:
-        """Key, the task's columns, provenance. ``features``: see `with_features`."""
+        """A schema of the key columns, the task's columns, and the provenance. ``features``: see `with_features`."""
         columns = pa.schema([*KEY_COLUMNS, *task_columns, *PROVENANCE_COLUMNS])
         return cls(columns=with_features(columns, features or {}), result=result, stored_as_is=stored_as_is)
 
@@ -49,10 +49,10 @@ class TableSchema:
         return self.columns.names
 
     def within(self, found: pa.Schema, sink: str) -> TableSchema:
-        """This schema in a table that has the columns ``found``: those first, and then what it has not yet.
+        """This schema for an existing table with the columns ``found``: these first, and then those that it lacks.
 
-        Columns that this version does not know stay, and are null in its rows. `RequestError` where the table is of
-        another kind, or has another type in a column of the same name.
+        Columns of the table that this version does not know are kept, and are null in its rows. `RequestError` if the
+        table belongs to another task, or if a column of the same name has another type.
         """
         if self.result not in found.names:
             raise RequestError(
@@ -73,7 +73,7 @@ class TableSchema:
         return dataclasses.replace(self, columns=with_features(pa.schema(fields), features))
 
     def fitted(self, rows: pa.Table) -> pa.Table:
-        """Rows with all columns of the table, in order; those that they lack are null."""
+        """The rows with all columns of the table, in order; missing columns are null."""
         columns = [
             rows[field.name] if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
             for field in self.columns
@@ -82,26 +82,26 @@ class TableSchema:
 
 
 def with_features(schema: pa.Schema, features: Mapping[str, Any]) -> pa.Schema:
-    """The schema with Hugging Face features in its metadata.
+    """Add Hugging Face features to the schema's metadata.
 
-    ``features``: by column, those that do not follow from the Arrow type (``{"mask": {"_type": "Image"}}``).
+    ``features`` are those of columns for which the Arrow type is not enough, such as ``{"mask": {"_type": "Image"}}``.
     """
     described = {field.name: features.get(field.name) or _feature(field.type) for field in schema}
     return schema.with_metadata({b"huggingface": json.dumps({"info": {"features": described}}).encode()})
 
 
 def as_stored(schema: pa.Schema) -> pa.Schema:
-    """The schema as it comes back from a Delta log, which knows fewer types than Arrow."""
+    """The schema as it is read back from a Delta log, which has fewer types than Arrow."""
     return pa.schema(deltalake.Schema.from_arrow(schema.remove_metadata()).to_arrow())
 
 
 def leaves(schema: pa.Schema) -> list[str]:
-    """The names of a Parquet file's columns: ``error.code``, ``class_pixels.list.element``."""
+    """The column names in a Parquet file of this schema, such as ``error.code`` or ``class_pixels.list.element``."""
     return [path for field in schema for path in _leaf_paths(field.name, field.type)]
 
 
 def _is_same(one: pa.DataType, other: pa.DataType) -> bool:
-    """Whether two types hold the same values: the names of list items and the widths of offsets do not matter."""
+    """Whether two types have the same values. Names of list items and the width of offsets do not matter."""
     return _plain(one) == _plain(other)
 
 

@@ -1,4 +1,4 @@
-"""Which rows of a table are superseded: not the current row of an input that a run has listed."""
+"""Finding superseded rows: rows that are not the current row of an input that a run has listed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pipeline.table.parts import Part
 
 
 def is_of(part: Part, rows: pa.Table, model: str, settings: str) -> np.ndarray:
-    """Which rows of a part are of a model and settings: booleans (rows,)."""
+    """Which rows of a part belong to this model and these settings: booleans (rows,)."""
     return (rows["settings"].to_numpy() == settings) & (part.model == model)
 
 
 def rows_to_keep(
     scanned: Iterable[tuple[Part, pa.Table]], listed: KeySet, current: KeySet, model: str, settings: str
 ) -> dict[str, np.ndarray]:
-    """By the path of each part, which of its rows stay: booleans (rows,).
+    """For the path of each part, which of its rows to keep: booleans (rows,).
 
-    ``scanned``: parts with their key and provenance columns. The current row of a listed input (`INPUT_KEY`) has this
-    model, these settings and the tag in ``current`` (`VERSION_KEY`); of several such rows, the newest run's. Rows of
-    inputs that were not listed stay.
+    ``scanned`` are parts with their key and provenance columns. The current row of a listed input (`INPUT_KEY`) has
+    this model, these settings and the tag in ``current`` (`VERSION_KEY`); if there are several, it is that of the
+    newest run. Rows of inputs that were not listed are kept.
     """
     keep: dict[str, np.ndarray] = {}
     candidates: list[tuple[np.ndarray, np.ndarray, str, np.ndarray]] = []
@@ -41,6 +41,6 @@ def rows_to_keep(
     row = np.concatenate([item[1] for item in candidates])
     order = np.lexsort((run, version[:, 1], version[:, 0]))
     same_as_next = (version[order[:-1]] == version[order[1:]]).all(1)
-    for index in order[:-1][same_as_next]:  # an older run's row of the same version, such as an error that was retried
+    for index in order[:-1][same_as_next]:  # the row of an older run, such as an error that was retried
         keep[candidates[owner[index]][2]][row[index]] = False
     return keep

@@ -1,4 +1,4 @@
-"""Deleting files that no version of a table names."""
+"""Vacuum: deleting files that no version of a table refers to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pipeline.table.readers import open_delta
 
 
 def vacuum(sink: str) -> int:
-    """Delete every file below the table that no version of it names; how many. Not while a run is going on."""
+    """Delete every file below the table to which no version refers; returns their number. No run may be in progress."""
     delta, uri = open_delta(sink), storage.join(sink, "table")
     named = {part.path for part in committed_parts(delta)}
-    # What a later version removed stays for readers of the earlier ones.
+    # Files that a later version removed are kept for readers of earlier versions.
     removed = patiently(lambda: delta.vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False))
     named.update(removed)
     models = [name for name in storage.names(uri) if name.startswith("model=")]

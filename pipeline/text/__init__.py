@@ -1,1 +1,1 @@
-"""Documents: how they become sentences and tensors, and how boundaries become rows."""
+"""Documents: splitting them into sentences, features of the sentences, the task, and paragraphs as rows."""

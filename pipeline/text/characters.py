@@ -1,4 +1,4 @@
-"""Kinds of characters, by code point."""
+"""Tables of characters by code point: white space, parts of words and single tokens, and lower case."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from functools import cache
 import numpy as np
 
 SPACE, WORD, SINGLE = 0, 1, 2
-TABLE_END = 0x20000  # code points from here on are ideographs, emoji tags and private ones: each a token
+TABLE_END = 0x20000  # higher code points are ideographs, emoji tags and private ones; each is a token of its own
 
 
 def code_points(text: str) -> np.ndarray:
-    """uint32 (n,), one for each character."""
+    """The code points of a text, uint32 (n,)."""
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
 def kinds_of(codes: np.ndarray) -> np.ndarray:
-    """``SPACE``, ``WORD`` (a part of one) or ``SINGLE`` (a token of its own), uint8, for each code point."""
+    """The kind of each code point, uint8: ``SPACE``, ``WORD`` (part of a word) or ``SINGLE`` (a token of its own)."""
     return _tables()[0][np.minimum(codes, TABLE_END)]
 
 
 def lower_case(codes: np.ndarray) -> np.ndarray:
-    """Small letters for capital ones, where that is one code point."""
+    """The lower case of each code point; unchanged if the lower case is more than one code point."""
     return np.where(codes < TABLE_END, _tables()[1][np.minimum(codes, TABLE_END)], codes)
 
 
@@ -35,7 +35,7 @@ def is_one_of(codes: np.ndarray, characters: str) -> np.ndarray:
 
 @cache
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """By code point up to and with TABLE_END: its kind, and its lower case."""
+    """Kind and lower case of each code point from 0 to TABLE_END inclusive."""
     classes = np.full(TABLE_END + 1, SINGLE, np.uint8)
     lower = np.arange(TABLE_END + 1, dtype=np.uint32)
     for code in range(TABLE_END):
@@ -51,5 +51,5 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_ideograph(code: int) -> bool:
-    """Scripts that put no space between words: kana, CJK, its compatibility forms."""
+    """Whether a code point belongs to a script without spaces between words: kana, CJK and its compatibility forms."""
     return 0x3040 <= code <= 0x30FF or 0x3400 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF

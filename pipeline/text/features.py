@@ -1,4 +1,4 @@
-"""Sentences to hashed n-grams, with numpy alone: the same numbers in every process and on every machine."""
+"""Features of sentences: hashed words and numbers, with numpy alone. They are the same on every machine."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pipeline.text.characters import SINGLE, SPACE, WORD, code_points, is_one_of
 from pipeline.text.hashing import bucket, combined, hash_words, mixed
 from pipeline.text.quotations import QUOTATION_DENSE, QUOTATION_FRAME, Quotations
 
-#: Hashed features of a sentence besides its words: by position, of its form and its neighbours, of direct speech.
+#: Number of hashed features of a sentence besides its words: of its position, form, neighbours and direct speech.
 FRAME_FEATURES = 16 + QUOTATION_FRAME
-#: Numbers that are not hashed: lengths, shares of kinds of characters, repeated words, direct speech.
+#: Number of features that are not hashed: lengths, fractions of character kinds, repeated words, direct speech.
 DENSE_FEATURES = 14 + QUOTATION_DENSE
 
 _CHUNK_CHARS = 1 << 18
-# A chunk starts with sentences of the one before, so that nothing depends on where chunks are cut.
+# Each chunk also gets the last sentences of the previous one, so that features do not depend on where chunks end.
 _LEAD_SENTENCES = 24
 _REPEAT_SENTENCES = (1, 4, 20)
-_CONTENT_TOKENS = 128  # of one sentence; the rest of a monster says little more
-_REPEATABLE_CHARS = 4  # shorter words return everywhere
+_CONTENT_TOKENS = 128  # tokens of a sentence that are used; more of a very long sentence adds little
+_REPEATABLE_CHARS = 4  # shorter words are repeated everywhere, so their repetition is not counted
 
 _QUOTES = "\"'“”‘’«»„「」『』"
 _APOSTROPHES = "'’"
@@ -29,21 +29,21 @@ _APOSTROPHES = "'’"
 
 @dataclass(frozen=True)
 class SentenceFeatures:
-    """Of a document of s sentences. Ids are in [1, buckets); 0 is kept for padding."""
+    """Features of a document of s sentences. Ids are in [1, buckets); 0 is reserved for padding."""
 
     content: np.ndarray
-    """Ids of words and of single marks, int32 (n,), sentence after sentence."""
+    """Ids of the words and punctuation marks of all sentences, concatenated, int32 (n,)."""
     counts: np.ndarray
-    """How many of ``content`` each sentence has, int32 (s,)."""
+    """Number of ids in ``content`` that belong to each sentence, int32 (s,)."""
     frame: np.ndarray
-    """int32 (s, FRAME_FEATURES)."""
+    """Ids of the other hashed features, int32 (s, FRAME_FEATURES)."""
     dense: np.ndarray
-    """float32 (s, DENSE_FEATURES), each about in [0, 1]."""
+    """Features that are not hashed, float32 (s, DENSE_FEATURES), each roughly in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Words, and other characters one by one, of a piece of text; ``first[i]`` is the first token of sentence i."""
+    """Tokens of a text: words, and single characters that are no letters. Sentence i begins at token ``first[i]``."""
 
     codes: np.ndarray
     start: np.ndarray
@@ -54,7 +54,7 @@ class _Tokens:
 
 
 def sentence_features(text: str, sentences: np.ndarray, buckets: int, *, see_breaks: bool) -> SentenceFeatures:
-    """Features of the ``sentences`` (s, 2), which tile ``text``. White space is invisible unless ``see_breaks``."""
+    """Features of the ``sentences`` (s, 2), which tile ``text``. Line breaks are used only if ``see_breaks``."""
     parts, quotations = [], Quotations(text, sentences)
     for lead, start, end in _chunks(sentences):
         offset, stop = int(sentences[lead, 0]), int(sentences[end - 1, 1])
@@ -70,7 +70,7 @@ def sentence_features(text: str, sentences: np.ndarray, buckets: int, *, see_bre
 
 
 def _chunks(sentences: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """(lead, start, end): sentences [start, end) and, before them, those from ``lead`` on."""
+    """Chunks (lead, start, end): sentences [start, end), and [lead, start) as the context before them."""
     start = 0
     while start < len(sentences):
         limit = sentences[start, 0] + _CHUNK_CHARS
@@ -100,9 +100,9 @@ def _tokenize(text: str, sentences: np.ndarray) -> _Tokens:
 
 
 def _content(tokens: _Tokens, buckets: int, skip: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the tokens, and their number, of the sentences after the first ``skip``.
+    """Ids of the tokens of the sentences after the first ``skip``, and the number of tokens of each sentence.
 
-    Pairs of neighbours were tried as well: twice the time, and on unseen books no gain.
+    Pairs of neighbouring words were tried, too: they took twice the time and did not help on unseen books.
     """
     begin = tokens.first[skip]
     hashes, sentence = tokens.hash[begin:], tokens.sentence[begin:]
@@ -176,7 +176,7 @@ def _dense(tokens: _Tokens, sentences: np.ndarray) -> np.ndarray:
 
 
 def _repeats(tokens: _Tokens, words: np.ndarray) -> list[np.ndarray]:
-    """Share of a sentence's words that were last seen 1, up to 4, up to 20 sentences ago, and of long words."""
+    """Fractions of each sentence's words: last used 1, up to 4, up to 20 sentences ago; and fraction of long words."""
     long = np.flatnonzero(tokens.end - tokens.start >= _REPEATABLE_CHARS)
     order = long[np.lexsort((tokens.sentence[long], tokens.hash[long]))]
     hashes, sentence = tokens.hash[order], tokens.sentence[order]
@@ -194,7 +194,7 @@ def _repeats(tokens: _Tokens, words: np.ndarray) -> list[np.ndarray]:
 
 
 def _quote_pattern(tokens: _Tokens) -> np.ndarray:
-    """Bits: begins with a quotation mark; ends with one (perhaps before a stop); then their number, up to 4."""
+    """A number of a few bits: begins with a quotation mark; ends with one; and the number of them, at most 4."""
     codes = np.append(tokens.codes[tokens.start], np.uint32(0))
     quote = is_one_of(codes, _QUOTES)
     first, last = tokens.first[:-1], tokens.first[1:]
@@ -207,9 +207,9 @@ def _quote_pattern(tokens: _Tokens) -> np.ndarray:
 
 
 def _shape(tokens: _Tokens, sentences: np.ndarray) -> np.ndarray:
-    """Kinds of the first three characters: capital, small letter, digit, or the character itself."""
+    """Hash of the kinds of the first three characters: A for a capital, a, 0 for a digit, or the character itself."""
     padded = np.append(tokens.codes, np.zeros(3, np.uint32)).astype(np.uint64)
-    # The first sentence of a document may begin with white space.
+    # The first sentence of a document may begin with white space, so its first token is used.
     filled = tokens.first[1:] > tokens.first[:-1]
     begin = np.where(filled, np.append(tokens.start, 0)[tokens.first[:-1]], sentences[:, 0])
     shape = np.zeros(len(sentences), np.uint64)
@@ -222,7 +222,7 @@ def _shape(tokens: _Tokens, sentences: np.ndarray) -> np.ndarray:
 
 
 def _break_before(codes: np.ndarray, sentences: np.ndarray) -> np.ndarray:
-    """How many line ends, up to 2, stand at the end of the sentence before; 3 before the first sentence."""
+    """Number of line ends between the previous sentence's last word and the sentence, at most 2; 3 for the first."""
     is_end = np.append(0, np.cumsum(is_one_of(codes, "\n\x85\u2028\u2029\f")))
     word_ends = np.flatnonzero(kinds_of(codes) != SPACE) + 1
     before = np.searchsorted(word_ends, sentences[:, 0], side="right") - 1

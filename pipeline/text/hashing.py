@@ -1,8 +1,7 @@
-"""Hashes of words and of their combinations, with numpy alone: the same in every process and on every machine.
+"""Hashes of words and of pairs of hashes, with numpy alone. They are the same on every machine.
 
-Words are hashed by a polynomial over their code points (Karp and Rabin 1987), all of a text at once: with prefix sums
-of ``code * B**position`` modulo 2**64, the hash of any word is one subtraction and one product with a power of B's
-inverse.
+All words of a text are hashed at once, by a polynomial over their code points (Karp and Rabin 1987). With prefix sums
+of ``code * B**position`` modulo 2**64, a word's hash is a difference of two sums times a power of the inverse of B.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _INVERSE = pow(_BASE, -1, 1 << 64)
 
 
 def hash_words(codes: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Of the words ``codes[start[i] : end[i]]`` of a text's code points (n,): uint64, as many as there are words."""
+    """Hashes of the words ``codes[start[i] : end[i]]``, uint64; ``codes`` are the code points of a text (n,)."""
     powers, inverse_powers = _powers(1 << max(1, len(codes)).bit_length())
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum((codes.astype(np.uint64) + np.uint64(1)) * powers[: len(codes)], out=sums[1:])
@@ -24,19 +23,19 @@ def hash_words(codes: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndar
 
 
 def mixed(value: np.ndarray) -> np.ndarray:
-    """Well-spread bits (SplitMix64 finaliser, Steele et al. 2014)."""
+    """Mix the bits of hashes (the finaliser of SplitMix64, Steele et al. 2014)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
 
 
 def combined(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """A hash of both; their order matters."""
+    """Hash of a pair of hashes; the order matters."""
     return mixed(left * np.uint64(_BASE) + right + np.uint64(1))
 
 
 def bucket(hashes: np.ndarray, buckets: int) -> np.ndarray:
-    """Ids in [1, buckets), int32 (Weinberger et al. 2009, feature hashing)."""
+    """Map hashes to ids in [1, buckets), int32 (feature hashing, Weinberger et al. 2009)."""
     return ((hashes >> np.uint64(20)) % np.uint64(buckets - 1) + np.uint64(1)).astype(np.int32)
 
 

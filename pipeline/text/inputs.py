@@ -1,4 +1,4 @@
-"""Bytes to text, text to sentences. Offsets are Unicode code points everywhere, half open."""
+"""Decoding bytes to text, and splitting text into sentences. Offsets are Unicode code points; ranges are half-open."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 
 Spans = Sequence[Sequence[int]]
 
-# UTF-32 first: its little-endian mark begins with UTF-16's.
+# UTF-32 comes first, since its little-endian byte order mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -26,8 +26,8 @@ _MARKS = (
 
 _CLOSERS = "\"'”’»›)\\]}*_"
 _OPENERS = "\"'“‘«"
-# A stop, perhaps closing marks, white space; or a stop that needs no white space after it; or a colon or dash, which
-# ends a sentence before speech only ("he said:-- "Come in.""; ":-" and ": -" are that dash, too).
+# The end of a sentence is one of three things: a stop, optional closing marks and white space; a CJK stop, which needs
+# no white space; or a colon or dash before direct speech ('he said:-- "Come in."'; ":-" and ": -" are such dashes).
 _STOP = re.compile(
     rf"(?<![.!?…؟۔।॥])(?P<stop>[.!?…؟۔।॥]++)(?P<closed>[{_CLOSERS}]*+)\s++"
     r"|[。！？｡]+[」』”’）》】\"']*\s*"
@@ -37,23 +37,24 @@ _LINE_END = r"(?:\r\n|[\n\r\x85\u2028])"
 _BLANK_LINE = re.compile(rf"{_LINE_END}[^\S\n\r\x85\u2028\u2029]*{_LINE_END}\s*|[\u2029\f]\s*")
 _LAST_WORD = re.compile(r"[^\W_]+(?:\.[^\W_]+)*\Z")
 _LONGEST_ABBREVIATION = 12
-# Titles and the like, which stand before a name and nearly never end a sentence.
+# Titles and other abbreviations that stand before a name and almost never end a sentence.
 _ABBREVIATION = re.compile(
     "mr|mrs|ms|messrs|mme|mlle|dr|prof|rev|hon|st|ste|gen|col|maj|capt|lieut|lt|sgt|corp|adm|gov|sen|rep|pres|supt|bros|"
     "vs|viz|cf|e[.]g|i[.]e|approx|ca|mt|ft",
     re.IGNORECASE,
 )
-# These are abbreviations before a number only; "no" and "art" are words, too.
+# Abbreviations only before a number, since "no" and "art" are words, too.
 _NUMBERED = re.compile("nos?|vols?|pp?|figs?|ch|sect?|art", re.IGNORECASE)
 _NUMBER = re.compile(r"\d|[IVXLC]+\b")
 
 
 def decode_text(data: bytes) -> tuple[str, str]:
-    """The text of a file and its encoding: that of its byte order mark (which is no part of the text), else UTF-8.
+    """Decode the bytes of a file; returns the text and the name of the encoding.
 
-    Nothing is guessed: Latin-1 is ``bad_encoding`` unless it is ASCII, UTF-16 without a mark is ``not_text`` or
-    ``bad_encoding``, and nothing is replaced, so that offsets are those of the file. Line ends stay as they are. A mark
-    inside of the text is a character of it. Raises `InputError`: ``empty`` (no bytes, or nothing but white space),
+    The encoding is that of the byte order mark, which is not part of the text, or UTF-8 if there is none. Nothing is
+    guessed: Latin-1 raises ``bad_encoding`` unless it is ASCII, and UTF-16 without a mark raises ``not_text`` or
+    ``bad_encoding``. No character is replaced and line ends are kept, so offsets are those of the file. A byte order
+    mark inside the text is an ordinary character. Raises `InputError`: ``empty`` (no bytes, or only white space),
     ``not_text``, ``bad_encoding``.
     """
     if not data:
@@ -69,10 +70,10 @@ def decode_text(data: bytes) -> tuple[str, str]:
 
 
 def parse_record(line: bytes) -> dict[str, Any]:
-    """One JSON record: ``text``, ``doc_id`` (a string, or None), ``paragraphs`` ([(start, end), ...], or None).
+    """Parse a JSON record: ``text``, ``doc_id`` (a string, or None), ``paragraphs`` ([(start, end), ...], or None).
 
-    Paragraphs are ascending, not empty, do not overlap, and leave out nothing but white space. Other members are
-    ignored. Raises `InputError`: ``bad_record``, ``bad_encoding``, ``empty``, ``not_text``.
+    Paragraphs must be in order, not empty and not overlapping; between them there may only be white space. Other
+    members of the record are ignored. Raises `InputError`: ``bad_record``, ``bad_encoding``, ``empty``, ``not_text``.
     """
     try:
         record = json.loads(line.decode("utf-8-sig"))
@@ -97,16 +98,16 @@ def parse_record(line: bytes) -> dict[str, Any]:
 
 
 def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
-    """Sentences as (start, end), int64 (s, 2); they tile the text, and white space belongs to the sentence before it.
+    """Split a text into sentences (start, end), int64 (s, 2). They tile the text; white space ends the sentence before.
 
-    By rules, without a model: stops, abbreviations, initials, closing quotes, blank lines. Every place where a
-    paragraph can begin should be the start of a sentence; too many starts do less harm than a missing one. A sentence
-    of more than ``max_chars`` characters is cut at white space, or anywhere where there is none.
+    This uses rules and no model: stops, abbreviations, initials, closing quotes, blank lines. Every position where a
+    paragraph can begin should start a sentence, so the rules rather split too often than too rarely. A sentence of more
+    than ``max_chars`` characters is cut at white space, or anywhere if it has none.
     """
     if not text:
         return np.empty((0, 2), np.int64)
     first = len(text) - len(text.lstrip())
-    # Arrays, since Python numbers would take twenty times the text's memory where sentences are short.
+    # Arrays, because for short sentences Python integers would need twenty times the memory of the text.
     stops = np.fromiter((match.end() for match in _STOP.finditer(text) if _ends_sentence(text, match)), np.int64)
     breaks = np.fromiter((match.end() for match in _BLANK_LINE.finditer(text)), np.int64)
     starts = np.union1d(stops, breaks)
@@ -117,14 +118,14 @@ def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
 
 
 def blank_line_paragraphs(text: str) -> list[tuple[int, int]]:
-    """The paragraphs of a text that marks them by blank lines, without the white space around them."""
+    """The paragraphs of a text that separates them by blank lines, without the white space around them."""
     edges = [0, *(match.end() for match in _BLANK_LINE.finditer(text)), len(text)]
     trimmed = [_trimmed(text, start, end) for start, end in itertools.pairwise(edges)]
     return [(start, end) for start, end in trimmed if start < end]
 
 
 def join_paragraphs(text: str, paragraphs: Spans, glue: str = " ") -> tuple[str, list[tuple[int, int]]]:
-    """The text with nothing but ``glue`` between its paragraphs, and where they are then: the answer is hidden."""
+    """Join the paragraphs by ``glue``, so that the text does not show them; returns it and their new positions."""
     trimmed = [_trimmed(text, start, end) for start, end in paragraphs]
     pieces = [text[start:end] for start, end in trimmed if start < end]
     spans, position = [], 0
@@ -147,7 +148,7 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
     word = _LAST_WORD.search(text, max(0, position - _LONGEST_ABBREVIATION), position)
     if word is None:
         return True
-    # "I" is more often the pronoun than a number or an initial.
+    # "I" is a pronoun more often than a number or an initial.
     if _NUMBERED.fullmatch(word[0]):
         number = _NUMBER.match(text, match.end())
         return number is None or (number[0] == "I" and word[0].lower() == "no")
@@ -159,7 +160,7 @@ def _cut_long(text: str, edges: list[int], max_chars: int) -> list[int]:
     cut = [0]
     for edge in edges[1:]:
         while edge - cut[-1] > max_chars:
-            # After the last white space of the second half, if there is one.
+            # Cut after the last white space in the second half of the sentence, if there is one.
             half = text[cut[-1] + max_chars // 2 + 1 : cut[-1] + max_chars]
             last = half.rsplit(None, 1)[-1] if half.strip() and not half[-1].isspace() else ""
             cut.append(cut[-1] + max_chars - (len(last) if len(last) < len(half) else 0))

@@ -1,6 +1,7 @@
-"""How well boundaries are found: Pk, WindowDiff, precision, recall, F1.
+"""Metrics of paragraph boundaries: Pk, WindowDiff, precision, recall and F1.
 
-A segmentation of n units (sentences) is given by its boundaries, bool (n - 1,): whether a segment ends after unit i.
+A segmentation of n units (sentences) is given by its boundaries, bool (n - 1,): element i is True if a segment ends
+after unit i.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Boundaries found, found wrongly and missed. They add up."""
+    """Numbers of boundaries: found and true, found but not true, true but not found. Counts of documents add up."""
 
     hits: int = 0
     extra: int = 0
@@ -24,12 +25,12 @@ class Counts:
 
     @property
     def precision(self) -> float:
-        """1 if nothing was found, hence nothing wrongly."""
+        """Fraction of the boundaries found that are true; 1 if none was found."""
         return _ratio(self.hits, self.hits + self.extra)
 
     @property
     def recall(self) -> float:
-        """1 if there was nothing to find."""
+        """Fraction of the true boundaries that were found; 1 if there is none."""
         return _ratio(self.hits, self.hits + self.missed)
 
     @property
@@ -38,9 +39,9 @@ class Counts:
 
 
 def boundaries_of(unit_starts: Sequence[int], segment_starts: Iterable[int]) -> np.ndarray:
-    """Boundaries, bool (n - 1,), of segments given by offsets, in units given by their ascending starts (n,).
+    """Boundaries, bool (n - 1,), of segments whose starts are offsets, for units with ascending starts (n,).
 
-    A segment that begins inside a unit counts as beginning at the next one; after the start of the last unit, nowhere.
+    A segment that begins inside a unit is counted from the next unit on. If there is no next unit, it is ignored.
     """
     places = np.searchsorted(np.asarray(unit_starts), np.fromiter(segment_starts, np.int64))
     flags = np.zeros(len(unit_starts) + 1, bool)
@@ -49,39 +50,43 @@ def boundaries_of(unit_starts: Sequence[int], segment_starts: Iterable[int]) -> 
 
 
 def count_boundaries(reference: Iterable[int], found: Iterable[int]) -> Counts:
-    """By offsets: starts of the true and of the found paragraphs. The first of each, the document's, does not count."""
+    """Compare starts of true and of found paragraphs, as offsets. The first of each, the document's, does not count."""
     truth, answer = set(sorted(reference)[1:]), set(sorted(found)[1:])
     hits = len(truth & answer)
     return Counts(hits=hits, extra=len(answer) - hits, missed=len(truth) - hits)
 
 
 def window_size(reference: np.ndarray) -> int:
-    """k: half the mean length of the reference's segments, rounded (to even at a tie), at least 2."""
+    """Window size k of Pk and WindowDiff: half the mean length of a true segment, rounded half to even, at least 2."""
     return max(2, round((len(reference) + 1) / (int(reference.sum()) + 1) / 2))
 
 
 def pk(reference: np.ndarray, found: np.ndarray, k: int | None = None) -> float:
-    """Pk (Beeferman et al. 1999), in [0, 1], 0 is best: how often two units k apart are wrongly said to be (or not to
-    be) in one segment. 0 if there are not more than k units."""
+    """Pk (Beeferman et al. 1999), in [0, 1], lower is better; 0 if there are at most k units.
+
+    It is the probability that for two units k apart, the answer whether they are in the same segment is wrong.
+    """
     truth, answer = _crossed(reference, found, k)
     return float(((truth > 0) != (answer > 0)).mean()) if len(truth) else 0.0
 
 
 def window_diff(reference: np.ndarray, found: np.ndarray, k: int | None = None) -> float:
-    """WindowDiff (Pevzner and Hearst 2002), in [0, 1], 0 is best: how often the numbers of boundaries between two units
-    k apart differ. 0 if there are not more than k units."""
+    """WindowDiff (Pevzner and Hearst 2002), in [0, 1], lower is better; 0 if there are at most k units.
+
+    It is the probability that the number of boundaries between two units k apart is wrong.
+    """
     truth, answer = _crossed(reference, found, k)
     return float((truth != answer).mean()) if len(truth) else 0.0
 
 
 def mean(values: Iterable[float]) -> float:
-    """Macro average over documents; not a number if there are none."""
+    """Macro average over documents; NaN if there are none."""
     listed = list(values)
     return float(np.mean(listed)) if listed else float("nan")
 
 
 def _crossed(reference: np.ndarray, found: np.ndarray, k: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """How many boundaries lie between units i and i + k, for every i, in both segmentations."""
+    """Number of boundaries between units i and i + k, for every i, in both segmentations."""
     assert len(reference) == len(found), (len(reference), len(found))
     size = window_size(reference) if k is None else k
     assert size >= 1, size

@@ -1,4 +1,4 @@
-"""Paragraphs from the scores of sentences, and pictures of a document with its boundaries for people."""
+"""Paragraphs from the scores of sentences, and renderings of a document with its boundaries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-#: Half-open code-point offsets; ``score`` is the probability that a paragraph begins at ``start``, 1 for the first.
+#: [start, end) in code points; ``score`` is the probability that a paragraph begins at ``start``, 1 for the first.
 PARAGRAPH_TYPE = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("score", pa.float32())])
 
 _EXACT_SENTENCES = 32
@@ -19,10 +19,10 @@ _EXACT_SENTENCES = 32
 def paragraphs_from_scores(
     starts: np.ndarray, scores: np.ndarray, num_chars: int, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(start, end, score) of paragraphs that tile [0, num_chars).
+    """Turn scores of sentences into paragraphs (start, end, score) that tile [0, num_chars).
 
-    ``starts`` (s,) are the starts of the sentences, the first of them 0; ``scores`` (s,) the probabilities that a
-    paragraph begins there. One begins where the score reaches the threshold, and at 0.
+    ``starts`` (s,) are the starts of the sentences, beginning with 0; ``scores`` (s,) are the probabilities that a
+    paragraph begins there. A paragraph begins at 0 and where the score is at least the threshold.
     """
     assert len(starts) == len(scores) > 0, (len(starts), len(scores))
     assert starts[0] == 0, starts[0]
@@ -35,14 +35,15 @@ def paragraphs_from_scores(
 
 
 def best_threshold(scores: np.ndarray) -> float:
-    """The threshold at which a document's F1 is expected to be best, if its scores (s,) are probabilities.
+    """The threshold with the best expected F1 for one document, if its scores (s,) are probabilities.
 
-    Of the k likeliest boundaries, with probabilities p, F1 is about 2 sum(p) / (k + sum of all p); the best k is taken
-    (Lipton et al. 2014, Optimal Thresholding of Classifiers to Maximize F1 Measure). None at all is best where it is
-    likelier than that F1 that there is none. Short documents are computed exactly, since there the ratio misleads.
+    The F1 of the k likeliest boundaries, with probabilities p, is about 2 sum(p) / (k + sum of all p). The k with the
+    largest F1 is used (Lipton et al. 2014, Optimal Thresholding of Classifiers to Maximize F1 Measure). For short
+    documents, where this approximation is bad, the expected F1 is computed exactly. If the probability that there is no
+    boundary at all is larger than the best F1, no boundary is chosen.
 
-    A document of another kind than the training ones has lower scores all
-    over; a fixed threshold would find nothing there.
+    The threshold is chosen for each document because the scores of a document unlike the training documents are lower
+    throughout; a fixed threshold would find nothing there.
     """
     likely = np.sort(scores[1:].astype(np.float64))[::-1]
     if not len(likely):
@@ -58,10 +59,10 @@ def best_threshold(scores: np.ndarray) -> float:
 
 
 def _expected_f1(likely: np.ndarray) -> np.ndarray:
-    """The exact expected F1 of the k likeliest boundaries, k = 1 to n, for independent probabilities (n,)."""
+    """The exact expected F1 of the k likeliest boundaries, k = 1 to n, if the probabilities (n,) are independent."""
     size = len(likely)
-    hits = [np.ones(1)]  # distribution of the true ones among the first k
-    rest = [np.ones(1)]  # and among the last ones
+    hits = [np.ones(1)]  # distribution of the number of true boundaries among the first k
+    rest = [np.ones(1)]  # the same among the last k
     for index in range(size):
         hits.append(np.convolve(hits[-1], [1 - likely[index], likely[index]]))
         rest.append(np.convolve(rest[-1], [1 - likely[-1 - index], likely[-1 - index]]))
@@ -73,10 +74,10 @@ def _expected_f1(likely: np.ndarray) -> np.ndarray:
 
 
 def certainty(scores: np.ndarray) -> tuple[float, float] | None:
-    """(confidence, uncertainty) of the scores (s,) of a document's sentences; None if it has one sentence only.
+    """(confidence, uncertainty) of a document from its scores (s,); None if it has only one sentence.
 
-    The mean probability of the likelier answer, and the mean entropy of the answer in nats, over all sentences but the
-    first, at which a paragraph begins anyway.
+    Confidence is the mean probability of the likelier answer, uncertainty the mean entropy of the answer in nats. The
+    means are over all sentences except the first, where a paragraph always begins.
     """
     inner = scores[1:].astype(np.float64)
     if not len(inner):
@@ -87,15 +88,15 @@ def certainty(scores: np.ndarray) -> tuple[float, float] | None:
 
 
 def render_plain(text: str, paragraphs: Sequence[tuple[int, int, float]]) -> str:
-    """The document with a line before each paragraph that says where it begins and how sure that is."""
+    """The document as text; before each paragraph is a line with its start and its score."""
     return "".join(f"[{start}, {score:.2f}]\n{text[start:end].rstrip()}\n\n" for start, end, score in paragraphs)
 
 
 def render_html(text: str, paragraphs: Sequence[tuple[int, int, float]], truth: Sequence[int] | None = None) -> str:
-    """The document as an HTML fragment, a ``<p>`` for each paragraph with its score before it.
+    """The document as an HTML fragment: a ``<p>`` for each paragraph, which begins with its score.
 
-    With ``truth`` (true starts), paragraphs that should not begin are of class ``extra``, and true starts inside a
-    paragraph are marked as ``missed``.
+    With ``truth`` (true starts), wrong paragraphs have the class ``extra``, and true starts inside a paragraph are
+    marked as ``missed``.
     """
     found = {start for start, _, _ in paragraphs}
     missed = sorted(set(truth or ()) - found)
@@ -111,7 +112,7 @@ def render_html(text: str, paragraphs: Sequence[tuple[int, int, float]], truth: 
 
 
 def paragraphs_problem(row: Mapping[str, Any]) -> str | None:
-    """What is wrong with the paragraphs of a table's row, or None: they must tile the text, all of them."""
+    """What is wrong with the paragraphs of a table's row, or None. They must tile the text without gaps."""
     spans, position = row["paragraphs"], 0
     if len(spans) != row["num_paragraphs"]:
         return f"{len(spans)} paragraphs, num_paragraphs says {row['num_paragraphs']}"

@@ -1,9 +1,10 @@
-"""Direct speech: which quotation marks open and which close, and what that says of where paragraphs can begin.
+"""Direct speech: which quotation marks open and which close, and features from them for where paragraphs can begin.
 
-A new speaker begins a paragraph, and a speech that goes on in a new paragraph opens anew: inside of a quotation a
-paragraph begins nowhere else. Straight marks look alike at both ends, so what stands around one tells (as typographic
-quotes are made of straight ones). The newest mark says whether a quotation is open; nothing is counted, so one mark
-that is missing misleads no farther than to the next.
+A new speaker begins a paragraph. A speech that continues in a new paragraph opens with a quotation mark again. No other
+place inside a quotation begins a paragraph. Straight marks look the same at both ends; the characters around them
+decide whether they open or close, as in programs that turn straight quotes into typographic ones. The last mark before
+a place decides whether it is inside a quotation. Marks are not counted, so a missing mark causes errors only up to the
+next mark.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from pipeline.text.characters import SPACE, WORD, code_points, is_one_of, kinds_of
 from pipeline.text.hashing import bucket, combined
 
-#: Hashed features of a sentence, and numbers.
+#: Number of hashed features of a sentence, and number of features that are not hashed.
 QUOTATION_FRAME = 12
 QUOTATION_DENSE = 14
 
@@ -25,38 +26,38 @@ _PUNCTUATION = ",;:.!?—-()_[]*"
 _BEFORE_OPENING = "([—–-\"'“‘"
 _BEFORE_CLOSING_SINGLE = '.,;:!?-—"'
 _CHUNK_CHARS = 1 << 18
-_FAR = 99  # sentences, where there is no mark at all
-_TAG = 100  # features of other kinds have lower ones
+_FAR = 99  # distance in sentences to a mark if there is none
+_TAG = 100  # keeps these hashes apart from other features, which use lower numbers
 
 
 @dataclass(frozen=True)
 class _Symbols:
-    """Quotation marks and punctuation, or some of them, in the order of the text: n of them."""
+    """Quotation marks and punctuation of a text, or a selection of them, in the text's order: n of them."""
 
     place: np.ndarray
-    """Code-point offset, int64 (n,)."""
+    """Code-point offset of each, int64 (n,)."""
     kind: np.ndarray
-    """uint8 (n,): one of the four above, or the place in `_PUNCTUATION` after `_FIRST_PUNCTUATION`."""
+    """Its kind, uint8 (n,): `_OPEN` to `_CLOSE_SINGLE`, or `_FIRST_PUNCTUATION` plus the index in `_PUNCTUATION`."""
 
 
 @dataclass(frozen=True)
 class _Speech:
-    """Of marks of one kind, for each of s sentences."""
+    """Positions of s sentences relative to the quotation marks of one kind (double or single)."""
 
     inside: np.ndarray
-    """Whether the newest mark before the sentence opened, bool (s,)."""
+    """Whether the last mark before the sentence is an opening one, bool (s,)."""
     since: np.ndarray
-    """Sentences since that mark, int64 (s,); `_FAR` if there is none."""
+    """Number of sentences since that mark, int64 (s,); `_FAR` if there is none."""
     closes_next: np.ndarray
-    """Whether the first mark after the sentence closes, bool (s,)."""
+    """Whether the first mark after the sentence is a closing one, bool (s,)."""
     until: np.ndarray
-    """Sentences up to that mark, int64 (s,)."""
+    """Number of sentences until that mark, int64 (s,)."""
     first: np.ndarray
-    """The first mark in the sentence, uint8 (s,); 0 if it has none."""
+    """Kind of the first mark in the sentence, uint8 (s,); 0 if it has none."""
 
 
 class Quotations:
-    """The marks of a text whose ``sentences`` (s, 2) tile it; `features` are for a part of them at a time."""
+    """The quotation marks of a text, whose ``sentences`` (s, 2) tile it. `features` returns those of some sentences."""
 
     def __init__(self, text: str, sentences: np.ndarray) -> None:
         self._sentences = sentences
@@ -65,9 +66,9 @@ class Quotations:
         self._single = _only(self._symbols, _OPEN_SINGLE, _CLOSE_SINGLE)
 
     def features(self, begin: int, end: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of the sentences [begin, end), n of them: ids in [1, buckets), int32 (n, QUOTATION_FRAME), and numbers of
-        about [0, 1], float32 (n, QUOTATION_DENSE)."""
-        # With the neighbours that theirs look at: two before and one after.
+        """Features of the n sentences [begin, end): ids in [1, buckets), int32 (n, QUOTATION_FRAME), and numbers
+        roughly in [0, 1], float32 (n, QUOTATION_DENSE)."""
+        # The features of a sentence also depend on the two before it and the one after it.
         first, last = max(0, begin - 2), min(len(self._sentences), end + 1)
         double = self._speech(self._double, _OPEN, first, last)
         single = self._speech(self._single, _OPEN_SINGLE, first, last)
@@ -97,7 +98,7 @@ class Quotations:
 def _symbols(text: str) -> _Symbols:
     places, kinds = [], []
     for begin in range(0, len(text), _CHUNK_CHARS):
-        # One character more at either end: what stands around a mark does not depend on where chunks are cut.
+        # One more character at both ends, so that a mark's kind does not depend on where chunks are cut.
         padded = " " if begin == 0 else text[begin - 1]
         padded += text[begin : begin + _CHUNK_CHARS + 1]
         codes = code_points(padded if begin + _CHUNK_CHARS < len(text) else padded + " ")
@@ -109,7 +110,7 @@ def _symbols(text: str) -> _Symbols:
 
 
 def _kinds(before: np.ndarray, codes: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """uint8 (n,), 0 for all that is no symbol, of code points (n,) and those to the left and right of each."""
+    """Kinds of n code points, uint8 (n,), 0 for other characters; ``before`` and ``after`` are their neighbours."""
     kinds = np.zeros(len(codes), np.uint8)
     for number, mark in enumerate(_PUNCTUATION, _FIRST_PUNCTUATION):
         kinds[codes == ord(mark)] = number
@@ -121,13 +122,13 @@ def _kinds(before: np.ndarray, codes: np.ndarray, after: np.ndarray) -> np.ndarr
     kinds[(straight & opening & (following != SPACE)) | is_one_of(codes, "“«„「『")] = _OPEN
     kinds[is_one_of(codes, "”»」』")] = _CLOSE
     kinds[(apostrophe & opening & (following == WORD)) | (codes == ord("‘"))] = _OPEN_SINGLE
-    # Within and after words it is an apostrophe, which says nothing.
+    # Inside a word, and after a letter, it is an apostrophe, which says nothing about direct speech.
     kinds[closing_single & ((apostrophe & (following != WORD)) | (codes == ord("’")))] = _CLOSE_SINGLE
     return kinds
 
 
 def _only(symbols: _Symbols, opens: int, closes: int) -> _Symbols:
-    """Marks of one kind, and after them one that stands for none, behind the end of the text."""
+    """The marks of one kind, followed by a sentinel beyond the end of the text."""
     chosen = (symbols.kind == opens) | (symbols.kind == closes)
     behind = np.iinfo(np.int64).max
     return _Symbols(np.append(symbols.place[chosen], behind), np.append(symbols.kind[chosen], np.uint8(0)))
@@ -147,7 +148,7 @@ def _numbers(speech: _Speech, opens: int) -> list[np.ndarray]:
 
 
 def _frame(symbols: _Symbols, sentences: np.ndarray, double: _Speech, single: _Speech) -> list[np.ndarray]:
-    """Sequences of symbols of a sentence and the one before, with how direct speech stands: hashes, uint64 (s,)."""
+    """Hashed features, uint64 (s,) each: the symbols of a sentence and of the previous one, and the state of speech."""
     begin, end = np.searchsorted(symbols.place, [sentences[0, 0], sentences[-1, 1]])
     places = symbols.place[begin:end]
     first, last = (np.searchsorted(places, edge) for edge in sentences.T)

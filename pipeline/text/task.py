@@ -1,4 +1,4 @@
-"""Text segmentation: documents in, paragraphs out."""
+"""The text segmentation task: documents to tensors, and paragraphs to rows of the table."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ _STARTS_FIELD = {"starts": pa.large_list(pa.int64())}
 _SAMPLE_FIELDS = FEATURE_FIELDS | {"labels": pa.large_list(pa.int8()), "missed": pa.int64()}
 _NOT_SCORED = -1
 _PRIME = 2**31 - 1
-_BINS = 500  # of probabilities, in the statistics
+_BINS = 500  # equal bins of probability in the statistics of validation
 _NEWTON_STEPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSegmentation(Task):
+    """Splits a document into paragraphs."""
+
     kind: ClassVar[str] = "text_segmenter"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
     inputs: ClassVar[InputKind] = InputKind(
@@ -45,29 +47,30 @@ class TextSegmentation(Task):
     result: ClassVar[str] = "paragraphs"
 
     buckets: int = 65536
-    """Rows of the table of hashed features; the model's setting of that name must be the same."""
+    """Number of ids of hashed features; it must be the same as the model's setting of this name."""
     window_sentences: int = 256
-    """Sentences that the model sees at once, with the context."""
+    """Number of sentences that the model reads at once, including the context."""
     context_sentences: int = 32
-    """Of these, sentences at either end that are seen and not scored, except at the ends of a document."""
+    """Number of these sentences at each end that are read as context only, except at the ends of a document."""
     window_batch: int = 16
-    """Windows in one call of the model when documents are segmented."""
+    """Number of windows in one call of the model when documents are segmented."""
     max_sentence_chars: int = 2000
-    """Longer sentences are cut."""
+    """Largest number of characters of a sentence; longer ones are cut."""
     max_chars: int = 100_000_000
-    """Longer documents are refused."""
+    """Largest number of characters of a document; longer ones become error rows."""
     threshold: float | None = None
-    """A paragraph begins where the probability reaches this. Null: where each document's F1 is expected to be best."""
+    """Probability from which on a paragraph begins. null: the threshold with the best expected F1 of each document."""
     hide_breaks_in_training: bool = True
-    """Train on paragraphs joined by one space, and never look at line breaks; else they are features."""
+    """Train on paragraphs that are joined by one space, and ignore line breaks. Otherwise line breaks are features."""
     feature_dropout: float = 0.5
-    """Part of the words and hashed features that a training window loses; a word goes in all its places."""
+    """Fraction of the words and hashed features that are removed from a training window; a word is removed everywhere
+    in the window."""
     offset_std: float = 0.5
-    """In training each window's logits may all be moved by one number, normal with this standard deviation: how often
-    an author begins a paragraph is not to be learned from the author's words. 0: they may not."""
+    """Standard deviation of the prior of an offset that is fitted to each training window and added to its logits. So
+    the model does not learn an author's frequency of paragraphs from the author's words. 0: no offset."""
     consistency: float = 1.0
-    """How much a training window's answer must not depend on what the model drops (R-Drop, Liang et al. 2021): the
-    weight of the divergence of two answers to it. 0: it is answered once."""
+    """Weight of the divergence between two answers of the model to the same training window with different dropout
+    (R-Drop, Liang et al. 2021). 0: one answer and no divergence."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
@@ -89,14 +92,14 @@ class TextSegmentation(Task):
         return pa.schema(_DOCUMENT_FIELDS | fields | scores | {"embedding": pa.list_(pa.float32())})
 
     def prepare(self, inputs: pa.Table) -> pa.Table:
-        """Columns: of the document, ``starts`` of its sentences, their features (see `SentenceFeatures`)."""
+        """Columns of the document, ``starts`` of its sentences, and their features as in `SentenceFeatures`."""
         rows, errors = each_row("prepare", _rows(inputs), self._prepare_document)
         return _table(_DOCUMENT_FIELDS | _STARTS_FIELD | FEATURE_FIELDS, rows).append_column("error", errors)
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
-        """Adds ``scores``: for each sentence the probability that a paragraph begins there. Drops the features.
+        """Replace the features by ``scores``: for each sentence, the probability that a paragraph begins there.
 
-        Documents are cut into windows that overlap by twice the context, so memory does not grow with their length.
+        Documents are cut into windows that overlap by twice the context, so the memory of the model is bounded.
         """
         self._check_model(model)
         model = model.eval()
@@ -138,10 +141,11 @@ class TextSegmentation(Task):
         return pa.table([_as(columns[field.name], field.type) for field in self.schema], schema=self.schema)
 
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:
-        """A sample for each window of each document, with ``labels`` of its sentences: 1 where a paragraph begins, 0
-        elsewhere, -1 where it is not scored; ``missed`` paragraphs begin inside its scored sentences.
+        """One sample for each window of each document.
 
-        Documents without ``paragraphs`` are taken to mark them by blank lines.
+        ``labels`` of the sentences are 1 where a paragraph begins, 0 elsewhere, and -1 if the sentence is not scored.
+        ``missed`` is the number of paragraphs that begin inside a scored sentence; no answer can find them. In a
+        document without ``paragraphs``, blank lines separate them.
         """
         nested, errors = each_row("prepare", _rows(inputs), self._prepare_labelled)
         rows, row_errors = [], []
@@ -162,7 +166,7 @@ class TextSegmentation(Task):
         return batch | {"labels": torch.from_numpy(labels), "missed": torch.from_numpy(missed)}
 
     def start(self, model: nn.Module, samples: Iterable[pa.Table]) -> None:
-        """Word vectors, from the words of the training windows (of a large corpus, of as many as are enough)."""
+        """Compute word vectors from the training windows, or from enough of them if there are many."""
         self._check_model(model)
         assert isinstance(model, SentenceTagger), type(model)
         windows, tokens = [], 0
@@ -177,8 +181,8 @@ class TextSegmentation(Task):
         model.set_vectors(*(torch.from_numpy(array) for array in found))
 
     def augment(self, batch: Batch, noise: Noise) -> Batch:
-        """Whole words disappear from a window, so that the model does not learn books by their names; they still count
-        for how its sentences cohere."""
+        """Remove random words from each window, so that the model cannot memorise books by their names. The cohesion
+        features still use the removed words."""
         if not self.feature_dropout:
             return batch
         seeds = (noise.uniform(1, device=batch["content"].device).double() * _PRIME).long()
@@ -188,10 +192,13 @@ class TextSegmentation(Task):
         return batch | {"kept": kept, "frame": frame}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
-        """Binary cross-entropy, summed over scored sentences; the mean of the members' own, and of two answers that
-        drop other values, whose symmetric Kullback-Leibler divergence is added. Each window's logits are moved by the
-        likeliest offset: logistic regression with a random intercept (Breslow and Clayton 1993), whose mode takes the
-        place of the integral."""
+        """Binary cross entropy in nats, summed over scored sentences.
+
+        It is the mean over the members of the ensemble, and over two answers with different dropout; the symmetric
+        Kullback-Leibler divergence of the two is added. The logits of each window are shifted by their most likely
+        offset. This is logistic regression with a random intercept (Breslow and Clayton 1993), with the mode of the
+        intercept in place of the integral over it.
+        """
         self._check_model(model)
         answers = []
         for _ in range(2 if self.consistency else 1):
@@ -204,13 +211,13 @@ class TextSegmentation(Task):
         total = F.binary_cross_entropy_with_logits(logits, truth, scored.float(), reduction="sum")
         if self.consistency:
             (first, second), (likely, as_likely) = logits, torch.sigmoid(logits)
-            # For each answer half of both divergences: the mean over answers is half of their sum.
+            # This is the sum of both divergences. The mean over the two answers below makes it half of the sum.
             total = total + self.consistency * ((likely - as_likely) * (first - second) * scored).sum()
         return Loss(total=total / logits.shape[:2].numel(), units=scored.sum().float())
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
-        """How many true (``positive``) and other (``negative``) sentences have a score in each of equal bins of [0, 1];
-        and how many true boundaries are at no sentence (``missed``)."""
+        """Histograms of the scores of true (``positive``) and other (``negative``) boundaries over equal bins of
+        [0, 1], and the number of true boundaries that are inside a sentence (``missed``)."""
         scores = torch.sigmoid(_logits(model, batch).float().mean(0))
         bins = (scores * _BINS).long().clamp(max=_BINS - 1)
 
@@ -222,7 +229,7 @@ class TextSegmentation(Task):
         return {"positive": count(labels == 1), "negative": count(labels == 0), "missed": missed}
 
     def summarize(self, statistics: Statistics) -> dict[str, float]:
-        """f1, precision and recall of boundaries, over all sentences, at the threshold (the best one if it is null)."""
+        """f1, precision and recall of boundaries over all documents, at the threshold, or at the best if it is null."""
         hits, found, truth = _curve(statistics)
         f1 = 2 * hits / (found + truth).clamp(min=1)
         chosen = int(f1.argmax()) if self.threshold is None else min(int(self.threshold * _BINS), _BINS - 1)
@@ -255,7 +262,7 @@ class TextSegmentation(Task):
             text, paragraphs = join_paragraphs(text, paragraphs)
         sentences = split_sentences(text, self.max_sentence_chars)
         features = sentence_features(text, sentences, self.buckets, see_breaks=not self.hide_breaks_in_training)
-        # The first paragraph begins with the document; to know that is no merit.
+        # The first paragraph always begins with the document, so it is not scored.
         begins = np.array([_first_letter(text, start, end) for start, end in paragraphs[1:]], np.int64)
         labels = np.isin(sentences[:, 0], begins).astype(np.int8)
         labels[0] = _NOT_SCORED
@@ -273,11 +280,11 @@ class TextSegmentation(Task):
         return columns | {"labels": seen, "missed": int(missed[first:last].sum())}
 
     def _windows(self, count: int) -> Iterator[tuple[int, int, int, int]]:
-        """(start, end, first, last): the sentences that are seen, and those of them that are scored."""
+        """Windows (start, end, first, last): sentences [start, end) are read, and [first, last) of them are scored."""
         core = self.window_sentences - 2 * self.context_sentences
         first = 0
         while first < count:
-            # Where there is nothing before or after, there is no need of context.
+            # At the ends of a document there is no context to leave out.
             last = min(count, first + core + (self.context_sentences if first == 0 else 0))
             last = count if count - last <= self.context_sentences else last
             yield max(0, first - self.context_sentences), min(count, last + self.context_sentences), first, last
@@ -298,7 +305,7 @@ class TextSegmentation(Task):
 
 
 def _rows(inputs: pa.Table) -> Iterator[dict[str, Any]]:
-    """One row at a time, so that one document's bytes are in Python at a time."""
+    """The rows one by one, so that only one document is in Python's memory at a time."""
     for row in range(inputs.num_rows):
         yield {"data": inputs["data"][row].as_py(), "format": inputs["format"][row].as_py()}
 
@@ -312,12 +319,12 @@ def _read(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_letter(text: str, start: int, end: int) -> int:
-    """Sentences begin with no white space, so a paragraph is taken to begin after its own."""
+    """The start of a paragraph without its leading white space, which belongs to the sentence before."""
     return end - len(text[start:end].lstrip())
 
 
 def _dropped(ids: Tensor, seeds: Tensor, rate: float) -> Tensor:
-    """Zero instead of those ids whose hash with their seed is among the lowest: arithmetic modulo a prime."""
+    """Replace a random fraction of the ids by 0, chosen by a hash of id and seed (arithmetic modulo a prime)."""
     mixed = (ids.long() + 1) * 1_103_515_245 % _PRIME
     mixed = (mixed + seeds) % _PRIME * 48_271 % _PRIME
     mixed = (mixed ^ (mixed >> 13)) * 1_103_515_245 % _PRIME
@@ -325,14 +332,16 @@ def _dropped(ids: Tensor, seeds: Tensor, rate: float) -> Tensor:
 
 
 def _logits(model: nn.Module, batch: Batch, seeds: Tensor | None = None) -> Tensor:
-    """Of every member of the model, (m, b, s)."""
+    """The logits of every member of the model, (m, b, s)."""
     features = (batch[name] for name in ("content", "counts", "frame", "dense", "lengths"))
     return model(*features, kept=batch.get("kept"), seeds=seeds)
 
 
 def _offsets(logits: Tensor, truth: Tensor, scored: Tensor, std: float) -> Tensor:
-    """The mode of each window's offset, (..., b, 1), given its labels and a normal prior: Newton's method on a concave
-    function of one number, with steps of at most 1, since longer ones would swing around the mode."""
+    """The most likely offset of each window's logits, (..., b, 1), given its labels and a normal prior.
+
+    Newton's method on a concave function of one number. Steps are at most 1, since longer ones would oscillate.
+    """
     offsets = torch.zeros_like(logits[..., :1])
     if std == 0:
         return offsets
@@ -345,19 +354,19 @@ def _offsets(logits: Tensor, truth: Tensor, scored: Tensor, std: float) -> Tenso
 
 
 def _curve(statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
-    """Hits and found boundaries, (_BINS,), where the threshold is the lower edge of each bin; and all true ones."""
+    """At each threshold (the lower edge of a bin): true and all found boundaries, (_BINS,); and all true ones."""
     positive, negative = (statistics[name].flip(0).cumsum(0).flip(0) for name in ("positive", "negative"))
     return positive, positive + negative, positive[0] + statistics["missed"]
 
 
 def _table(fields: dict[str, pa.DataType], rows: Sequence[dict[str, Any] | None]) -> pa.Table:
-    """Rows as a table; None is a row of nulls."""
+    """Rows as a table; a row that is None becomes nulls."""
     columns = {name: [None if row is None else row[name] for row in rows] for name in fields}
     return pa.table({name: _column(columns[name], type_) for name, type_ in fields.items()}, pa.schema(fields))
 
 
 def _column(values: list[Any], type_: pa.DataType) -> pa.Array:
-    """Arrays become lists without a copy where there is one: a long document's take most of the memory."""
+    """Values as an Arrow array. A single array is not copied: those of a long document take most of the memory."""
     arrays = [value for value in values if value is not None]
     if not (pa.types.is_large_list(type_) and arrays):
         return pa.array(values, type_)

@@ -1,11 +1,12 @@
-"""Word vectors from the training documents alone: words that stand among the same words get similar ones.
+"""Word vectors that are learned from the training documents: words with similar neighbours get similar vectors.
 
-Positive pointwise mutual information of words near each other, factorised (Levy and Goldberg 2014). A narrow window
-finds words of one use ("said", "replied"), a wide one words of one topic ("ship", "ice"); each gives a half of the
-vector. Frequent words weigh little in a mean (Arora et al. 2017, smooth inverse frequency).
+They are a factorisation of the positive pointwise mutual information of words near each other (Levy and Goldberg 2014).
+A narrow window finds words of the same use ("said", "replied"), a wide one words of the same topic ("ship", "ice");
+each gives one half of the vector. Frequent words get a small weight in a mean (smooth inverse frequency, Arora et al.
+2017).
 
-What of a sentence's vectors lasts into the next ones, its topic, is found by canonical correlations (Hotelling 1936)
-between neighbours; the rest would only blur how alike they are.
+Canonical correlations between neighbouring sentences (Hotelling 1936) find the part of their vectors that persists from
+sentence to sentence: the topic. Sentences are compared by this part, since the rest would only add noise.
 """
 
 from __future__ import annotations
@@ -18,32 +19,32 @@ import numpy as np
 import scipy.sparse as sparse
 from sklearn.utils.extmath import randomized_svd
 
-#: Enough to learn from, a minute of work; of a larger corpus a part is as good.
+#: Enough tokens to learn from, in about a minute; of a larger corpus only so many are used.
 MAX_TOKENS = 16_000_000
 
 _MIN_COUNT = 4
 _MAX_WORDS = 32_768
 _NEAR: dict[int, float] = {1: 1.0, 2: 1 / 2, 3: 1 / 3, 4: 1 / 4}  # distance in tokens: weight
 _WIDE: dict[int, float] = dict.fromkeys((1, 2, 3, 5, 7, 9, 12, 15, 18, 21, 25), 1.0)
-_CONTEXT_POWER = 0.75  # of frequencies of context words (Levy, Goldberg and Dagan 2015)
+_CONTEXT_POWER = 0.75  # exponent of the frequencies of context words (Levy, Goldberg and Dagan 2015)
 _FREQUENCY_SCALE = 1e-3
 _CHUNK_TOKENS = 1 << 20
 _ITERATIONS = 3
-_RIDGE = 1e-4  # of covariances of unit vectors, where an average variance is 1 / size
+_RIDGE = 1e-4  # added to covariances of unit vectors, in which the average variance is 1 / size
 
 
 @dataclass(frozen=True)
 class WordVectors:
     vectors: np.ndarray
-    """float32 (buckets, size), each half of about unit variance; 0 for ids that were seen too rarely."""
+    """Vector of each id, float32 (buckets, size); each half has about unit variance. 0 for ids that are too rare."""
     weights: np.ndarray
-    """float32 (buckets,) in [0, 1]: of each id in the mean of a sentence; 0 for the same."""
+    """Weight of each id in the mean of a sentence, float32 (buckets,) in [0, 1]. 0 for ids that are too rare."""
 
 
 def word_vectors(windows: Sequence[np.ndarray], buckets: int, size: int) -> WordVectors:
-    """From ``windows`` of running text, ids in [0, buckets) with 0 for padding, int32 (t,) each.
+    """Learn vectors from ``windows`` of running text: ids in [0, buckets), 0 for padding, int32 (t,) each.
 
-    The same windows give the same vectors. With fewer words than ``size`` the last columns are 0.
+    The result is deterministic. If there are fewer words than ``size``, the last columns are 0.
     """
     counts = np.zeros(buckets, np.int64)
     for window in windows:
@@ -67,10 +68,11 @@ def word_vectors(windows: Sequence[np.ndarray], buckets: int, size: int) -> Word
 
 
 def lasting_directions(windows: Sequence[tuple[np.ndarray, np.ndarray]], words: WordVectors) -> np.ndarray:
-    """float32 (size, size): projects the summed vectors of some sentences so that cosines between neighbours tell most.
+    """A projection, float32 (size, size), of sums of word vectors to the part that persists between sentences.
 
-    ``windows`` are pairs of ids (t,) and of how many of them each sentence has (s,). Directions are those of canonical
-    correlation between two sentences and the next two, scaled by its root; those that do not last are 0.
+    ``windows`` are pairs: ids (t,), and the number of ids of each sentence (s,). The axes of the projection are the
+    canonical directions between two sentences and the next two, multiplied by the square root of the correlation;
+    directions with a negative correlation get 0.
     """
     size = words.vectors.shape[1]
     own, shared, number = np.zeros((size, size)), np.zeros((size, size)), 0
@@ -96,7 +98,7 @@ def lasting_directions(windows: Sequence[tuple[np.ndarray, np.ndarray]], words: 
 def _cooccurrences(
     windows: Sequence[np.ndarray], index: np.ndarray, size: int, distances: dict[int, float]
 ) -> sparse.csr_matrix:
-    """How often words stand at these distances in either order, weighted: symmetric, (size, size)."""
+    """Weighted counts of pairs of words at the given distances, in either order: symmetric, (size, size)."""
     total = sparse.csr_matrix((size, size), dtype=np.float32)
     for chunk in _chunks(windows):
         rows, columns, values = [], [], []
@@ -114,14 +116,14 @@ def _cooccurrences(
 
 
 def _chunks(windows: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    """Groups of windows of about `_CHUNK_TOKENS` together, so that memory does not grow with the text."""
+    """Group windows to about `_CHUNK_TOKENS` tokens each, so that memory does not grow with the text."""
     edges = np.cumsum([len(window) for window in windows]) // _CHUNK_TOKENS
     grouped = itertools.groupby(zip(edges, windows, strict=True), key=lambda pair: pair[0])
     return [[window for _, window in group] for _, group in grouped]
 
 
 def _factors(cooccurrences: sparse.csr_matrix, size: int, counts: np.ndarray) -> np.ndarray:
-    """Vectors of the words, float32 (n, size): unit length, then their mean over the text taken away, then scaled."""
+    """Word vectors, float32 (n, size): scaled to unit length, minus their mean over the text, times sqrt(size)."""
     number = len(counts)
     vectors = np.zeros((number, size), np.float32)
     rank = min(size, number - 1)

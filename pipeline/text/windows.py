@@ -1,4 +1,4 @@
-"""Windows of a document's features: rows of a table, and padded tensors of a batch."""
+"""Windows of a document's features, as rows of a table and as padded tensors of a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from pipeline.text.features import DENSE_FEATURES, FRAME_FEATURES, SentenceFeatures
 from pipeline.training.losses import Batch
 
-#: Columns of a table that holds `SentenceFeatures`, one document or window a row.
+#: Columns that store `SentenceFeatures`: one document or window in each row.
 FEATURE_FIELDS = {
     "content": pa.large_list(pa.int32()),
     "counts": pa.large_list(pa.int32()),
@@ -30,13 +30,13 @@ def feature_columns(features: SentenceFeatures) -> dict[str, np.ndarray]:
 
 
 def features_at(table: pa.Table, row: int) -> SentenceFeatures:
-    """The inverse of `feature_columns`, without a copy."""
+    """The inverse of `feature_columns`; the arrays are not copied."""
     content, counts, frame, dense = (values_at(table, name, row) for name in FEATURE_FIELDS)
     return SentenceFeatures(content, counts, frame.reshape(-1, FRAME_FEATURES), dense.reshape(-1, DENSE_FEATURES))
 
 
 def cut(features: SentenceFeatures, start: int, end: int) -> SentenceFeatures:
-    """Those of the sentences [start, end)."""
+    """The features of the sentences [start, end)."""
     begin = int(features.counts[:start].sum())
     stop = begin + int(features.counts[start:end].sum())
     return SentenceFeatures(
@@ -45,7 +45,7 @@ def cut(features: SentenceFeatures, start: int, end: int) -> SentenceFeatures:
 
 
 def padded(windows: Sequence[SentenceFeatures]) -> Batch:
-    """Windows as tensors, filled up with zeros to the longest of them."""
+    """Windows as tensors of one batch, padded with zeros to the longest window."""
     rows, sentences = len(windows), max(len(window.counts) for window in windows)
     batch = {
         "content": np.zeros((rows, max(len(window.content) for window in windows)), np.int32),

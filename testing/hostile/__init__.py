@@ -1,1 +1,1 @@
-"""Broken, odd and hostile files, with what is expected of each."""
+"""Broken, odd and hostile files, each with the result that it must have."""

@@ -1,7 +1,7 @@
-"""Hostile and odd input, one table: what a file is, and what must come of it.
+"""A corpus of hostile and odd input files, each with the result that it must have.
 
-Every file is made by code, by hand where no library writes such a thing. `CASES` is read by the tests, by the fuzzer,
-which changes its small files, and by whoever runs a whole job over the folder that `write` lays out.
+Code makes all files, byte by byte if no library writes such a file. `CASES` is used by the tests, by the fuzzer, which
+changes its small files, and by `write`, which writes all files to a folder as the source of a job.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ Colour = tuple[int, int, int]
 Quadrants = tuple[Colour, Colour, Colour, Colour]
 
 HEIGHT, WIDTH = 32, 64
-#: Top left, top right, bottom left, bottom right: a channel too many, an inversion or a wrong turn changes them.
+#: Top left, top right, bottom left, bottom right. Swapped channels, an inversion or a rotation would change them.
 COLOURS: Quadrants = ((220, 30, 30), (30, 200, 30), (30, 30, 220), (240, 240, 60))
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What the table must say of one input. ``error`` or the rest."""
+    """The expected row of one input. A row with ``error`` has nothing else."""
 
     member: str | None = None
     error: str | None = None
     size: tuple[int, int] | None = None
-    """Height and width, upright."""
+    """Height and width of the upright image."""
     colours: Quadrants | None = None
-    """Mean colours of the quarters of the picture."""
+    """Mean colours of the four quarters of the image."""
     tolerance: float = 3
     text: str | None = None
-    """The text; its length and digest must be found."""
+    """The text of the document. The row must have its length and its digest."""
     num_chars: int | None = None
-    """Where the text is too long to keep."""
+    """Length of the text, for texts that are too long to store here."""
     encoding: str | None = None
 
     @property
@@ -56,19 +56,19 @@ class Row:
 @dataclass(frozen=True, kw_only=True)
 class Case:
     name: str
-    """The file's name, below a folder."""
+    """Path of the file below the corpus's folder."""
     kind: Literal["image", "document"]
     make: Callable[[], bytes]
     expect: tuple[Row, ...]
-    """A row for each input in the file, in order."""
+    """The expected rows of the inputs in the file, in order."""
     heavy: bool = False
-    """Large: written and tested only where asked for."""
+    """Whether the file is large. Large files are only written and tested on request."""
 
 
 def write(folder: Path, kind: Literal["image", "document"] | None = None, *, heavy: bool = False) -> dict[str, Any]:
-    """Lay the corpus out as files below ``folder``; the expected rows by name relative to it.
+    """Write the corpus below ``folder``. Returns the expected rows by the files' names relative to it.
 
-    Images and documents go to ``image`` and ``document``, so that each can be the source of a job.
+    Images are in the folder ``image``, documents in ``document``, so that each can be the source of a job.
     """
     found = {}
     for case in CASES:
@@ -81,7 +81,7 @@ def write(folder: Path, kind: Literal["image", "document"] | None = None, *, hea
 
 
 def summary(rows: Iterable[Row]) -> dict[str, int]:
-    """How many rows of each code there are; ``done`` without one."""
+    """The number of rows with each error code, and of rows without one as ``done``."""
     counts: dict[str, int] = {}
     for row in rows:
         counts[row.error or "done"] = counts.get(row.error or "done", 0) + 1
@@ -89,8 +89,8 @@ def summary(rows: Iterable[Row]) -> dict[str, int]:
 
 
 def peak_mib() -> float:
-    """The most memory that this process had. Linux's getrusage counts in what the process was before it became this
-    program, a copy of its parent; the status file does not."""
+    """The peak memory of this process in MiB. It is read from the status file: Linux's getrusage also counts the memory
+    of the parent process, of which this process was a copy before it started this program."""
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
@@ -129,14 +129,14 @@ def png(
     after: bytes = b"",
     interlaced: bool = False,
 ) -> bytes:
-    """``raw``: the scan lines, with their filter bytes."""
+    """A PNG file. ``raw`` are the scan lines with their filter bytes."""
     header = struct.pack(">LLBBBBB", width, height, depth, colour, 0, 0, int(interlaced))
     parts = [chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(raw, 9)), after, chunk(b"IEND")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def lines(samples: np.ndarray, depth: int) -> bytes:
-    """Scan lines without a filter, of samples (h, w) or (h, w, channels)."""
+    """Unfiltered scan lines of samples (h, w) or (h, w, channels)."""
     flat = samples.reshape(len(samples), -1)
     if depth == 16:
         packed = flat.astype(">u2").view(np.uint8)
@@ -149,7 +149,7 @@ def lines(samples: np.ndarray, depth: int) -> bytes:
 
 
 def indices() -> np.ndarray:
-    """The number of its quarter for each pixel."""
+    """For each pixel, the index of its quarter, (h, w)."""
     found = np.zeros((HEIGHT, WIDTH), int)
     found[:, WIDTH // 2 :] += 1
     found[HEIGHT // 2 :] += 2
@@ -172,7 +172,7 @@ def palette_png(depth: int, before: bytes = b"") -> bytes:
 
 
 def wide_png(colour: int, before: bytes = b"") -> bytes:
-    """16 bits a channel, the low byte noise; with alpha 255, and 0 in the last quarter."""
+    """A PNG with 16 bits per channel, the low bytes of which are noise. Alpha is 255, and 0 in the last quarter."""
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4))
     samples = quarters().astype(int)
     alpha = np.where(indices() == 3, 0, 65535)[:, :, None]
@@ -192,7 +192,7 @@ def interlaced_png() -> bytes:
 
 
 def apng(hidden: bool) -> bytes:
-    """Two frames. ``hidden``: the image that readers without animation show is not one of them."""
+    """An animated PNG of two frames. ``hidden``: its still image, for readers without animation, is not a frame."""
     image, other = quarters(), np.full((HEIGHT, WIDTH, 3), 7, np.uint8)
 
     def control(number: int) -> bytes:
@@ -211,19 +211,19 @@ def jpeg(**options: Any) -> bytes:
 
 
 def inks() -> np.ndarray:
-    """Cyan, magenta, yellow, black that give `COLOURS` in the usual way without a profile."""
+    """Cyan, magenta, yellow and black that give `COLOURS` by the usual conversion without a profile."""
     return np.concatenate([255 - quarters(), np.zeros((HEIGHT, WIDTH, 1), np.uint8)], 2).astype(np.uint8)
 
 
 def cmyk_jpeg(*, marker: bool = True) -> bytes:
-    """Inverted, as Adobe writes it; perhaps without the marker that says whose it is."""
+    """A CMYK JPEG with inverted values, as Adobe writes it, with or without Adobe's marker."""
     data = encoded(Image.fromarray(inks(), "CMYK"), "JPEG", quality=95, subsampling=0)
     start = data.index(b"\xff\xee")
     return data if marker else data[:start] + data[start + 16 :]
 
 
 def ycck_jpeg() -> bytes:
-    """Inks as luminance and chrominance. Pillow writes four channels as they are, inverted; the marker says which."""
+    """A JPEG with inks as luminance and chrominance. Pillow writes four inverted channels; the marker says which."""
     luminance = np.asarray(Image.fromarray(inks()[:, :, :3].copy()).convert("YCbCr"))
     stored = np.concatenate([255 - luminance, np.zeros((HEIGHT, WIDTH, 1), np.uint8)], 2).astype(np.uint8)
     data = bytearray(encoded(Image.fromarray(stored, "CMYK"), "JPEG", quality=95, subsampling=0))
@@ -232,7 +232,7 @@ def ycck_jpeg() -> bytes:
 
 
 def rotated(orientation: int, kind: str) -> bytes:
-    """Upright it is `quarters`."""
+    """A file that looks like `quarters` when it is upright."""
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -255,7 +255,7 @@ def with_segment(data: bytes, marker: int, content: bytes) -> bytes:
 
 
 def bad_marker() -> bytes:
-    """A marker that is reserved, in the middle of the coded data."""
+    """A JPEG with a reserved marker in the middle of the coded data."""
     data = bytearray(jpeg())
     middle = (data.index(b"\xff\xda") + 14 + len(data)) // 2
     data[middle : middle + 2] = b"\xff\x02"
@@ -263,7 +263,7 @@ def bad_marker() -> bytes:
 
 
 def scan_bomb() -> bytes:
-    """A small progressive file that repaints a large picture 5000 times."""
+    """A small progressive JPEG that repaints a large image 5000 times."""
     data = encoded(Image.new("L", (8000, 8000)), "JPEG", progressive=True)
     start = data.rindex(b"\xff\xda")
     return data[:start] + data[start:-2] * 5000 + data[-2:]
@@ -277,7 +277,7 @@ def declared_jpeg(height: int, width: int) -> bytes:
 
 
 def small_frame_gif() -> bytes:
-    """A frame that covers the right half of its screen."""
+    """A GIF whose first frame covers only the right half of its screen."""
     half = Image.fromarray(quarters()[:, WIDTH // 2 :].copy()).quantize(4)
     data = bytearray(encoded(half, "GIF", interlace=0))
     data[6:10] = struct.pack("<HH", WIDTH, HEIGHT)
@@ -318,7 +318,7 @@ def tiff(
     deflate: bool = False,
     extra: Sequence[tuple[int, int, Sequence[int]]] = (),
 ) -> bytes:
-    """A TIFF of samples (h, w, channels), its directory at the end, as many writers have it."""
+    """A TIFF of samples (h, w, channels) with its directory at the end, as many programs write it."""
     height, width, channels = samples.shape
     layers = [samples[:, :, index : index + 1] for index in range(channels)] if planar else [samples]
 
@@ -394,7 +394,7 @@ def bilevel() -> np.ndarray:
 
 
 def pnm(kind: int, most: int) -> bytes:
-    """P1 to P6; P1 and P4 black and white, P2 and P5 the red channel, P3 and P6 colour; scaled to ``most``."""
+    """A Netpbm image, P1 to P6: P1 and P4 are black and white, P2 and P5 the red channel. Samples go up to ``most``."""
     head = b"P%d\n# made by hand\n%d %d\n" % (kind, WIDTH, HEIGHT) + (b"" if kind in (1, 4) else b"%d\n" % most)
     if kind in (1, 4):
         black = (bilevel() == 0).astype(int)
@@ -409,7 +409,7 @@ def pnm(kind: int, most: int) -> bytes:
 
 
 def huge_png(side: int) -> bytes:
-    """Black, gray of 8 bits, row by row."""
+    """A black PNG, 8-bit gray, that is made row by row."""
     packer = zlib.compressobj(1)
     row = bytes(side + 1)
     data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
@@ -418,7 +418,7 @@ def huge_png(side: int) -> bytes:
 
 
 def huge_rgba_png(side: int) -> bytes:
-    """Red, half transparent."""
+    """A red, half transparent PNG."""
     packer = zlib.compressobj(1)
     row = b"\0" + bytes((200, 0, 0, 128)) * side
     data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
@@ -427,14 +427,14 @@ def huge_rgba_png(side: int) -> bytes:
 
 
 def bomb(megabytes: int) -> bytes:
-    """Zeros, deflated a thousand times smaller."""
+    """Zeros, compressed to a thousandth of their size."""
     packer = zlib.compressobj(9)
     block = bytes(1 << 20)
     return b"".join(packer.compress(block) for _ in range(megabytes)) + packer.flush()
 
 
 def overlong_idat() -> bytes:
-    """All its lines, and then 200 MB of zeros in the same stream."""
+    """A PNG whose data stream continues with 200 MB of zeros after the last line."""
     packer = zlib.compressobj(9)
     data = packer.compress(lines(quarters(), 8))
     data += b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
@@ -443,7 +443,7 @@ def overlong_idat() -> bytes:
 
 
 def many_values_tiff(count: int) -> bytes:
-    """A list of strips as long as the file."""
+    """A TIFF with a list of strips that is as long as the file."""
     entries = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, count, 200), (277, 3, 1, 1)]
     directory = b"".join(struct.pack("<HHLL", *entry) for entry in entries)
     data = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + directory + bytes(4)
@@ -811,7 +811,7 @@ def _text(text: str, encoding: str = "utf-8") -> Row:
 
 
 def _lines(*rows: Row | None) -> tuple[Row, ...]:
-    """A row for each line of a JSONL file; None for one that is blank, which is no input."""
+    """The expected rows for the lines of a JSONL file; None for a blank line, which is no input."""
     numbered = [(number, row) for number, row in enumerate(rows, 1) if row is not None]
     return tuple(
         Row(member=str(number), error=row.error, text=row.text, encoding=row.encoding) for number, row in numbered
@@ -819,7 +819,7 @@ def _lines(*rows: Row | None) -> tuple[Row, ...]:
 
 
 def _records(*records: Any) -> bytes:
-    """JSONL; what is bytes stands as it is."""
+    """Records as JSONL; records that are bytes are written unchanged."""
     texts = [item if isinstance(item, bytes) else json.dumps(item).encode() for item in records]
     return b"".join(text + b"\n" for text in texts)
 
@@ -1002,5 +1002,5 @@ def _table() -> tuple[Case, ...]:
     return tuple(cases)
 
 
-#: The one table.
+#: All cases of the corpus.
 CASES = _table()

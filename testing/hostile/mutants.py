@@ -1,4 +1,4 @@
-"""Mutants: files made from the hostile corpus by small changes, each a function of a seed and a number."""
+"""Mutants: files that are made from the hostile corpus by small changes, each determined by a seed and a number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from testing.hostile.corpus import CASES, chunk
 
-MOST_BYTES = 4 << 20  # of a file to begin with
+MOST_BYTES = 4 << 20  # largest file that is mutated
 EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 TEXTS = (
     *(b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\xed\xa0\x80", b"\xe2\x80\xa9", b"\xf0\x9f\x98\x80", b"\x80"),
@@ -20,7 +20,7 @@ Seeds = dict[str, list[bytes]]
 
 
 def seeds() -> Seeds:
-    """The files to change, by kind."""
+    """The files to mutate, by kind."""
     found: Seeds = {}
     for case in CASES:
         if not case.heavy:
@@ -31,11 +31,11 @@ def seeds() -> Seeds:
 
 
 def mutant(files: Seeds, seed: int, number: int) -> tuple[str, str, str, bytes]:
-    """The kind of file, its format, the changes, and the bytes of file ``number``."""
+    """Make mutant ``number``: the kind of file, its format, the names of the changes, and its bytes."""
     draw = random.Random(f"{seed} {number}")
     kind = "document" if number % 4 == 3 else "image"
     data = draw.choice(files[kind])
-    if len(data) > 1 << 17 and draw.random() < 0.9:  # large ones are slow, and few
+    if len(data) > 1 << 17 and draw.random() < 0.9:  # mostly small files, since large ones are slow
         data = draw.choice([file for file in files[kind] if len(file) <= 1 << 17])
     changes = []
     for _ in range(draw.choice((1, 1, 1, 2, 3, 6))):
@@ -57,7 +57,7 @@ def _flip(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
 
 
 def _early(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """Bytes of the first part, where headers are."""
+    """Change bytes in the first part of the file, where headers are."""
     changed = bytearray(data)
     for _ in range(draw.choice((1, 2, 4))):
         if changed:
@@ -85,7 +85,7 @@ def _splice(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
 
 
 def _extreme(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
-    """A number of 2, 4 or 8 bytes, which may be a length or a size, as large or as small as it can be."""
+    """Replace a number of 2, 4 or 8 bytes, which may be a length or a size, by an extreme value."""
     size, order = draw.choice((1, 2, 4, 4, 8)), draw.choice((">", "<"))
     if len(data) <= size:
         return data
@@ -95,7 +95,7 @@ def _extreme(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
 
 
 def _nudge(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
-    """A number that is nearly right."""
+    """Change a number by a little."""
     if len(data) < 4:
         return data
     start = draw.randrange(min(len(data) - 3, 1024))
@@ -119,7 +119,7 @@ def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _png(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """Chunks of a PNG lost, doubled, moved, changed, with sums that are right."""
+    """Remove, duplicate, move or change chunks of a PNG, with correct checksums."""
     if not data.startswith(b"\x89PNG"):
         data = draw.choice([other for other in others if other.startswith(b"\x89PNG")])
     parts = _chunks(data)
@@ -145,7 +145,7 @@ def _png(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
 
 
 def _inflated(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """The lines of a PNG changed before they are deflated, or its header with them, with sums that are right."""
+    """Change the lines of a PNG before they are compressed, or also its header, with correct checksums."""
     if not data.startswith(b"\x89PNG"):
         data = draw.choice([other for other in others if other.startswith(b"\x89PNG")])
     parts = _chunks(data)

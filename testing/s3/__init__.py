@@ -1,1 +1,1 @@
-"""S3 servers that tests and benchmarks start, and a proxy in front of them that misbehaves on request."""
+"""S3 servers that tests and benchmarks start, and a proxy that injects faults between them and clients."""

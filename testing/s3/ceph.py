@@ -1,8 +1,8 @@
-"""A real S3 server for tests: Ceph's radosgw, with one monitor and one object store behind it, all on 127.0.0.1.
+"""A real S3 server for tests: Ceph's radosgw with one monitor and one object store, all on 127.0.0.1.
 
-Mocks of S3 are kinder than S3: they serialise requests, forget checksums, and know no conditional writes. A Ceph of
-three processes starts in about two seconds as any user and keeps its objects in memory. ``python -m tests.s3.ceph``
-runs one until it is interrupted.
+Mocks of S3 are more forgiving than S3: they serialise requests, ignore checksums, and have no conditional writes. These
+three processes of Ceph start in about two seconds as any user and keep objects in memory. ``python -m testing.s3.ceph``
+runs a server until it is interrupted.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from typing import Self
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 START_LIMIT_S = 60.0
 
-#: Run in front of every program: the kernel shall end it when this process is gone, however it went. A ``preexec_fn``
-#: would do the same, but forks a process that may have Ray's threads. The parent may be gone already: hence the look.
+#: Starts every program so that the kernel kills it when this process ends for any reason. A ``preexec_fn`` would do the
+#: same, but it forks this process, which may have Ray's threads. The program is not started if the parent has ended.
 _LAUNCHER = """\
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -44,17 +44,17 @@ if os.getppid() == int(sys.argv[1]):
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where an S3 server is, and how to sign for it. Buckets are part of the path, never of the host name."""
+    """The address of an S3 server and the keys for it. Buckets are in the path of URLs, never in the host name."""
 
     url: str
     access_key: str
     secret_key: str
     region: str = "us-east-1"
     checksum_trailers: bool = False
-    """Whether it understands a checksum after the body, which new clients send by default; Ceph 16 answers 411."""
+    """Whether it supports a checksum after the body, which new clients send by default; Ceph 16 answers 411."""
 
     def environment(self) -> dict[str, str]:
-        """What S3 clients of all kinds (botocore, s3fs, pyarrow, object_store, deltalake) read."""
+        """Environment variables for all S3 clients: botocore, s3fs, pyarrow, object_store, deltalake."""
         checksums = "when_supported" if self.checksum_trailers else "when_required"
         return {
             "AWS_ENDPOINT_URL": self.url,
@@ -70,13 +70,13 @@ class Endpoint:
 
 
 class ServerError(RuntimeError):
-    """A server did not start; the message ends with the tail of its logs."""
+    """A server has not started. The message ends with the last lines of its logs."""
 
 
 class Processes:
-    """Programs with their logs in one folder, which end at the latest when the thread that started them does.
+    """Programs with their logs in one folder. They end at the latest with the thread that has started them.
 
-    That thread should be the main one: the kernel watches the thread, not the whole process.
+    This should be the main thread, since the kernel watches this thread and not the whole process.
     """
 
     def __init__(self, folder: Path, limit_s: float = START_LIMIT_S) -> None:
@@ -90,8 +90,8 @@ class Processes:
         return max(0.0, self.deadline - time.monotonic())
 
     def start(self, name: str, *command: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """A program that goes on; it has a session of its own, so that Ctrl-C does not end it before its clients."""
-        # Python's own settings are for the tests, not for programs that are Python by chance.
+        """Start a program and let it run. It has its own session, so that Ctrl-C does not end it before its clients."""
+        # Python's own variables are for the tests, and not for programs that happen to be written in Python.
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "CEPH_"))}
         with open(self.folder / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
@@ -106,7 +106,7 @@ class Processes:
         return process
 
     def run(self, name: str, *command: str, environment: dict[str, str] | None = None) -> None:
-        """A program that must end well in the time that is left."""
+        """Run a program, which must succeed in the time that is left."""
         process = self.start(name, *command, environment=environment)
         try:
             code = process.wait(self.left_s)
@@ -117,7 +117,7 @@ class Processes:
         del self.running[name]
 
     def wait(self, ready: Callable[[], bool]) -> None:
-        """Until the servers are ready, all still run, and there is time."""
+        """Wait until the servers are ready. `ServerError` if one has ended or the time is over."""
         while not ready():
             for name, process in self.running.items():
                 if process.poll() is not None:
@@ -127,7 +127,7 @@ class Processes:
             time.sleep(0.02)
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of every log."""
+        """The last lines of all logs."""
         parts = []
         for log in sorted(self.folder.glob("*.log")):
             last = log.read_text(errors="replace").splitlines()[-lines:]
@@ -135,7 +135,7 @@ class Processes:
         return "\n".join(parts)
 
     def stop(self) -> None:
-        """End all at once: what they keep is thrown away, so there is nothing to wait for."""
+        """Kill all programs at once. Their data are not needed any more."""
         for process in self.running.values():
             process.kill()
         for process in self.running.values():
@@ -144,12 +144,12 @@ class Processes:
 
 
 def guarded(*command: str) -> list[str]:
-    """The command line of a program that is killed when the calling thread ends."""
+    """The command line that starts a program such that it is killed when the calling thread ends."""
     return [sys.executable, "-ISc", _LAUNCHER, str(os.getpid()), *command]
 
 
 def free_ports(count: int) -> list[int]:
-    """Adjacent free ports, below those that the kernel gives to clients, so that no connection takes one meanwhile."""
+    """Adjacent free ports, below the range of the kernel's ports for clients, so that no connection can take one."""
     while True:
         first = random.SystemRandom().randrange(20000, 32000)
         ports = list(range(first, first + count))
@@ -168,7 +168,7 @@ def _is_free(port: int) -> bool:
 
 
 def answers(url: str) -> bool:
-    """Whether a server says anything but an internal error; no proxy of the environment is asked."""
+    """Whether a server answers, and not with an internal error. Proxies of the environment are not used."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=2):
@@ -181,19 +181,19 @@ def answers(url: str) -> bool:
 
 
 class Server(AbstractContextManager["Server"], ABC):
-    """An S3 server with a temporary folder of its own, for the time of a ``with`` block."""
+    """An S3 server with its own temporary folder, for the time of a ``with`` block."""
 
     name: str
     endpoint: Endpoint
 
     def __init__(self, *, folder: Path | None = None) -> None:
-        """``folder``: where temporary folders are made; by default where the system has them."""
+        """``folder``: where to make the temporary folder; None: where the system makes them."""
         self.parent = folder
         self.start_s = 0.0
 
     @abstractmethod
     def launch(self, folder: Path, processes: Processes) -> Endpoint:
-        """Start everything and return when requests are answered."""
+        """Start all programs; return when requests are answered."""
 
     def __enter__(self) -> Self:
         began = time.monotonic()
@@ -204,7 +204,7 @@ class Server(AbstractContextManager["Server"], ABC):
                 self.endpoint = self.launch(self.folder, self.processes)
             except BaseException as reason:
                 self.stop()
-                # Somebody else may take a port between the look and the use.
+                # Another program may take a port before it is used.
                 if isinstance(reason, ServerError) and "in use" in str(reason) and self.processes.left_s > 10:
                     continue
                 raise
@@ -219,9 +219,9 @@ class Server(AbstractContextManager["Server"], ABC):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def serve(self) -> None:
-        """Run until SIGINT or SIGTERM; the environment for clients goes to standard output."""
+        """Run until SIGINT or SIGTERM. Prints the environment variables for clients."""
         signals = {signal.SIGINT, signal.SIGTERM}
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # a signal must not come between start and stop
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # no signal may arrive between start and stop
         with self:
             for key, value in self.endpoint.environment().items():
                 print(f"export {key}={value}", flush=True)
@@ -229,14 +229,15 @@ class Server(AbstractContextManager["Server"], ABC):
 
 
 class Ceph(Server):
-    """One monitor, one object store, one gateway; nothing but S3 itself asks for a signature."""
+    """One monitor, one object store and one gateway. Only S3 requests need a signature."""
 
     name = "ceph"
 
     def __init__(self, *, size_gib: int = 8, in_memory: bool = True, folder: Path | None = None) -> None:
-        """``size_gib`` is a limit, not a reservation: a store in memory grows with what is written to it.
+        """``size_gib`` is a limit, not a reservation: a store in memory grows with the data written to it.
 
-        In memory, 20,000 objects of 40 KB take about 2 GiB, and it is the faster one; a file takes 10 s to start.
+        A store in memory is faster and takes about 2 GiB for 20,000 objects of 40 KB. A store in a file needs 10 s to
+        start.
         """
         super().__init__(folder=folder)
         self.size = size_gib * 2**30
@@ -282,7 +283,7 @@ class Ceph(Server):
             "ms bind msgr1": False,
             "ms bind port min": store[0],
             "ms bind port max": store[-1],
-            # Daemons trust each other here. The gateway would insist on encryption, which needs keys: it would hang.
+            # No authentication between daemons. The gateway would require encryption, which needs keys: it would hang.
             "auth cluster required": "none",
             "auth service required": "none",
             "auth client required": "none",
@@ -292,7 +293,7 @@ class Ceph(Server):
             "pid file": "",
             "log file": folder / "log" / "$name.daemon.log",
             "crash dir": folder,
-            # One copy on one store, in few placement groups: what it takes to start at once.
+            # One copy on one store and few placement groups, so that the server starts fast.
             "osd pool default size": 1,
             "osd pool default min size": 1,
             "osd pool default pg num": 4,
@@ -301,10 +302,10 @@ class Ceph(Server):
             "osd crush chooseleaf type": 0,
             "mon allow pool size one": True,
             "mon max pg per osd": 1000,
-            # A nearly full disk of the machine is no reason to stop.
+            # Do not stop when the machine's disk is nearly full.
             "mon data avail warn": 1,
             "mon data avail crit": 1,
-            # Every pool is a change of the map, and changes wait for a second by default.
+            # Every new pool changes the cluster's map. By default, a change would be delayed by a second.
             "paxos propose interval": 0.05,
             "paxos min wait": 0.01,
         }
@@ -313,18 +314,18 @@ class Ceph(Server):
             "osd objectstore": "memstore" if self.in_memory else "bluestore",
             "memstore device bytes": self.size,
             "bluestore block size": self.size,
-            # The gateway keeps its bucket indices with code that runs in the store.
+            # The gateway's bucket indices need code that is loaded into the store.
             "osd class load list": "*",
             "osd class default list": "*",
         }
         s3 = {
             "rgw data": folder / "rgw",
-            # Without tcp_nodelay an answer of two segments waits 40 ms for the client's acknowledgement.
+            # Without tcp_nodelay, an answer of two segments waits 40 ms for the client's acknowledgement.
             "rgw frontends": f"beast endpoint=127.0.0.1:{gateway} tcp_nodelay=1",
             "rgw thread pool size": 64,
             "rgw override bucket index max shards": 1,
             "rgw dynamic resharding": False,
-            # What is deleted leaves the memory soon.
+            # Free the memory of deleted objects soon.
             "rgw gc obj min wait": 5,
             "rgw gc processor period": 30,
             "debug rgw": 0,
@@ -337,7 +338,7 @@ class Ceph(Server):
 
 
 def available() -> tuple[bool, str]:
-    """Whether Ceph is installed, and if not, what is missing and who brings it."""
+    """Whether Ceph is installed; and if not, what is missing and how to install it."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if not sys.platform.startswith("linux"):
         return False, "Ceph runs on Linux only"

@@ -1,4 +1,4 @@
-"""Fixtures for tests that need an S3 server, and clients that sign for it."""
+"""Fixtures for tests with an S3 server, and clients for it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from testing.s3 import ceph, swift
 from testing.s3.ceph import Endpoint
 
-#: Settings of a developer's own that would send tests elsewhere, or sign for somebody else.
+#: Environment variables of a developer that would direct tests to another server or account.
 STRAY = ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE")
 NO_FILES = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """A Ceph for all tests; or, where ``PARQUETRY_S3_ENDPOINT`` names one, a server that runs already."""
+    """A Ceph server for all tests, or the running server that ``PARQUETRY_S3_ENDPOINT`` names."""
     if url := os.environ.get("PARQUETRY_S3_ENDPOINT"):
         yield Endpoint(
             url=url.rstrip("/"),
@@ -46,7 +46,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="session")
 def swift_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """A Swift for all tests: S3 by other people."""
+    """A Swift server for all tests: an implementation of S3 that is independent of Ceph."""
     found, why = swift.available()
     if not found:
         pytest.skip(why)
@@ -56,7 +56,7 @@ def swift_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoin
 
 @pytest.fixture(scope="session")
 def s3_environment(s3_endpoint: Endpoint) -> Iterator[Endpoint]:
-    """The server in this process's environment, for the rest of the session: whatever starts later inherits it."""
+    """The server in this process's environment until the end of the session. Processes that start later inherit it."""
     with applied(s3_endpoint):
         yield s3_endpoint
 
@@ -69,16 +69,16 @@ def s3_cluster(s3_environment: Endpoint, cluster: None) -> None:
 
 @pytest.fixture
 def s3_bucket(s3_environment: Endpoint) -> Iterator[str]:
-    """A new bucket on the server of the environment, which goes away with everything in it."""
+    """A new bucket on the server of the environment. It is deleted with all its objects at the end."""
     with bucket(s3_environment) as name:
         yield name
 
 
 @contextlib.contextmanager
 def applied(endpoint: Endpoint) -> Iterator[None]:
-    """Another server, or a proxy in front of it, in this process's environment for the time of a ``with`` block.
+    """Put another server, or a proxy, into this process's environment for the time of a ``with`` block.
 
-    Workers of a cluster that runs already do not see it; jobs that are started in the block do.
+    Jobs that are started in the block use it. Workers of a cluster that is running already do not.
     """
     names = [*endpoint.environment(), *NO_FILES, *STRAY]
     before = {name: os.environ.get(name) for name in names}
@@ -96,7 +96,7 @@ def applied(endpoint: Endpoint) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bucket(endpoint: Endpoint) -> Iterator[str]:
-    """A new bucket; that it can be emptied afterwards is not what a test is about, so failing to is no failure."""
+    """A new bucket. Errors while it is emptied at the end are ignored, since they are not what a test is about."""
     name = f"test-{secrets.token_hex(6)}"
     s3 = client(endpoint)
     s3.create_bucket(Bucket=name)
@@ -109,7 +109,7 @@ def bucket(endpoint: Endpoint) -> Iterator[str]:
 
 
 def empty(s3: Any, name: str) -> None:
-    """Delete every object of a bucket, and every upload that was begun and never ended."""
+    """Delete all objects of a bucket, and all multipart uploads that were not completed."""
     for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=name):
         for upload in page.get("Uploads", []):
             s3.abort_multipart_upload(Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"])
@@ -118,13 +118,13 @@ def empty(s3: Any, name: str) -> None:
         for item in s3.get_paginator("list_objects_v2").paginate(Bucket=name).search("Contents")
         if item
     ]
-    with ThreadPoolExecutor(8) as pool:  # servers delete the objects of one request one after the other
+    with ThreadPoolExecutor(8) as pool:  # servers delete the objects of one request sequentially
         for first in range(0, len(keys), 500):
             pool.submit(s3.delete_objects, Bucket=name, Delete={"Objects": keys[first : first + 500], "Quiet": True})
 
 
 def client(endpoint: Endpoint, *, retries: int = 3) -> Any:
-    """botocore's own client; ``retries=0`` to see every fault."""
+    """A botocore client. With ``retries=0``, every fault is visible."""
     checksums: Any = "when_supported" if endpoint.checksum_trailers else "when_required"
     config = Config(
         s3={"addressing_style": "path"},
@@ -149,7 +149,7 @@ def client(endpoint: Endpoint, *, retries: int = 3) -> Any:
 def signed(
     endpoint: Endpoint, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
 ) -> dict[str, str]:
-    """The headers of a request that somebody else sends, byte for byte as the test wants it."""
+    """The signed headers of a request that is sent by other means, byte for byte as a test needs it."""
     request = AWSRequest(method, endpoint.url + path, headers=headers or {}, data=body)
     credentials = Credentials(endpoint.access_key, endpoint.secret_key)
     S3SigV4Auth(credentials, "s3", endpoint.region).add_auth(request)

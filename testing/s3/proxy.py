@@ -1,13 +1,14 @@
-"""A proxy in front of an S3 server that breaks what a network, a busy server or its restart would break.
+"""A proxy in front of an S3 server that injects the faults of a network, of a busy server, or of a restart.
 
-Requests go through byte for byte: a client signs for the proxy's own address, and S3 servers check the signature
-against the ``Host`` header that came. The proxy is a process of its own, so that a test's load does not slow it down::
+Requests are forwarded byte for byte. Clients sign them for the proxy's address, and S3 servers check the signature
+against the ``Host`` header that they get. The proxy is a separate process, so that the load of a test does not slow it
+down::
 
-    python -m tests.s3.proxy --upstream http://127.0.0.1:8080 --faults '[{"kind": "throttle", "rate": 0.1}]'
+    python -m testing.s3.proxy --upstream http://127.0.0.1:8080 --faults '[{"kind": "throttle", "rate": 0.1}]'
 
-prints one line of JSON with ``url``, where S3 clients go, and ``control``, which answers also while ``url`` refuses. On
-both, ``GET /__proxy__/counts`` tells what happened so far and ``PUT /__proxy__/faults`` takes another list of faults.
-At SIGTERM the counts are printed as one more line.
+It prints one line of JSON with ``url``, the address for S3 clients, and ``control``, which answers even while ``url``
+refuses connections. On both, ``GET /__proxy__/counts`` returns what has happened, and ``PUT /__proxy__/faults`` sets
+other faults. At SIGTERM the proxy prints the counts as another line.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ ROOT = Path(__file__).parent.parent.parent
 CONTROL = "/__proxy__/"
 PIECE = 2**17
 HEAD_LIMIT = 2**18
-#: Kinds that cut the answer of the server, and kinds that answer in its place.
+#: Kinds of faults that cut the server's answer, kinds in which the proxy answers instead of it, and all kinds.
 CUTS = ("reset", "stall", "truncate")
 ANSWERS = {"throttle": (503, "Service Unavailable", "SlowDown"), "server_error": (500, "Internal", "InternalError")}
 KINDS = (*CUTS, *ANSWERS, "refuse", "latency")
@@ -53,37 +54,37 @@ _EXPECT = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing that goes wrong, for some requests or at some time.
+    """A kind of fault, and the requests and times that it applies to.
 
-    Whether the n-th request for a path meets it depends on the seed, the method, the path and n alone, so a run can be
+    Whether it affects the n-th request for a path depends only on the seed, the method, the path and n. So a run can be
     repeated although its requests come in another order.
     """
 
     kind: str
-    """``reset``: the connection breaks in the middle of the answer's body.
-    ``truncate``: the connection is closed there, in an orderly way.
-    ``stall``: nothing comes there for ``seconds``, then the rest.
-    (An answer without a body is cut before it begins: the server did what it was asked, and the client does not know.)
-    ``throttle``: 503 SlowDown, and the server never sees the request.
-    ``server_error``: 500 InternalError likewise.
-    ``latency``: the request waits for ``seconds``.
-    ``refuse``: at ``start_s`` all connections break, and nobody listens for ``seconds``."""
+    """``reset``: the connection is reset in the middle of the answer's body.
+    ``truncate``: the connection is closed there in an orderly way.
+    ``stall``: the answer pauses there for ``seconds``.
+    (An answer without a body is cut before it begins: the server has done the request, but the client does not know.)
+    ``throttle``: the proxy answers 503 SlowDown and does not forward the request.
+    ``server_error``: the proxy answers 500 InternalError and does not forward the request.
+    ``latency``: the request is delayed by ``seconds``.
+    ``refuse``: at ``start_s`` all connections are reset, and new ones are refused for ``seconds``."""
     rate: float = 1.0
-    """Probability for one request."""
+    """Probability for each request."""
     start_s: float = 0.0
-    """Only from this time on, counted from when the faults were set."""
+    """Time from which on the fault occurs, in seconds after the faults were set."""
     end_s: float | None = None
-    """Only up to this time."""
+    """Time until which the fault occurs, in seconds after the faults were set; null: no end."""
     methods: tuple[str, ...] = ()
-    """Only these methods; empty: all."""
+    """Affected HTTP methods; empty: all."""
     prefix: str = "/"
-    """Only paths that begin so; the path begins with the bucket."""
+    """Affected paths begin with this prefix. A path begins with the bucket."""
     seconds: float = 1.0
-    """How long ``stall``, ``latency`` and ``refuse`` take."""
+    """Duration of ``stall``, ``latency`` and ``refuse`` in seconds."""
     burst: int = 1
-    """Once met, the following matching requests meet it too, until there were so many."""
+    """Number of matching requests in a row that are affected when the fault occurs."""
     times: int | None = None
-    """No more than so often; null: without end."""
+    """Largest number of affected requests; null: no limit."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -101,7 +102,7 @@ class Fault:
 
 
 class Plan:
-    """Which request meets which faults."""
+    """Decides which faults affect which requests."""
 
     def __init__(self, faults: Iterable[Fault], seed: int) -> None:
         self.faults = list(faults)
@@ -112,7 +113,7 @@ class Plan:
         self.seen: Counter[tuple[str, str]] = Counter()
 
     def faults_of(self, method: str, path: str) -> list[Fault]:
-        """The faults that this request meets; at most one of them is not a ``latency``."""
+        """The faults that affect this request. At most one of them is of another kind than ``latency``."""
         if not self.faults:
             return []
         age = time.monotonic() - self.began
@@ -149,7 +150,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Head:
-    """The head of a request or an answer, as it came, and what of it decides where the message ends."""
+    """The head of a request or an answer, byte for byte, and the fields that decide where the message ends."""
 
     raw: bytes
     length: int | None
@@ -166,7 +167,7 @@ class Head:
 
 
 async def pieces(reader: asyncio.StreamReader, head: Head, until_closed: bool) -> AsyncIterator[bytes]:
-    """A body as it comes, the marks between chunks included; never more of it than one piece is held."""
+    """Yield a body in pieces of limited size, byte for byte, including the marks between chunks."""
     if head.chunked:
         size = -1
         while size:
@@ -202,11 +203,11 @@ async def _some(reader: asyncio.StreamReader, most: int) -> bytes:
 
 
 class Cut(Exception):
-    """A fault ended the connection on purpose."""
+    """A fault has ended the connection on purpose."""
 
 
 class Proxy:
-    """The proxy itself, within one event loop."""
+    """The proxy within one event loop."""
 
     def __init__(self, upstream: str, faults: Iterable[Fault], seed: int, log: TextIO | None) -> None:
         parts = urlsplit(upstream)
@@ -232,12 +233,12 @@ class Proxy:
         )
 
     async def listen_for_control(self) -> int:
-        """Another port for the same; it goes on listening while the first one refuses."""
+        """Also serve on a control port, which keeps listening while the first port refuses connections."""
         self.control = await asyncio.start_server(self.serve, "127.0.0.1", 0, limit=HEAD_LIMIT)
         return self.control.sockets[0].getsockname()[1]
 
     async def set_faults(self, faults: Iterable[Fault]) -> None:
-        """Begin anew with other faults: their clock starts now."""
+        """Replace the faults. Their clock starts now."""
         for outage in self.outages:
             outage.cancel()
         await asyncio.gather(*self.outages, return_exceptions=True)
@@ -266,9 +267,9 @@ class Proxy:
         try:
             await connection.serve()
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError, Cut):
-            connection.writer.transport.abort()  # nothing can be said any more; after an orderly end this does nothing
+            connection.writer.transport.abort()  # no answer is possible; after an orderly end this has no effect
         except asyncio.CancelledError:
-            pass  # the proxy ends; asyncio of Python 3.11 would complain about every open connection
+            pass  # the proxy ends; otherwise asyncio of Python 3.11 would complain about every open connection
         finally:
             self.connections.discard(connection)
             connection.close()
@@ -296,7 +297,7 @@ class Proxy:
 
 
 class Connection:
-    """A client's connection, and its own one to the server."""
+    """A client's connection to the proxy, and the proxy's connection to the server for it."""
 
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.proxy = proxy
@@ -304,11 +305,11 @@ class Connection:
         self.writer = writer
         self.port: int = writer.get_extra_info("sockname")[1]
         self.server: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        # Whoever waits for a write to be drained wants all of it gone: a cut must come after what was let through.
+        # Draining must write everything, so that a cut happens only after the bytes before it were sent.
         writer.transport.set_write_buffer_limits(high=0)
 
     def reset(self) -> None:
-        """End with RST instead of FIN: the client's next read fails."""
+        """End the connection with RST instead of FIN, so that the client's next read fails."""
         raw: socket.socket = self.writer.get_extra_info("socket")
         with contextlib.suppress(OSError):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -324,7 +325,7 @@ class Connection:
             self.server = None
 
     async def serve(self) -> None:
-        """One request after the other, until either side wants no more."""
+        """Serve the requests of the connection one by one, until either side closes it."""
         while True:
             try:
                 raw = await self.reader.readuntil(b"\r\n\r\n")
@@ -376,11 +377,11 @@ class Connection:
                 proxy.log.write(json.dumps(entry) + "\n")
 
     async def _refuse_politely(self, kind: str, method: str, head: Head, said: dict[str, Any]) -> bool:
-        """An error of S3's own, without asking the server."""
+        """Answer with an error of S3, without asking the server."""
         status, reason, code = ANSWERS[kind]
         said["status"] = status
         waits = _EXPECT.search(head.raw) is not None
-        if not waits:  # a client that waits for leave has sent no body
+        if not waits:  # a client that waits for 100 Continue has not sent the body
             async for _ in pieces(self.reader, head, False):
                 pass
         text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{reason}</Message></Error>'
@@ -395,7 +396,7 @@ class Connection:
         await self.writer.drain()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """The connection to the server, a new one if the server has closed the last one."""
+        """The connection to the server; a new one if the server has closed the last one."""
         if self.server is not None and self.server[0].at_eof():
             self.close_server()
         if self.server is None:
@@ -407,7 +408,7 @@ class Connection:
         return self.server
 
     async def _forward(self, method: str, head: Head, fault: Fault | None, said: dict[str, Any]) -> bool:
-        """The request to the server and its answer back; both bodies at once, as either side may speak first."""
+        """Forward the request and its answer. Both bodies are forwarded concurrently, as either side may send first."""
         reader, writer = await self._connect()
         writer.write(head.raw)
         upload = None
@@ -427,7 +428,7 @@ class Connection:
                 answer = replace(answer, length=0, chunked=False)
             await self._download(reader, answer, until_closed, fault, said)
             if upload is not None and not upload.done():
-                # The server has refused without reading all. Some clients send the rest all the same, others never.
+                # The server has refused without reading the body. Some clients still send the rest, others never do.
                 await asyncio.wait([upload], timeout=0 if _EXPECT.search(head.raw) else 5)
             done = upload is None or (upload.done() and upload.exception() is None)
             return done and not (until_closed or answer.closes or head.closes)
@@ -460,7 +461,7 @@ class Connection:
         self.writer.write(answer.raw)
         async for piece in pieces(reader, answer, until_closed):
             if fault is not None and cut_at is not None and sent + len(piece) > cut_at:
-                # Of a body whose length is not known beforehand, the middle of its first piece.
+                # If the length of the body is not known, cut in the middle of its first piece.
                 keep = cut_at - sent if cut_at else len(piece) // 2
                 self.writer.write(piece[:keep])
                 sent += keep
@@ -502,7 +503,7 @@ async def run(upstream: str, port: int, faults: list[Fault], seed: int, log: Tex
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.s3.proxy", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m testing.s3.proxy", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--upstream", required=True, help="the S3 server, http://HOST:PORT")
     parser.add_argument("--port", type=int, default=0, help="port of 127.0.0.1; 0: any that is free")
     parser.add_argument("--faults", default="[]", help="JSON list; the fields are those of the class Fault")
@@ -523,7 +524,7 @@ class FaultProxy(AbstractContextManager["FaultProxy"]):
     def __init__(
         self, upstream: Endpoint, faults: Iterable[Fault] = (), *, seed: int = 0, log: Path | None = None
     ) -> None:
-        """``log``: a file for one line per request, which :meth:`requests` reads."""
+        """``log``: a file with one line for each request, which `requests` reads."""
         self.upstream = upstream
         self.faults = list(faults)
         self.seed = seed
@@ -531,7 +532,7 @@ class FaultProxy(AbstractContextManager["FaultProxy"]):
         self.final: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "tests.s3.proxy", "--upstream", self.upstream.url, "--seed", str(self.seed)]
+        command = [sys.executable, "-m", "testing.s3.proxy", "--upstream", self.upstream.url, "--seed", str(self.seed)]
         command += ["--faults", _json(self.faults)] + (["--log", str(self.log)] if self.log else [])
         self.process = subprocess.Popen(
             guarded(*command), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, process_group=0
@@ -557,11 +558,11 @@ class FaultProxy(AbstractContextManager["FaultProxy"]):
             self.process.communicate()
 
     def counts(self) -> dict[str, Any]:
-        """What happened so far: ``requests``, ``methods``, ``statuses``, ``faults`` by kind, and some totals."""
+        """What has happened: ``requests``, ``methods``, ``statuses``, ``faults`` by kind, and some totals."""
         return self.final or self._ask("GET", "counts")
 
     def set_faults(self, faults: Iterable[Fault]) -> None:
-        """Other faults from now on; none: let everything through."""
+        """Replace the faults. Without faults, everything is forwarded."""
         self._ask("PUT", "faults", _json(faults).encode())
 
     def requests(self) -> list[dict[str, Any]]:

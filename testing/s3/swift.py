@@ -1,8 +1,9 @@
-"""A second real S3 server for tests, of another make: OpenStack Swift with its S3 interface, all on 127.0.0.1.
+"""A second real S3 server for tests: OpenStack Swift with its S3 interface, all on 127.0.0.1.
 
-It needs no root, only a virtual environment of its own, because it is pinned to other packages than this project.
-Slower than Ceph, its conditional writes are not atomic, but it checks checksums that come after the body, which Ceph 16
-does not understand. ``python -m tests.s3.swift`` runs one until it is interrupted.
+It is an implementation of S3 that is independent of Ceph. It needs no root, but its own virtual environment, since its
+packages conflict with this project's. It is slower than Ceph, and its conditional writes are not atomic. But it checks
+checksums after the body, which Ceph 16 does not support. ``python -m testing.s3.swift`` runs a server until it is
+interrupted.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ STORES = ("object", "container", "account")
 
 
 def environment_folder() -> Path:
-    """The virtual environment of Swift: ``PARQUETRY_SWIFT_VENV``, or next to the project's own."""
+    """Swift's virtual environment: ``PARQUETRY_SWIFT_VENV``, or a folder beside the project's own."""
     return Path(os.environ.get("PARQUETRY_SWIFT_VENV") or ROOT / ".swift-venv")
 
 
 @functools.cache
 def available() -> tuple[bool, str]:
-    """Whether Swift can run here, and if not, why; its virtual environment is made when it is missing."""
+    """Whether Swift can run here; and if not, why. Makes its virtual environment if there is none."""
     if not sys.platform.startswith("linux"):
         return False, "Swift runs on Linux only"
     with tempfile.NamedTemporaryFile() as probe:
@@ -80,10 +81,10 @@ class Swift(Server):
         for store, port in zip(STORES, ports, strict=True):
             _write(folder / f"{store}.conf", _store_settings(folder, store, port))
         _write(folder / "proxy.conf", _front_settings(folder, front))
-        # This very file is run by Swift's own Python too: for its rings, and as a part of its proxy.
+        # Swift's own Python also runs this file: to make its rings, and as a part of its proxy.
         imports = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         processes.run(
-            "rings", python, "-m", "tests.s3.swift", "rings", str(folder), *map(str, ports), environment=imports
+            "rings", python, "-m", "testing.s3.swift", "rings", str(folder), *map(str, ports), environment=imports
         )
         for name in (*STORES, "proxy"):
             program = str(binaries / f"swift-{name}-server")
@@ -100,7 +101,7 @@ def _listens(port: int) -> bool:
 
 Settings = dict[str, dict[str, Any]]
 POLICY = {"name": "one", "default": "yes"}
-#: A busy machine is slow and not broken: wait, and never leave out the only server there is.
+#: A busy test machine makes servers slow, so wait for them, and never exclude the only server.
 PATIENCE = {"conn_timeout": 10, "node_timeout": 60}
 
 
@@ -126,7 +127,7 @@ def _common(folder: Path, port: int) -> dict[str, Any]:
 
 def _store_settings(folder: Path, store: str, port: int) -> Settings:
     disk = {"devices": folder / "devices", "mount_check": False, "disable_fallocate": True, "fallocate_reserve": 0}
-    # A listing must show an object as soon as it is written: nothing here would add it later.
+    # Update listings at once, so that they show an object as soon as it is written. No daemon would do it later.
     listing = {"container_update_timeout": 60} if store == "object" else {}
     return {
         "DEFAULT": _common(folder, port) | disk | PATIENCE | listing,
@@ -140,7 +141,7 @@ def _front_settings(folder: Path, port: int) -> Settings:
         "catch_errors": {},
         "gatekeeper": {},
         "healthcheck": {},
-        "cache": {"use": "call:tests.s3.swift:cache_filter"},
+        "cache": {"use": "call:testing.s3.swift:cache_filter"},
         "listing_formats": {},
         "s3api": {
             "location": "us-east-1",
@@ -163,7 +164,7 @@ def _front_settings(folder: Path, port: int) -> Settings:
 
 
 def make_rings(folder: Path, ports: list[int]) -> None:
-    """Which server keeps what: the same one everything. Runs with Swift's own Python."""
+    """Write the rings, which say that one server stores everything. Runs with Swift's own Python."""
     from swift.common.ring import RingBuilder  # pyright: ignore[reportMissingImports]
 
     for store, port in zip(STORES, ports, strict=True):
@@ -175,7 +176,7 @@ def make_rings(folder: Path, ports: list[int]) -> None:
 
 
 class Cache:
-    """What Swift's proxy asks of memcached, for its only process. Without it, every request begins with look-ups."""
+    """Replaces memcached for Swift's proxy, which has only one process. Without it, every request needs look-ups."""
 
     def __init__(self) -> None:
         self.values: dict[str, tuple[str, float]] = {}
@@ -185,7 +186,7 @@ class Cache:
         return json.loads(text) if until > now() else None
 
     def set(self, key: str, value: Any, time: float = 0, **_: Any) -> None:
-        # As text, because callers change what they have put in.
+        # Stored as text, since callers change the values that they have stored.
         self.values[key] = (json.dumps(value), now() + (time or 3600))
 
     def incr(self, key: str, delta: int = 1, time: float = 0, **_: Any) -> int:
@@ -208,7 +209,7 @@ class Cache:
 
 
 def cache_filter(*_: Any, **__: Any) -> Any:
-    """What Swift's configuration names: makes the part of the proxy that hands out the cache."""
+    """Named in Swift's configuration: makes the filter that gives the cache to the proxy."""
     cache = Cache()
 
     def around(application: Any) -> Any:

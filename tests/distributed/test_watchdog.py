@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from pipeline import package
-from pipeline.distributed import watchdog
 from pipeline.distributed.stages import StreamConfig
+from pipeline.distributed.watchdog import UnfinishedBlocks
 from pipeline.images.task import ImageSegmentation
 from testing.equality import table_rows
 from testing.runs import TASK, new_run, write_images, write_package
@@ -60,31 +60,31 @@ class Hostage(ImageSegmentation):
         return super().encode(predicted)
 
 
-def test_a_board_needs_several_deaths_of_a_row_alone() -> None:
-    board = watchdog._Board()
-    assert [board.begin("b")[0] for _ in range(3)] == [False, False, True]
+def test_a_row_fails_after_several_deaths_of_workers_at_it() -> None:
+    blocks = UnfinishedBlocks()
+    assert [blocks.begin("b")[0] for _ in range(3)] == [False, False, True]
     for death in range(1, 4):
-        board.alone("b", 5, "prepare")
-        careful, guilty = board.begin("b")
-        assert careful
-        assert guilty == ({5: ("prepare", "crashed")} if death == 3 else {})
-    board.end("b")
-    assert board.begin("b") == (False, {})
+        blocks.begin_row("b", 5, "prepare")
+        row_by_row, faulty = blocks.begin("b")
+        assert row_by_row
+        assert faulty == ({5: ("prepare", "crashed")} if death == 3 else {})
+    blocks.end("b")
+    assert blocks.begin("b") == (False, {})
 
 
-def test_a_board_believes_a_deadline_at_once() -> None:
-    board = watchdog._Board()
-    board.begin("b")
-    board.overdue("b", None, "prepare")
-    assert board.begin("b") == (True, {})
-    board.alone("b", 2, "prepare")
-    board.overdue("b", 2, "prepare")
-    assert board.begin("b") == (True, {2: ("prepare", "timeout")})
+def test_a_row_that_exceeds_the_deadline_fails_at_once() -> None:
+    blocks = UnfinishedBlocks()
+    blocks.begin("b")
+    blocks.overdue("b", None, "prepare")
+    assert blocks.begin("b") == (True, {})
+    blocks.begin_row("b", 2, "prepare")
+    blocks.overdue("b", 2, "prepare")
+    assert blocks.begin("b") == (True, {2: ("prepare", "timeout")})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["prepare"])
-def test_only_the_guilty_rows_fail(cluster: None, tmp_path: Path, stage: str) -> None:
+def test_only_the_faulty_rows_fail(cluster: None, tmp_path: Path, stage: str) -> None:
     from PIL import Image
 
     folder = write_images(tmp_path / "images", 20)

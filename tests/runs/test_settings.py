@@ -105,7 +105,7 @@ def test_a_run_says_why_rows_do_not_count(tmp_path: Path) -> None:
     assert why(old, OtherRules()) == "results was 1, now 2"
     assert why(larger, LineTask()) == "max_bytes was 7, now 9"
     assert why(old, LineTask(), model="n" * 32) == f"the model was {'n' * 12}, now {'m' * 12}"
-    unknown = f"the settings had the digest {'f' * 12}, of which no run of the sink tells more"
+    unknown = f"the settings had the digest {'f' * 12}; no earlier run of the sink has recorded them"
     assert why("f" * 32, LineTask()) == unknown
     (tmp_path / "runs" / "3").mkdir()
     (tmp_path / "runs" / "3" / "config.json").write_text("{broken")

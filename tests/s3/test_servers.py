@@ -354,7 +354,7 @@ def test_no_process_stays_of_a_killed_one(tmp_path: Path) -> None:
     found, why = ceph.available()
     if not found:
         pytest.skip(why)
-    command = [sys.executable, "-m", "tests.s3.ceph"]
+    command = [sys.executable, "-m", "testing.s3.ceph"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
@@ -396,7 +396,7 @@ def test_a_failed_start_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch:
 
 
 def test_the_proxy_by_itself(s3_endpoint: Endpoint, stored: str) -> None:
-    command = [sys.executable, "-m", "tests.s3.proxy", "--upstream", s3_endpoint.url]
+    command = [sys.executable, "-m", "testing.s3.proxy", "--upstream", s3_endpoint.url]
     command += ["--faults", '[{"kind": "throttle", "times": 1}]']
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

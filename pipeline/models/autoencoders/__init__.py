@@ -1,1 +1,1 @@
-"""Autoencoders: one interface, flat and hierarchical ones, samplers of their latents, and a classifier on them."""
+"""Autoencoders with one or several levels of latents, samplers of their latents, and a classifier on the latents."""

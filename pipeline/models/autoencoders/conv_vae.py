@@ -17,24 +17,26 @@ from pipeline.models.autoencoders.interface import Autoencoder, AutoencoderConfi
 from pipeline.models.autoencoders.latents import Code, Gaussian, Inference, Level, hard_concrete, standard_normal, top_k
 from pipeline.models.layers import ConvNormAct, double, sizes
 
-# Variances are kept in [exp(-12), exp(4)]: exp never overflows, and no image pins a latent without end.
+# Range of the log variance. The upper end keeps exp from overflowing; the lower end keeps posteriors from collapsing to
+# a point.
 _LOG_VARIANCE_RANGE = (-12.0, 4.0)
-# Gates begin nearly open: what is closed from the start never learns what it could have said.
+# Gates start almost open: a gate that starts closed gets no gradient, so it would never open.
 _FIRST_LOG_ALPHA = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvVAEConfig(AutoencoderConfig):
     latent_channels: int = 16
-    """Latents at each place of the coarsest resolution, or of a whole image if dense."""
+    """Latent channels: for each position of the coarsest feature map, or for the whole image if latent is dense."""
     latent: Literal["spatial", "dense"] = "spatial"
-    """Latents at each place, for images of any size; or one vector for an image of size_px."""
+    """spatial: latents at each position, for images of any size. dense: one vector for an image of size_px."""
     size_px: tuple[int, int] | None = None
-    """Height and width of every image, if dense."""
+    """Height and width of every image in pixels. Required if latent is dense, and not allowed otherwise."""
     code: Code = "gaussian"
-    """Latents have a Gaussian posterior; or they are numbers, each with a hard-concrete gate, or the top_k of them."""
+    """Kind of latents: gaussian has a posterior; deterministic has plain numbers; hard_concrete has numbers that are
+    multiplied by gates in [0, 1]; top_k has numbers of which only the largest are kept."""
     active_fraction: float = 0.1
-    """Part of an image's latents that top_k leaves."""
+    """Fraction of an image's latents that top_k keeps; the others become 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,20 +48,20 @@ class ConvVAEConfig(AutoencoderConfig):
 
 
 class ConvVAE(Autoencoder):
-    """Variational autoencoder (Kingma and Welling 2014) of one level, or its deterministic and sparse kin."""
+    """Variational autoencoder (Kingma and Welling 2014) with one level of latents, or a deterministic or sparse one."""
 
     def __init__(self, config: ConvVAEConfig) -> None:
         super().__init__(config)
         self.config: ConvVAEConfig = config
         values = 2 if config.code in ("gaussian", "hard_concrete") else 1
         size = (1, 1) if config.size_px is None else sizes(*config.size_px, len(config.widths))[-1]
-        # Over all places of a dense latent's image, a convolution is a linear layer.
+        # A convolution whose kernel covers the whole feature map is a linear layer: the result has one position.
         self.posterior = nn.Conv2d(config.widths[-1], values * config.latent_channels, size)
         self.decoder = ConvDecoder(config)
         if config.code == "hard_concrete":
             assert self.posterior.bias is not None
             with torch.no_grad():
-                _half(self.posterior.bias, 1).fill_(_FIRST_LOG_ALPHA)
+                _half_of_channels(self.posterior.bias, 1).fill_(_FIRST_LOG_ALPHA)
 
     def latent_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         if self.config.latent == "dense":
@@ -85,14 +87,14 @@ class ConvVAE(Autoencoder):
         return self.decode(noise, height, width)
 
     def level(self, found: Float[Tensor, "b n y x"], noise: Tensor | None) -> Level:
-        """The latents that the encoder found, from what `encode` gives, without the cost of a reconstruction."""
+        """The latents as one `Level`, computed from a result of `encode`; nothing is decoded."""
         code = self.config.code
         if code == "gaussian":
-            posterior = Gaussian(_half(found, 0), _half(found, 1).clamp(*_LOG_VARIANCE_RANGE))
+            posterior = Gaussian(_half_of_channels(found, 0), _half_of_channels(found, 1).clamp(*_LOG_VARIANCE_RANGE))
             sample = posterior.mean if noise is None else posterior.sample(noise)
             return Level(sample, posterior.mean, posterior, standard_normal(sample))
         if code == "hard_concrete":
-            values, log_alpha = _half(found, 0), _half(found, 1)
+            values, log_alpha = _half_of_channels(found, 0), _half_of_channels(found, 1)
             sample = values * hard_concrete(log_alpha, noise)
             mean = sample if noise is None else values * hard_concrete(log_alpha, None)
             return Level(sample, mean, None, standard_normal(sample), log_alpha)
@@ -102,7 +104,7 @@ class ConvVAE(Autoencoder):
 
 
 class ConvDecoder(nn.Module):
-    """Latents to an image; the mirror of the encoder, with a pixel shuffle (Shi et al. 2016) to the full size."""
+    """Maps latents to an image: the encoder mirrored, with a pixel shuffle (Shi et al. 2016) up to the full size."""
 
     def __init__(self, config: ConvVAEConfig) -> None:
         super().__init__()
@@ -126,6 +128,6 @@ class ConvDecoder(nn.Module):
         return to_image(self.head(x), height, width)
 
 
-def _half(values: Tensor, index: int) -> Tensor:
-    """The first or the second half of the channels."""
+def _half_of_channels(values: Tensor, index: int) -> Tensor:
+    """The first (``index`` 0) or second (1) half of the channels."""
     return values.chunk(2, dim=min(1, values.ndim - 1))[index]

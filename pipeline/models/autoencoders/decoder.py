@@ -1,4 +1,4 @@
-"""What the decoders of all autoencoders share: stages from coarse to fine, and the way to an image."""
+"""Layers that the decoders of all autoencoders share: stages from coarse to fine, and the last layers to an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.models.layers import ConvNormAct, ResidualBlock
 
 
 def decoder_stages(config: AutoencoderConfig) -> nn.ModuleList:
-    """What a decoder does at each resolution, coarsest first; each ends with the width of the next."""
+    """The layers of a decoder at each resolution, coarsest first. Each stage ends with the width of the next one."""
     stages = nn.ModuleList()
     outputs = (*config.widths[-2::-1], config.widths[0])
     for width, output, count in zip(config.widths[::-1], outputs, config.decoder_blocks[::-1], strict=True):
@@ -20,10 +20,10 @@ def decoder_stages(config: AutoencoderConfig) -> nn.ModuleList:
 
 
 def decoder_head(config: AutoencoderConfig) -> nn.Conv2d:
-    """Features at half the image's size to four logits for each channel of it: those of `to_image`."""
+    """The last convolution: from features at half the image's size to the input of `to_image`."""
     return nn.Conv2d(config.widths[0], config.channels * 4, 3, padding=1)
 
 
 def to_image(head: Float[Tensor, "b c4 y x"], height: int, width: int) -> Tensor:
-    """Logits (b, c, height, width), float32, from four times as many channels at half the size."""
+    """Rearrange (b, 4 c, h / 2, w / 2) into logits (b, c, height, width), float32. Odd sizes are cropped."""
     return F.pixel_shuffle(head, 2)[..., :height, :width].float()

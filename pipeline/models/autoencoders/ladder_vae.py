@@ -17,16 +17,17 @@ from pipeline.models.autoencoders.interface import Autoencoder, AutoencoderConfi
 from pipeline.models.autoencoders.latents import Code, Gaussian, Inference, Level, standard_normal
 from pipeline.models.layers import ConvNormAct, ResidualBlock, double, sizes
 
-# A prior may be sharp but not a point, and a posterior not sharper than it without end.
+# Range of a prior's log variance, and of the log ratio of the posterior's variance to it: neither collapses to a point.
 _LOG_VARIANCE_RANGE = (-8.0, 4.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LadderVAEConfig(AutoencoderConfig):
     latent_channels: tuple[int, ...] = (16, 8, 4)
-    """Latents at each place of the coarsest resolutions, coarsest first: 2 to 4 stochastic levels."""
+    """Latent channels of each stochastic level, coarsest level first; 2 to 4 levels."""
     size_px: tuple[int, int] | None = None
-    """Height and width of every image, if the top level is to be one vector for an image; null: any size."""
+    """Height and width of every image in pixels, if the coarsest level is one vector for each image. null: images may
+    have any size, and the coarsest level has latents at each position."""
 
     code: ClassVar[Code] = "gaussian"
 
@@ -41,11 +42,11 @@ class LadderVAEConfig(AutoencoderConfig):
 
 
 class LadderVAE(Autoencoder):
-    """Variational autoencoder with a top-down hierarchy: each level's prior and posterior know the levels above.
+    """Variational autoencoder with a hierarchy: each level's prior and posterior are conditioned on the coarser levels.
 
-    The posterior joins a bottom-up pass with the generative top-down pass (Sonderby et al. 2016) and is expressed
-    relative to the prior, as in NVAE (Vahdat and Kautz 2020), here in units of the prior's deviation: a level that says
-    nothing costs nothing, and the KL term does not see how sharp the prior is.
+    The posterior combines a bottom-up pass with the generative top-down pass (Sonderby et al. 2016) and is expressed
+    relative to the prior, as in NVAE (Vahdat and Kautz 2020). Here its shift is in units of the prior's standard
+    deviation. So a level that carries no information costs 0 nats, and the KL does not depend on the prior's variance.
     """
 
     def __init__(self, config: LadderVAEConfig) -> None:
@@ -101,7 +102,7 @@ class LadderVAE(Autoencoder):
     def _descend(
         self, count: int, height: int, width: int, choose: Callable[[int, Gaussian, Rung | DenseRung, Tensor], Tensor]
     ) -> Tensor:
-        """Logits by the top-down pass, in which ``choose`` gives the latents of each level."""
+        """The logits of the top-down pass. ``choose`` returns the latents of a level, given its prior and features."""
         coarsest_first = sizes(height, width, len(self.stages))[::-1]
         x = self.top.expand(count, -1, *coarsest_first[0]).contiguous(memory_format=torch.channels_last)
         for index, (stage, size) in enumerate(zip(self.stages, coarsest_first, strict=True)):
@@ -115,18 +116,18 @@ class LadderVAE(Autoencoder):
 
 
 class Rung(nn.Module):
-    """One stochastic level: prior and posterior from the top-down features, and what its latents add to those."""
+    """One stochastic level: its prior, its posterior, and the layer that adds its latents to the top-down features."""
 
     def __init__(self, width: int, latents: int, *, is_top: bool) -> None:
         super().__init__()
         self.latents = latents
-        self.prior = None if is_top else nn.Sequential(ResidualBlock(width), _small(width, 2 * latents))
+        self.prior = None if is_top else nn.Sequential(ResidualBlock(width), _near_zero_conv(width, 2 * latents))
         self.join = nn.Sequential(ConvNormAct(2 * width, width, size=1), ResidualBlock(width))
-        self.posterior = _small(width, 2 * latents)
+        self.posterior = _near_zero_conv(width, 2 * latents)
         self.merge = nn.Conv2d(latents, width, 1)
 
     def prior_of(self, x: Float[Tensor, "b c y x"]) -> Gaussian:
-        """The prior given the levels above; standard normal at the top."""
+        """The prior given the coarser levels; standard normal at the coarsest level."""
         if self.prior is None:
             return standard_normal(x[:, :1].expand(-1, self.latents, -1, -1))
         mean, log_variance = self.prior(x).float().chunk(2, dim=1)
@@ -135,7 +136,7 @@ class Rung(nn.Module):
     def posterior_of(
         self, x: Float[Tensor, "b c y x"], features: Float[Tensor, "b c y x"], prior: Gaussian
     ) -> Gaussian:
-        """The posterior given the levels above and the image's features at this resolution."""
+        """The posterior given the coarser levels and the image's features at this resolution."""
         shift, log_factor = self.posterior(self.join(torch.cat((x, features), dim=1))).float().chunk(2, dim=1)
         return Gaussian(prior.sample(shift), prior.log_variance + log_factor.clamp(*_LOG_VARIANCE_RANGE))
 
@@ -144,7 +145,7 @@ class Rung(nn.Module):
 
 
 class DenseRung(nn.Module):
-    """A top level of one vector for an image: over all places, a convolution is a linear layer."""
+    """A coarsest level of one vector for each image: its kernels cover the whole map, so its layers are linear."""
 
     def __init__(self, width: int, latents: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -153,7 +154,7 @@ class DenseRung(nn.Module):
         self.spread = nn.ConvTranspose2d(latents, width, size)
 
     def prior_of(self, x: Float[Tensor, "b c y x"]) -> Gaussian:
-        """Standard normal."""
+        """The standard normal prior."""
         return standard_normal(x[:, :1, :1, :1].expand(-1, self.latents, -1, -1))
 
     def posterior_of(
@@ -167,8 +168,9 @@ class DenseRung(nn.Module):
         return x + self.spread(latent)
 
 
-def _small(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 1 x 1 convolution whose first outputs are near zero: standard normal, and a posterior near its prior."""
+def _near_zero_conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 1 x 1 convolution with small weights, so that at the start priors are near standard normal and posteriors are
+    near their priors."""
     layer = nn.Conv2d(inputs, outputs, 1)
     with torch.no_grad():
         layer.weight.mul_(0.1)

@@ -1,4 +1,4 @@
-"""Distributions over latents, and what an autoencoder infers from an image: one entry for each stochastic level."""
+"""Distributions over latents, and the result of inference: one entry for each stochastic level."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from torch import Tensor
 Code = Literal["gaussian", "deterministic", "hard_concrete", "top_k"]
 
 _LOG_2PI = math.log(2 * math.pi)
-# The stretched interval and the temperature of hard-concrete gates, as in the paper's experiments.
+# Stretched interval and temperature of hard-concrete gates, as in the experiments of Louizos et al. 2018.
 _GAMMA, _ZETA, _TEMPERATURE = -0.1, 1.1, 2 / 3
 _SMALLEST_UNIFORM = 1e-6
 
 
 class Gaussian(NamedTuple):
-    """A diagonal Gaussian over latents, (b, ...) each."""
+    """A diagonal Gaussian over latents; mean and log variance have the shape (b, ...)."""
 
     mean: Tensor
     log_variance: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """The reparametrised sample for standard normal ``noise`` of the latents' shape (Kingma and Welling 2014)."""
+        """A reparametrised sample (Kingma and Welling 2014) for standard normal ``noise`` of the latents' shape."""
         return self.mean + torch.exp(0.5 * self.log_variance) * noise
 
     def noise_of(self, value: Tensor) -> Tensor:
-        """The noise whose sample is ``value``: standard normal where the value comes from this distribution."""
+        """The inverse of `sample`: the noise that gives ``value``. It is standard normal if ``value`` is a sample."""
         return (value - self.mean) * torch.exp(-0.5 * self.log_variance)
 
     def log_density(self, value: Tensor) -> Float[Tensor, " b"]:
-        """In nats, summed over latents."""
+        """Log density in nats, summed over latents."""
         return -0.5 * (self.noise_of(value).square() + self.log_variance + _LOG_2PI).flatten(1).sum(1)
 
 
 class Level(NamedTuple):
-    """One stochastic level; tensors are (b, d, y, x), float32.
+    """Latents of one stochastic level; tensors are (b, d, y, x), float32.
 
-    ``sample`` went into the decoder, ``mean`` is what it would be without noise. ``posterior`` is None where the code
-    is no Gaussian; ``log_alpha`` (before the sigmoid) only where hard-concrete gates open and close it.
+    The decoder was given ``sample``; ``mean`` is the sample without noise. ``posterior`` is None for a code that is not
+    Gaussian. ``log_alpha`` are the logits of hard-concrete gates, and None for other codes.
     """
 
     sample: Tensor
@@ -51,33 +51,33 @@ class Level(NamedTuple):
 
     @property
     def noise(self) -> Tensor:
-        """The sample in the coordinates in which the prior is standard normal, whatever the levels above drew."""
+        """The sample as noise of the prior. It is standard normal for samples of the prior, at every level."""
         return self.prior.noise_of(self.sample)
 
 
 class Inference(NamedTuple):
-    """What a model infers from images: its latents, coarsest level first, and the decoder's (b, c, h, w) logits."""
+    """Result of inference on images: latents of all levels, coarsest first, and the decoder's logits (b, c, h, w)."""
 
     levels: tuple[Level, ...]
     logits: Tensor
 
     @property
     def code(self) -> Float[Tensor, "b n"]:
-        """The means of all levels, flat."""
+        """The means of all levels, flattened and concatenated."""
         return torch.cat([level.mean.flatten(1) for level in self.levels], dim=1)
 
     def kl(self) -> Float[Tensor, " b"]:
-        """KL of all levels in nats; zero where the code is no Gaussian."""
+        """KL(posterior || prior) of all levels in nats; zero for a code that is not Gaussian."""
         return sum_kl(self.kl_of_channels(), self.logits)
 
     def kl_of_channels(self) -> list[Float[Tensor, "b d"]]:
-        """KL(posterior || prior) of each Gaussian level, by channel, summed over places, nats."""
+        """KL(posterior || prior) of each Gaussian level in nats, by channel, summed over positions."""
         return [kl(level.posterior, level.prior).flatten(2).sum(2) for level in self.levels if level.posterior]
 
     def log_ratio(self) -> Float[Tensor, " b"]:
-        """log prior(z) - log posterior(z | image) of the samples; with the log likelihood, the log importance weight.
+        """log prior(z) - log posterior(z | image) of the samples. Plus the log likelihood: the log importance weight.
 
-        The mean over many samples of exp(log likelihood + log ratio) estimates the image's evidence without bias
+        The mean of exp(log likelihood + log ratio) over many samples is an unbiased estimate of the image's evidence
         (Burda et al. 2016).
         """
         found = self.logits.new_zeros(len(self.logits))
@@ -88,27 +88,27 @@ class Inference(NamedTuple):
 
 
 def sum_kl(of_channels: list[Tensor], like: Tensor) -> Float[Tensor, " b"]:
-    """Levels and channels added up; zeros for the images of ``like`` where there is no Gaussian level."""
+    """The sum over levels and channels; zeros, one for each row of ``like``, if there is no Gaussian level."""
     return sum((found.sum(1) for found in of_channels), like.new_zeros(len(like)))
 
 
 def standard_normal(like: Tensor) -> Gaussian:
-    """The prior of independent standard normal latents of a tensor's shape."""
+    """Independent standard normal latents of the shape of ``like``."""
     zeros = torch.zeros_like(like, dtype=torch.float32)
     return Gaussian(zeros, zeros)
 
 
 def kl(posterior: Gaussian, prior: Gaussian) -> Tensor:
-    """KL(posterior || prior) of every latent, nats; never negative."""
+    """KL(posterior || prior) of every latent in nats; never negative."""
     difference = posterior.log_variance - prior.log_variance
-    # expm1(v) - v is never negative, also where the two nearly cancel.
+    # expm1(v) - v is never negative, also where rounding would make exp(v) - 1 - v negative.
     return 0.5 * (prior.noise_of(posterior.mean).square() + torch.expm1(difference) - difference)
 
 
 def hard_concrete(log_alpha: Tensor, noise: Tensor | None) -> Tensor:
     """Gates in [0, 1] that are exactly 0 or 1 with positive probability (Louizos et al. 2018, equations 10 and 11).
 
-    ``noise`` is standard normal, and becomes uniform here; without it, the gate at test time (equation 13).
+    ``noise`` is standard normal; it is turned into uniform noise. None gives the gate at test time (equation 13).
     """
     if noise is None:
         opening = torch.sigmoid(log_alpha)
@@ -124,9 +124,9 @@ def open_logits(log_alpha: Tensor) -> Tensor:
 
 
 def top_k(code: Float[Tensor, "b d y x"], fraction: float) -> Float[Tensor, "b d y x"]:
-    """The latents of each image that are largest in size, as many as ``fraction`` of all, at least one; others are 0.
+    """Keep the latents of each image with the largest absolute values, and set the others to 0.
 
-    k-sparse autoencoders (Makhzani and Frey 2014).
+    It keeps the given fraction of an image's latents, at least one (k-sparse autoencoders, Makhzani and Frey 2014).
     """
     flat = code.flatten(1)
     kept = flat.abs().topk(max(1, round(fraction * flat.shape[1])), dim=1).indices

@@ -1,9 +1,10 @@
-"""Samplers: from standard normal numbers to latents that a decoder has seen the like of.
+"""Samplers: distributions of latents from which an autoencoder's decoder makes new images.
 
-An autoencoder draws from its prior, but its latents need not: where the aggregate posterior differs from the prior,
-samples are of latents that the decoder never saw. A sampler is fitted to latents after training
-(`pipeline.generation.fitting`), in the coordinates of `Level.noise`, in which every level's prior is standard normal.
-What it draws goes through `Autoencoder.sample`, so that all samplers serve all models.
+An autoencoder can draw latents from its prior. If the aggregate posterior (the distribution of the latents of real
+images) differs from the prior, the decoder has never seen such latents in training, and the images are bad. So a
+sampler is fitted to the latents of real images after training (`pipeline.generation.fitting`). It works in the
+coordinates of `Level.noise`, in which the prior of every level is standard normal, and what it draws is an argument of
+`Autoencoder.sample`. So every sampler works with every autoencoder.
 """
 
 from __future__ import annotations
@@ -25,38 +26,39 @@ from pipeline.models.objectives.jacobians import Draw
 
 SamplerName = Literal["prior", "mixture", "two_stage"]
 
-# A full covariance has as many numbers as the square of this, for each component.
+# A full covariance matrix has the square of this many numbers, for each component.
 _LARGEST_FULL = 512
-# Of one second-stage latent, as for those of the first.
+# Range of the log variance of the second stage's latents, the same as that of the first stage.
 _LOG_VARIANCE_RANGE = (-12.0, 4.0)
-# Latents of unit variance need no sharper second stage; sharper still, and its costs grow without end.
+# The fitted latents have unit variance. With a smaller scale the cost would grow without bound.
 _SMALLEST_LOG_SCALE = -6.0
-# The learned log scale travels this many times faster than a weight of the network under Adam.
+# The parameter is the log scale divided by this number, so that Adam moves the log scale this many times faster than
+# the other weights.
 _LOG_SCALE_SPEED = 10.0
-# At the deviation of the latents themselves, 0, to say nothing is an optimum that training may not leave.
+# At a log scale of 0, the scale of the latents themselves, training can get stuck where the second stage ignores them.
 _FIRST_LOG_SCALE = -2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PriorConfig:
-    """Nothing to set: standard normal latents, in name only where the code is no Gaussian."""
+    """The prior has no settings. If the code is not Gaussian, the model was not trained towards this prior."""
 
     levels: ClassVar[int] = 0
 
     def check_latents(self, shapes: Sequence[tuple[int, int, int]], count: int) -> None:
-        """Any latents will do."""
+        """Does nothing: the prior fits latents of all shapes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedConfig:
     levels: int = 1
-    """Levels of latents, coarsest first, that are fitted together; finer ones are from the prior, given those."""
+    """Number of levels, coarsest first, whose latents are fitted jointly. Finer levels are drawn from their priors."""
 
     def __post_init__(self) -> None:
         check(self, "levels", self.levels >= 1, "be at least 1")
 
     def check_latents(self, shapes: Sequence[tuple[int, int, int]], count: int) -> None:
-        """`RequestError` where this cannot be fitted to so many latents of these shapes, before it is tried."""
+        """`RequestError` if the sampler cannot be fitted to ``count`` images whose latents have these shapes."""
         check(self, "levels", self.levels <= len(shapes), f"be at most the model's {len(shapes)}")
         if count < 2:
             raise RequestError(f"{type(self).__name__} needs at least 2 images to be fitted to, got {count}")
@@ -65,16 +67,16 @@ class FittedConfig:
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig(FittedConfig):
     components: int = 50
-    """Gaussians in the mixture."""
+    """Number of Gaussians in the mixture."""
     covariance: Literal["full", "low_rank", "diagonal"] = "full"
-    """Of each Gaussian: full; full in the main directions of all latents, with independent noise beside them; or
-    diagonal. Full is for at most 512 latents."""
+    """Covariance of each Gaussian: full, for at most 512 latents; low_rank, full in the principal directions of all
+    latents and independent noise in the others; or diagonal."""
     rank: int = 64
-    """Main directions, if low_rank."""
+    """Number of principal directions, if low_rank."""
     iterations: int = 40
-    """Steps of expectation maximisation at most."""
+    """Largest number of steps of expectation maximisation."""
     regularisation: float = 1e-4
-    """Added to the variances of each Gaussian, in units of those of the latents."""
+    """Number that is added to the variances of each Gaussian; the variance of each latent over all images is 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,15 +98,15 @@ class MixtureConfig(FittedConfig):
 @dataclass(frozen=True, kw_only=True)
 class TwoStageConfig(FittedConfig):
     width: int = 256
-    """Hidden values of the second autoencoder."""
+    """Units of each hidden layer of the second autoencoder."""
     blocks: int = 2
-    """Residual blocks of its encoder, and of its decoder."""
+    """Number of residual blocks of its encoder, and of its decoder."""
     steps: int = 3000
-    """Steps of its training."""
+    """Number of its training steps."""
     batch_rows: int = 256
-    """Latents in a step."""
+    """Number of images whose latents are in one training step."""
     learning_rate: float = 1e-3
-    """Peak learning rate of Adam; a cosine to zero."""
+    """Peak learning rate of Adam; it falls to zero along a cosine."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,12 +119,12 @@ SamplerConfig = PriorConfig | MixtureConfig | TwoStageConfig
 
 
 def dimensions(shapes: Sequence[tuple[int, int, int]]) -> int:
-    """How many latents an image has at levels of these (d, y, x)."""
+    """Number of latents of one image, for levels of these shapes (d, y, x)."""
     return sum(math.prod(shape) for shape in shapes)
 
 
 class Sampler(nn.Module, ABC):
-    """A distribution of latents for images of one size. ``shapes`` are (d, y, x) of all levels, coarsest first."""
+    """A distribution of latents for images of one size. ``shapes`` are (d, y, x) of each level, coarsest first."""
 
     def __init__(self, config: SamplerConfig, shapes: Sequence[tuple[int, int, int]]) -> None:
         super().__init__()
@@ -130,7 +132,7 @@ class Sampler(nn.Module, ABC):
         self.shapes = list(shapes)
 
     def draw(self, normal: Draw) -> list[Tensor]:
-        """What `Autoencoder.sample` takes: (b, d, y, x) for each level. ``normal`` gives standard normal numbers."""
+        """Latents (b, d, y, x) of each level for `Autoencoder.sample`. ``normal`` returns standard normal numbers."""
         fitted = self.shapes[: self.config.levels]
         found: list[Tensor] = []
         if fitted:
@@ -140,7 +142,7 @@ class Sampler(nn.Module, ABC):
 
     @abstractmethod
     def vector(self, normal: Draw) -> Float[Tensor, "b n"]:
-        """The latents of the fitted levels, side by side."""
+        """Draw the latents of the fitted levels, flattened and concatenated."""
 
 
 class PriorSampler(Sampler):
@@ -151,7 +153,7 @@ class PriorSampler(Sampler):
 
 
 class FittedSampler(Sampler):
-    """A sampler of latents that have been brought to mean 0 and variance 1, one by one."""
+    """A sampler that is fitted to standardised latents: each has mean 0 and variance 1 over the images."""
 
     center: Tensor
     scale: Tensor
@@ -167,11 +169,11 @@ class FittedSampler(Sampler):
 
     @abstractmethod
     def standard(self, normal: Draw) -> Float[Tensor, "b n"]:
-        """Latents of mean 0 and variance 1."""
+        """Draw standardised latents."""
 
 
 class MixtureSampler(FittedSampler):
-    """A mixture of Gaussians over latents (Ghosh et al. 2020 sample regularised autoencoders so)."""
+    """A mixture of Gaussians, as Ghosh et al. 2020 use for regularised autoencoders."""
 
     cumulative: Tensor
     means: Tensor
@@ -186,7 +188,7 @@ class MixtureSampler(FittedSampler):
         count, size = config.components, config.rank if low else self.dimensions
         self.register_buffer("cumulative", torch.ones(count))
         self.register_buffer("means", torch.zeros(count, size))
-        # Of a covariance: its lower triangular factor, or the deviations on its diagonal.
+        # A covariance is stored as its Cholesky factor, or as the standard deviations if it is diagonal.
         shape = (count, size) if config.covariance == "diagonal" else (count, size, size)
         self.register_buffer("factors", torch.zeros(shape))
         if low:
@@ -205,10 +207,11 @@ class MixtureSampler(FittedSampler):
 
 
 class TwoStageSampler(FittedSampler):
-    """A second variational autoencoder, of the first one's latents (Dai and Wipf 2019).
+    """A second variational autoencoder, trained on the latents of the first one (Dai and Wipf 2019).
 
-    It has as many latents as the first. The first one's may lie on something thin in their space, and its aggregate
-    posterior may then be far from the prior; the second has no such thing to find, and comes close.
+    It has as many latents as the first. The latents of the first may lie on a manifold of fewer dimensions, so that its
+    aggregate posterior is far from the prior. The second has no such manifold to find, so its aggregate posterior comes
+    close to the prior.
     """
 
     def __init__(self, config: TwoStageConfig, shapes: Sequence[tuple[int, int, int]]) -> None:
@@ -221,7 +224,7 @@ class TwoStageSampler(FittedSampler):
 
     @property
     def log_scale(self) -> Float[Tensor, ""]:
-        """Log of the deviation of latents given those of the second stage, the paper's gamma."""
+        """Log of the standard deviation of the latents given the second stage's latents; gamma in the paper."""
         return (self.scale_of_output * _LOG_SCALE_SPEED).clamp(min=_SMALLEST_LOG_SCALE)
 
     def standard(self, normal: Draw) -> Float[Tensor, "b n"]:
@@ -229,7 +232,7 @@ class TwoStageSampler(FittedSampler):
         return Gaussian(mean, 2 * self.log_scale).sample(normal(self.dimensions))
 
     def cost(self, value: Float[Tensor, "b n"], noise: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-        """Negative evidence lower bound of latents of mean 0 and variance 1, nats."""
+        """Negative evidence lower bound of standardised latents, nats."""
         mean, log_variance = self.encoder(value).chunk(2, dim=1)
         posterior = Gaussian(mean, log_variance.clamp(*_LOG_VARIANCE_RANGE))
         decoded = self.decoder(posterior.sample(noise))
@@ -238,7 +241,7 @@ class TwoStageSampler(FittedSampler):
 
 
 class _Block(nn.Module):
-    """Two linear layers beside an identity; the identity alone at the start of training."""
+    """A residual block of two linear layers. It starts as the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -255,7 +258,7 @@ def _residual(inputs: int, outputs: int, config: TwoStageConfig) -> nn.Sequentia
     return nn.Sequential(nn.Linear(inputs, config.width), *blocks, nn.Linear(config.width, outputs))
 
 
-#: By name: the settings and the class.
+#: The settings class and the sampler class under each name.
 SAMPLERS: dict[str, tuple[type[Any], type[Sampler]]] = {
     "prior": (PriorConfig, PriorSampler),
     "mixture": (MixtureConfig, MixtureSampler),

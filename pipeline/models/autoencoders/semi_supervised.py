@@ -1,10 +1,10 @@
-"""Semi-supervised generative model of Kingma et al. 2014 ("Semi-supervised Learning with Deep Generative Models"), M2.
+"""Model M2 of Kingma et al. 2014 ("Semi-supervised Learning with Deep Generative Models").
 
-A class and a Gaussian latent together make the data; the class is observed for some of them. Data are vectors: with
-latents of a trained autoencoder (their M1), drawn from its posterior anew at each use, the two are their M1+M2.
+A class and a Gaussian latent together generate a vector; the class is known for some vectors only. If the vectors are
+latents of a trained autoencoder (the paper's M1), drawn from its posterior anew at each use, this is the paper's M1+M2.
 
-Here an example may come in several views (the same image, moved a little): each view has a latent of its own, and all
-share the class. With one view this is the model of the paper, term by term.
+In addition to the paper, an example may have several views, such as the same image shifted a little. Each view has its
+own latent, and all views share the class. With one view it is exactly the paper's model.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _LOG_VARIANCE_RANGE = (-8.0, 4.0)
 @dataclass(frozen=True, kw_only=True)
 class SemiSupervisedConfig:
     inputs: int
-    """Values of one view: latents of the autoencoder below."""
+    """Size of the vector of one view, such as the number of latents of an autoencoder."""
     classes: int = 10
-    """Classes, equally likely before anything is seen."""
+    """Number of classes; the prior gives them equal probabilities."""
     latents: int = 8
-    """Gaussian latents beside the class."""
+    """Number of Gaussian latents of each view."""
     hidden: tuple[int, ...] = (192,)
-    """Units of each hidden layer of the two networks of the generative model."""
+    """Units of each hidden layer of the encoder; the decoder has the same layers in reverse order."""
     classifier_hidden: tuple[int, ...] = (256, 256)
     """Units of each hidden layer of the classifier q(class | view)."""
     dropout: float = 0.0
-    """Part of the classifier's hidden units that a step of training leaves out."""
+    """Fraction of the classifier's hidden units that are dropped in a training step."""
 
     def __post_init__(self) -> None:
         for name in ("inputs", "latents"):
@@ -51,8 +51,8 @@ class SemiSupervisedConfig:
 
 
 class SemiSupervisedCosts(NamedTuple):
-    """Means over examples, nats: the two bounds (each nothing where there are no such examples) and the classifier's
-    cross entropy on the labelled ones."""
+    """Means over examples in nats: the bounds of labelled and of unlabelled examples, and the cross entropy of the
+    classifier on labelled examples. Each is zero if there are no such examples."""
 
     labelled: Float[Tensor, ""]
     unlabelled: Float[Tensor, ""]
@@ -60,7 +60,7 @@ class SemiSupervisedCosts(NamedTuple):
 
 
 class SemiSupervisedVAE(nn.Module):
-    """p(class) p(z) p(view | z, class), with q(class | view) and q(z | view, class) beside it."""
+    """The generative model p(class) p(z) p(view | z, class), with q(class | view) and q(z | view, class)."""
 
     def __init__(self, config: SemiSupervisedConfig) -> None:
         super().__init__()
@@ -70,23 +70,23 @@ class SemiSupervisedVAE(nn.Module):
         self.decoder = _ClassConditional(config.latents, config.hidden[::-1], 2 * config.inputs, config.classes)
 
     def class_logits(self, x: Float[Tensor, "b v i"]) -> Float[Tensor, "b k"]:
-        """Of q(class | views): the mean of the views' own logits, up to a constant."""
+        """Logits of q(class | views), up to a constant: the mean of the logits of the single views."""
         return self.classifier(x).mean(1)
 
     def posterior(self, x: Float[Tensor, "b v i"], label: Int[Tensor, "b m"]) -> Gaussian:
-        """q(z | view, class) for each of m classes of each example, (b, m, v, d)."""
+        """q(z | view, class) for m classes of each example; the tensors are (b, m, v, d)."""
         return _gaussian(self.encoder(x.unsqueeze(1), label))
 
     def likelihood(self, z: Float[Tensor, "b m v d"], label: Int[Tensor, "b m"]) -> Gaussian:
-        """p(view | z, class), (b, m, v, i)."""
+        """p(view | z, class) for m classes of each example; the tensors are (b, m, v, i)."""
         return _gaussian(self.decoder(z, label))
 
     def bound(
         self, x: Float[Tensor, "b v i"], label: Int[Tensor, "b m"], noise: Float[Tensor, "b m v d"]
     ) -> Float[Tensor, "b m"]:
-        """-L(x, y), equation 6: the bound on -log p(views, class), for m classes of each example, nats.
+        """-L(x, y) of equation 6: an upper bound on -log p(views, class) for m classes of each example, nats.
 
-        ``noise`` is standard normal, one draw for each latent; the KL is exact.
+        ``noise`` is standard normal; the expectation over z is estimated from this one draw, and the KL is exact.
         """
         posterior = self.posterior(x, label)
         likelihood = self.likelihood(posterior.sample(noise), label)
@@ -98,11 +98,11 @@ class SemiSupervisedVAE(nn.Module):
     def labelled_bound(
         self, x: Float[Tensor, "b v i"], label: Int[Tensor, " b"], noise: Float[Tensor, "b v d"]
     ) -> Float[Tensor, " b"]:
-        """The bound on -log p(views, class) of the classes that are known."""
+        """The bound of `bound` for the known classes of labelled examples, nats."""
         return self.bound(x, label.unsqueeze(1), noise.unsqueeze(1)).squeeze(1)
 
     def unlabelled_bound(self, x: Float[Tensor, "b v i"], noise: Float[Tensor, "b k v d"]) -> Float[Tensor, " b"]:
-        """-U(x), equation 7: the bound on -log p(views), by exact marginalisation over the classes, nats."""
+        """-U(x) of equation 7: an upper bound on -log p(views), with an exact sum over the classes, nats."""
         label = torch.arange(self.config.classes, device=x.device).expand(len(x), -1)
         log_q = F.log_softmax(self.class_logits(x).float(), dim=1)
         return (log_q.exp() * (self.bound(x, label, noise) + log_q)).sum(1)
@@ -110,7 +110,7 @@ class SemiSupervisedVAE(nn.Module):
     def costs(
         self, x: Float[Tensor, "b v i"], label: Int[Tensor, " b"], unlabelled: Float[Tensor, "n v i"]
     ) -> SemiSupervisedCosts:
-        """The three parts of the objective, with noise of torch's own generator."""
+        """The three parts of the objective. The noise comes from torch's global generator."""
         views, latents, classes = x.shape[1], self.config.latents, self.config.classes
         nothing = x.new_zeros(())
         found = {"labelled": nothing, "unlabelled": nothing, "classifier": nothing}
@@ -127,10 +127,11 @@ class SemiSupervisedVAE(nn.Module):
 def semi_supervised_objective(
     costs: SemiSupervisedCosts, labelled: int, unlabelled: int, alpha: float
 ) -> Float[Tensor, ""]:
-    """J^alpha of equation 9 for each example of a data set with so many of each kind, nats.
+    """J^alpha of equation 9 in nats, divided by the number of examples of the data set.
 
-    ``alpha`` weighs the mean cross entropy of the labelled examples; the paper has 0.1 (its alpha, divided by the
-    number of labelled examples over all, as its code does).
+    ``labelled`` and ``unlabelled`` are the numbers of examples of each kind. ``alpha`` weighs the mean cross entropy of
+    the classifier. The paper's value corresponds to 0.1 here: its code multiplies 0.1 by the number of all examples
+    over the number of labelled ones.
     """
     bounds = (labelled * costs.labelled + unlabelled * costs.unlabelled) / (labelled + unlabelled)
     return bounds + alpha * costs.classifier
@@ -146,7 +147,7 @@ def perceptron(sizes: tuple[int, ...], dropout: float = 0.0) -> nn.Sequential:
 
 
 class _ClassConditional(nn.Module):
-    """A perceptron of a vector beside a one-hot class; what depends on the vector alone is computed once for all."""
+    """A perceptron of a vector and a class. The first layer is applied to the vector once for all classes."""
 
     def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int, classes: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Networks that read documents sentence by sentence."""
+"""Networks that read a document as a sequence of sentences."""

@@ -1,5 +1,4 @@
-"""Paragraph boundaries in a sequence of sentences: word vectors, networks that are recurrent or attend, one logit for
-each sentence."""
+"""A network that predicts paragraph boundaries: it reads the sentences of a document and returns one logit for each."""
 
 from __future__ import annotations
 
@@ -16,15 +15,15 @@ from pipeline.config import check
 from pipeline.errors import RequestError
 from pipeline.models.documents.cohesion import BLOCK_COSINES, LEXICAL_CHAINS, block_cosines, lexical_chains
 
-# Tables and vectors are stored at unit scale and read at this one, so Adam moves them that much more slowly than other
-# weights. A step of Adam does not grow with how often a row is used: at full speed the rows of rare words learn the
-# training books by heart, and the F1 on unseen books falls from the second epoch on.
+# Embedding tables and word vectors are stored at unit scale and multiplied by this when they are read, so Adam moves
+# them more slowly than the other weights by this factor. Adam's steps do not shrink for rarely used rows: at full speed
+# the rows of rare words memorise the training books, and the F1 on unseen books falls from the second epoch on.
 _TABLE_SPEED = 0.02
-_MEAN_GAIN = 5.0  # the square root of a usual number of words: a mean of n has that much less spread
-_MEMBER_PLACES = 1000  # members of an ensemble drop other values: more than the places of dropout in one of them
-_EDGES = (0, 1, 2, -1, -2)  # words that are seen one by one, from the start and from the end
-_FARTHEST = 32  # sentences: what is farther apart counts as this far
-_SLOPES = (1.0, 0.05)  # what a head's bias loses at first for each sentence of distance, from the first to the last
+_MEAN_GAIN = 5.0  # the standard deviation of a mean of n words is smaller by sqrt(n), and 25 words are usual
+_MEMBER_PLACES = 1000  # offset of a member's dropout places, larger than the number of places in a member
+_EDGES = (0, 1, 2, -1, -2)  # words whose vectors are used one by one: the first three and the last two
+_FARTHEST = 32  # sentences; larger distances share the bias of this one
+_SLOPES = (1.0, 0.05)  # initial decrease of the attention bias for each sentence of distance: first head, last head
 
 _Drop = Callable[[Tensor, int], Tensor]
 
@@ -32,24 +31,27 @@ _Drop = Callable[[Tensor, int], Tensor]
 @dataclass(frozen=True, kw_only=True)
 class SentenceTaggerConfig:
     buckets: int = 65536
-    """Ids of hashed words and features; 0 is padding."""
+    """Number of ids of hashed words and features. Id 0 is padding."""
     dense_features: int = 28
-    """Numbers of a sentence that are not hashed."""
+    """Number of features of a sentence that are plain numbers, not hashed."""
     vector_size: int = 192
-    """Size of word vectors: one half tells words of one use, the other words of one topic."""
+    """Size of word vectors. One half is similar for words of the same use, the other for words of the same topic."""
     width: int = 64
-    """Size of a hashed id's embedding, and of what is made of the words at a sentence's edges."""
+    """Size of the embedding of a hashed id, and of the embedding of the first and last words of a sentence."""
     hidden: int = 256
-    """Units of each network; of a recurrent one, in each direction."""
+    """Hidden units of each member network; of a recurrent one, in each direction."""
     recurrent_members: int = 2
-    """Networks that read the sentences in order, from either end. The answer is the mean of all members' logits."""
+    """Number of recurrent networks in the ensemble, whose logit is the mean of the logits of all members."""
     recurrent_layers: int = 1
+    """Number of layers of each recurrent network."""
     attention_members: int = 1
-    """Networks whose sentences attend to each other."""
+    """Number of networks with self-attention over sentences in the ensemble."""
     attention_layers: int = 2
+    """Number of layers of each attention network."""
     attention_heads: int = 4
+    """Number of attention heads in each layer; it must divide hidden."""
     dropout: float = 0.3
-    """Part of a sentence's values that is dropped in training."""
+    """Fraction of the values of a sentence that are dropped in training."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", self.buckets >= 2, "be at least 2")
@@ -66,25 +68,25 @@ class SentenceTaggerConfig:
 
 @dataclass(frozen=True)
 class _Words:
-    """What the words of each sentence say. All members share it."""
+    """Features of each sentence that are computed from its words. All members use the same."""
 
     ids: Int[Tensor, "b t"]
-    """Those that are seen, else 0."""
+    """Ids of the words that are kept; 0 for the others."""
     offsets: Int[Tensor, "b s"]
-    """Where each sentence begins in all of ``ids``, one window after the other."""
+    """Start of each sentence in the flattened ``ids``."""
     mean: Float[Tensor, "b s v"]
-    """Weighted mean of their vectors."""
+    """Weighted mean of the word vectors of each sentence."""
     edges: Float[Tensor, "b s e"]
-    """Vectors of the first and last ones, one after the other; 0 where there is none."""
+    """Vectors of the first three and the last two words, concatenated; 0 where the sentence is too short."""
     cohesion: Float[Tensor, "b s n"]
-    """How what stands before the sentence and what begins with it belong together."""
+    """`block_cosines` and `lexical_chains`: how similar the text before and after the sentence's start is."""
 
 
 class SentenceTagger(nn.Module):
-    """An ensemble (Hansen and Salamon 1990) over word vectors that stay near their start: those of `set_vectors`, or
-    else random ones, in which no two words have anything in common.
+    """An ensemble of networks (Hansen and Salamon 1990) over slowly trained word vectors.
 
-    Windows of a batch may be of different lengths; what is said of one does not depend on the others.
+    The vectors start from those that `set_vectors` is given, or else from random ones, which are all dissimilar. The
+    windows of a batch may have different lengths; the result for a window does not depend on the others.
     """
 
     weights: Tensor
@@ -104,8 +106,11 @@ class SentenceTagger(nn.Module):
     def set_vectors(
         self, vectors: Float[Tensor, "n v"], weights: Float[Tensor, " n"], lasting: Float[Tensor, "v w"]
     ) -> None:
-        """For every id a vector, of about unit variance, and its weight in a mean; both are 0 for unknown words. And
-        what of a sum of vectors lasts from sentence to sentence: how it is projected before two are compared."""
+        """Set the word vectors, their weights and the projection for comparing sentences.
+
+        ``vectors`` have about unit variance, and ``weights`` are the words' weights in a mean; both are 0 for unknown
+        words. ``lasting`` projects a sum of vectors to the part that persists from sentence to sentence (the topic).
+        """
         with torch.no_grad():
             self.vectors.copy_(vectors)
         self.weights.copy_(weights)
@@ -121,32 +126,33 @@ class SentenceTagger(nn.Module):
         kept: Bool[Tensor, "b t"] | None = None,
         seeds: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "m b s"]:
-        """Every member's logits that a paragraph begins at each sentence; 0 at padding.
+        """Logits of every member that a paragraph begins at each sentence; 0 at padding.
 
-        Their mean over members is the answer. Members are trained apart: trained on it, they would lean on each other.
+        The answer of the ensemble is their mean over members. In training each member has its own loss: with a loss of
+        the mean they would depend on each other.
 
-        ``content`` holds the ids of a window's sentences one after the other, ``counts`` how many each sentence has,
-        ``lengths`` how many sentences the window has, at least one. Ids, counts and numbers of padding are 0.
-        Words that are not ``kept`` count for how sentences cohere, and for nothing else.
-        ``seeds`` turn dropout on: what a window loses is a function of its seed, whatever worker has it.
+        ``content`` holds the ids of the words of all sentences of a window, concatenated; ``counts`` is the number of
+        words of each sentence, and ``lengths`` the number of sentences of the window, at least 1. Padding is 0.
+        Words that are not ``kept`` are used for the cohesion features only.
+        With ``seeds`` there is dropout, which depends on the seed of a window and on no worker.
         """
-        # Sums over many sentences, in full precision.
+        # Sums over many sentences need full precision.
         with torch.autocast(content.device.type, enabled=False):
             words = self._words(content, counts, lengths, kept)
         return torch.stack([member(words, frame, dense, lengths, seeds) for member in self.members])
 
     def _words(self, content: Tensor, counts: Tensor, lengths: Tensor, kept: Tensor | None) -> _Words:
-        content = functional.pad(content, (0, 1))  # there is a last id, even of windows without words
+        content = functional.pad(content, (0, 1))  # so that indexing the last word works for windows without words
         seen = torch.ones_like(content, dtype=torch.bool) if kept is None else functional.pad(kept, (0, 1))
         ids, place = content.unique(return_inverse=True)
         vectors, rarity = self.vectors[ids], self.weights[ids]
         weights = rarity[place]
-        rarity = torch.where(rarity == 0, 1.0, rarity) * (ids > 0)  # a word without a vector is a rare one
+        rarity = torch.where(rarity == 0, 1.0, rarity) * (ids > 0)  # a word without a vector counts as fully rare
         ends = counts.cumsum(1)
         starts = ends - counts
-        # Bags of a window start in its own row; its last bag also takes the padding, which weighs nothing.
+        # Each bag begins in its window's row; the last bag of a row also gets the padding, whose weight is 0.
         offsets = starts + content.shape[1] * torch.arange(len(content), device=content.device)[:, None]
-        table = torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)  # the last column adds up the weights
+        table = torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)  # the last column sums the weights
 
         def sums(weight: Tensor) -> Tensor:
             bags = functional.embedding_bag(
@@ -168,8 +174,9 @@ class SentenceTagger(nn.Module):
 
 
 class _Member(nn.Module):
-    """Sentence vectors from word vectors and hashed features (Joulin et al. 2016, fastText), put into context by a
-    network over sentences, as in Koshorek et al. (2018, text segmentation as a supervised task)."""
+    """One network of the ensemble. It makes a vector for each sentence from word vectors and hashed features (fastText,
+    Joulin et al. 2016), and then a network over the sentences adds context (Koshorek et al. 2018, text segmentation as
+    a supervised task)."""
 
     def __init__(self, config: SentenceTaggerConfig, number: int, context: type[_Recurrent] | type[_Attention]) -> None:
         super().__init__()
@@ -188,7 +195,7 @@ class _Member(nn.Module):
     def forward(
         self, words: _Words, frame: Tensor, dense: Tensor, lengths: Tensor, seeds: Tensor | None
     ) -> Float[Tensor, "b s"]:
-        """The rest of what `SentenceTagger.forward` takes, to the logits of one member."""
+        """The logits of this member. The arguments are those of `SentenceTagger.forward`, with `_Words` for content."""
         rate, place = self.config.dropout, self.number * _MEMBER_PLACES
         edges = self.edges(_dropped(words.edges * _TABLE_SPEED, seeds, rate, place - 2))
         parts = [
@@ -215,7 +222,7 @@ class _Member(nn.Module):
 
 
 def _dropped(x: Float[Tensor, "b s v"], seeds: Tensor | None, rate: float, place: int) -> Float[Tensor, "b s v"]:
-    """Dropout (Srivastava et al. 2014) whose choice is a hash (SplitMix64's finaliser) of seed, place and element."""
+    """Dropout (Srivastava et al. 2014). A hash (SplitMix64) of seed, place and element chooses the values to drop."""
     if seeds is None or rate == 0:
         return x
     elements = torch.arange(x[0].numel(), device=x.device).view(x.shape[1:])
@@ -227,9 +234,12 @@ def _dropped(x: Float[Tensor, "b s v"], seeds: Tensor | None, rate: float, place
 
 
 class _Recurrent(nn.Module):
-    """Layers of GRUs (Cho et al. 2014) in both directions. Windows stand at the left of their padding, so the one never
-    sees it before the end, and the other reads each window reversed in place. PyTorch's packed sequences say the same;
-    on a CPU their backward pass takes five times as long."""
+    """Layers of GRUs (Cho et al. 2014) in both directions.
+
+    Padding is at the right, so the forward GRU reads it only after the window. The backward GRU reads each window
+    reversed in place. PyTorch's packed sequences compute the same, but on a CPU their backward pass takes five times as
+    long.
+    """
 
     def __init__(self, config: SentenceTaggerConfig) -> None:
         super().__init__()
@@ -238,7 +248,7 @@ class _Recurrent(nn.Module):
         self.homeward = nn.ModuleList(nn.GRU(size, config.hidden, batch_first=True) for size in inputs)
 
     def forward(self, x: Float[Tensor, "b s v"], lengths: Int[Tensor, " b"], drop: _Drop) -> Float[Tensor, "b s w"]:
-        """``drop`` takes the values that a layer reads, and its number."""
+        """``drop`` applies dropout: its arguments are the input of a layer and the layer's number."""
         place = torch.arange(x.shape[1], device=x.device)
         mirrored = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)[..., None]
         for number, (onward, homeward) in enumerate(zip(self.onward, self.homeward, strict=True)):
@@ -250,8 +260,8 @@ class _Recurrent(nn.Module):
 
 
 class _Attention(nn.Module):
-    """A transformer's encoder (Vaswani et al. 2017), normalised before each part (Xiong et al. 2020), where each head
-    of each layer learns how much a sentence's distance counts (Shaw et al. 2018; as one number, Raffel et al. 2020)."""
+    """A transformer encoder (Vaswani et al. 2017) with layer normalisation first (Xiong et al. 2020). Each head of each
+    layer learns a bias for each distance between sentences (Shaw et al. 2018; as one number, Raffel et al. 2020)."""
 
     def __init__(self, config: SentenceTaggerConfig) -> None:
         super().__init__()
@@ -277,7 +287,7 @@ class _Block(nn.Module):
         self.normal, self.normal_within = nn.LayerNorm(size), nn.LayerNorm(size)
         self.projections, self.joined = nn.Linear(size, 3 * size), nn.Linear(size, size)
         self.within = nn.Sequential(nn.Linear(size, 2 * size), nn.GELU(), nn.Linear(2 * size, size))
-        # Heads start from very near to far (Press et al. 2022).
+        # The heads start with slopes from steep (near sentences only) to flat (Press et al. 2022).
         first, last = (math.log10(slope) for slope in _SLOPES)
         slopes = torch.logspace(first, last, heads)
         self.bias = nn.Parameter(-slopes[:, None] * torch.arange(-_FARTHEST, _FARTHEST + 1).abs())
@@ -292,7 +302,7 @@ class _Block(nn.Module):
 
 
 def init_from_tagger(tagger: nn.Module, other: nn.Module) -> int:
-    """Copy all weights of another tagger; returns how many tensors were copied. `RequestError` where sizes differ."""
+    """Copy all weights of another tagger and return the number of tensors. `RequestError` if a setting differs."""
     for field in fields(SentenceTaggerConfig):
         mine, theirs = getattr(tagger.config, field.name), getattr(other.config, field.name)
         if mine != theirs and field.name != "dropout":

@@ -1,1 +1,1 @@
-"""What autoencoders are trained for."""
+"""Objectives of autoencoders: the cost functions that training minimises."""

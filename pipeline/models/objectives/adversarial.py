@@ -1,9 +1,10 @@
-"""VAE-GAN (Larsen et al. 2016): a discriminator whose features judge reconstructions and whose verdict judges samples.
+"""VAE-GAN (Larsen et al. 2016): a discriminator trained together with an autoencoder, which is then also a generator.
 
-One backward pass serves both sides. The autoencoder's costs see the discriminator with its weights detached, the
-discriminator's costs see detached images, so each cost moves its own side only: simultaneous gradient descent, for
-which R1 keeps the discriminator stable (Mescheder et al. 2018). One sum over images then holds all, and a wrapper that
-averages gradients over workers needs no second pass.
+The discriminator's features compare reconstructions with images, and its logit judges reconstructions and samples.
+One backward pass trains both. The autoencoder's costs use the discriminator with detached weights, and the
+discriminator's costs use detached images, so each cost changes one side only. This is simultaneous gradient descent,
+which the R1 penalty keeps stable (Mescheder et al. 2018). All costs are in one sum over images, so a wrapper that
+averages gradients over workers (DDP) needs no second backward pass.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ from torch.nn import functional as F
 from pipeline.config import check
 from pipeline.models.layers import ConvEncoder, check_stages
 
-# A discriminator that cannot tell has this cost for real and for made images.
+# Cost of real and of generated images for a discriminator that always answers 1/2.
 _UNDECIDED = math.log(2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
     weight: float = 1.0
-    """Weight of the generator's cost, nats for each image."""
+    """Weight of the generator's cost, in nats for each image."""
     features: float = 1.0
-    """Weight of the feature-matching reconstruction, which is scaled as a Gaussian's over as many pixels."""
+    """Weight of the feature-matching cost, which has the scale of a Gaussian reconstruction cost of all pixels."""
     r1: float = 10.0
-    """Weight of the squared norm of the discriminator's gradient at real images, halved as in the paper, which has 10.
-    With digits of 28 x 28 pixels a discriminator then stayed undecided; with 0.1 and with 0.01 it learned."""
+    """Weight of half the squared norm of the discriminator's gradient at real images (R1); 10 in the paper. On digits
+    of 28 x 28 pixels the discriminator learned nothing with 10, and learned with 0.1 and with 0.01."""
     start_step: int = 1000
-    """First step with any of these costs."""
+    """First training step that has these costs."""
     margin: float = 0.35
-    """How far the discriminator's costs may be from undecided, in nats, before the better side waits."""
+    """Distance in nats of the discriminator's costs from those of chance, log 2, at which the better side pauses."""
     widths: tuple[int, ...] = (16, 32, 64)
-    """Channels of the discriminator at each resolution, from half the image's size on."""
+    """Channels of the discriminator at each resolution: at 1/2 of the image's size, at 1/4, and so on."""
     channels: int = 3
-    """Channels of the image."""
+    """Channels of the image; must be those of the autoencoder."""
 
     def __post_init__(self) -> None:
         check_stages(self)
@@ -51,7 +52,7 @@ class AdversarialConfig:
 
 
 class Verdict(NamedTuple):
-    """Costs of each image, (b,), without weights; the first two move the autoencoder, the others the discriminator."""
+    """Unweighted costs of each image, (b,). The first two train the autoencoder, the others the discriminator."""
 
     matching: Tensor
     generator: Tensor
@@ -61,7 +62,7 @@ class Verdict(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """Judges images in [0, 1] place by place, and remembers its last costs to keep the two sides in balance."""
+    """Classifies each region of images in [0, 1] as real or generated. Stores its last costs, for `gates`."""
 
     costs: Tensor
 
@@ -73,14 +74,14 @@ class Discriminator(nn.Module):
         self.register_buffer("costs", torch.full((2,), _UNDECIDED))
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, " b"], list[Tensor]]:
-        """The mean logit that an image is real, and the feature maps behind it."""
+        """The logit that an image is real, averaged over regions, and the encoder's feature maps."""
         maps = self.encoder.features(image)
         return self.head(maps[-1]).float().mean((1, 2, 3)), maps
 
     def judge(
         self, image: Float[Tensor, "b c h w"], again: Float[Tensor, "b c h w"], sample: Float[Tensor, "b c h w"]
     ) -> Verdict:
-        """Costs of images, their reconstructions, and as many samples of the prior."""
+        """Costs of images, their reconstructions (``again``), and as many samples of the prior."""
         frozen = {name: tensor.detach() for name, tensor in (*self.named_parameters(), *self.named_buffers())}
         with torch.no_grad():
             wanted = self(image)[1]
@@ -99,9 +100,9 @@ class Discriminator(nn.Module):
         )
 
     def gates(self, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-        """Whether, 0 or 1: any of this has begun, the generator learns, the discriminator learns.
+        """Three switches, 0 or 1: whether these costs have begun, the generator learns, the discriminator learns.
 
-        The side that is ahead by more than the margin waits, as in the authors' code; both learn where both would wait.
+        The side that is ahead by more than the margin pauses, as in the authors' code. If both would pause, both learn.
         """
         begun = self.costs.new_tensor(float(step >= self.config.start_step))
         discriminator_waits = (self.costs < _UNDECIDED - self.config.margin).any()
@@ -111,19 +112,19 @@ class Discriminator(nn.Module):
         return begun, begun * generator, begun * discriminator
 
     def absorb(self, costs: Float[Tensor, " 2"]) -> None:
-        """Remember the mean costs of real and of made images over a global batch."""
+        """Store the mean costs of real and of generated images over a global batch, (2,)."""
         self.costs.copy_(costs)
 
 
 def _cost(logits: Tensor) -> Tensor:
-    """Cross entropy for the label "real", the non-saturating one for a generator (Goodfellow et al. 2014), nats."""
+    """Cross entropy in nats for the label "real": the generator's non-saturating cost (Goodfellow et al. 2014)."""
     return F.softplus(-logits)
 
 
 def _matching(found: list[Tensor], wanted: list[Tensor], dimensions: int) -> Float[Tensor, " b"]:
-    """Negative log density, but for a constant, of the wanted features under unit Gaussians around the found ones.
+    """Negative log density, up to a constant, of ``wanted`` features under unit Gaussians around the ``found`` ones.
 
-    Each resolution weighs the same, and all together as much as an image's pixels would.
+    All resolutions have the same weight; together they weigh as much as ``dimensions`` values (those of an image).
     """
     errors = [
         (one.float() - other.float()).square().flatten(1).mean(1) for one, other in zip(found, wanted, strict=True)

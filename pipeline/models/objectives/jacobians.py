@@ -1,4 +1,4 @@
-"""Squared Frobenius norms of Jacobians, by random projections: a backward pass for each, never the Jacobian."""
+"""Squared Frobenius norms of Jacobians, estimated by random projections: one backward pass for each projection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.config import check
 
-#: Standard normal numbers (b, *shape) that belong to the images of a batch.
+#: Returns standard normal numbers (b, *shape), where b is the number of images in the batch.
 Draw = Callable[..., Tensor]
 
 
@@ -20,7 +20,7 @@ class JacobianConfig:
     weight: float = 0.01
     """Weight of the squared norm."""
     probes: int = 1
-    """Random projections for each image and step."""
+    """Number of random projections for each image and step."""
 
     def __post_init__(self) -> None:
         check(self, "weight", self.weight >= 0, "not be negative")
@@ -28,11 +28,12 @@ class JacobianConfig:
 
 
 def jacobian_norm(outputs: Tensor, inputs: Sequence[Tensor], draw: Draw, probes: int) -> Float[Tensor, " b"]:
-    """An unbiased estimate of |d outputs / d inputs|_F^2 for each image; differentiable.
+    """Unbiased estimate of |d outputs / d inputs|_F^2 for each image; it is differentiable.
 
-    E |v J|^2 = |J|_F^2 for any v of mean 0 and covariance 1 (Hutchinson 1990). ``outputs`` (b, ...) of an image must
-    depend on that image's inputs only. The contractive autoencoder (Rifai et al. 2011) takes it of the code with
-    respect to the image; the regularised autoencoder (Ghosh et al. 2020) of the image with respect to the code.
+    E |v J|^2 = |J|_F^2 for random v of mean 0 and covariance 1 (Hutchinson 1990). ``outputs`` (b, ...) of an image must
+    depend on that image's inputs only. The contractive autoencoder (Rifai et al. 2011) penalises the Jacobian of the
+    code with respect to the image; the regularised autoencoder (Ghosh et al. 2020) that of the image with respect to
+    the code.
     """
     total = outputs.new_zeros(len(outputs), dtype=torch.float32)
     for _ in range(probes):

@@ -1,8 +1,8 @@
-"""What an autoencoder is trained for: a reconstruction cost and named further terms, per image, in nats.
+"""The objective of an autoencoder: a reconstruction cost and further terms that are chosen by name, in nats per image.
 
-Everything is summed over pixels, channels and latents, and nothing is averaged over them: an average would silently
-weigh the other terms by the number of pixels. Costs add up over images, so any number of workers can share a batch;
-the one that does not, the discrepancy, is a function of sums that do.
+Costs are summed over pixels, channels and latents, and not averaged: an average would make the weight of the other
+terms depend on the number of pixels. The costs of images add up, so any number of workers can share a batch. The one
+exception is the maximum mean discrepancy; it is a function of a sum over images.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ Term = Literal["kl", "mmd", "code_norm", "decoder_gradient", "sparsity", "contra
 @dataclass(frozen=True, kw_only=True)
 class KLConfig:
     beta: float = 1.0
-    """Weight at the end; 1 is the evidence lower bound, others are beta-VAE (Higgins et al. 2017)."""
+    """Final weight of the KL; 1 gives the evidence lower bound, others give beta-VAE (Higgins et al. 2017)."""
     warmup: Literal["none", "linear", "cyclical"] = "none"
-    """How the weight rises from 0: once (Bowman et al. 2016), or in several cycles (Fu et al. 2019)."""
+    """How the weight rises from 0: none, not at all; linear, once (Bowman et al. 2016); cyclical (Fu et al. 2019)."""
     warmup_levels: Literal["all", "top"] = "all"
-    """Levels whose weight rises; if only the top one's does, finer levels do not take its work while it is learning."""
+    """Levels whose weight rises. With top, finer levels have their full weight from the start, so that they do not
+    encode what the coarsest level has yet to learn."""
     warmup_steps: int = 1000
-    """Steps of a rise."""
+    """Number of steps of one rise."""
     cycles: int = 4
-    """Rises, if cyclical; each is followed by as many steps at the full weight."""
+    """Number of rises, if cyclical. Each is followed by warmup_steps steps at the full weight."""
     free_nats: float = 0.0
-    """Nats that each channel of latents of an image may use for nothing."""
+    """Nats of each latent channel of an image that are free: a KL below this costs no less than this."""
 
     def __post_init__(self) -> None:
         for name in ("beta", "free_nats"):
@@ -53,13 +54,13 @@ class KLConfig:
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     terms: tuple[Term, ...] = ("kl",)
-    """What is added to the reconstruction; each term has its settings below."""
+    """Terms that are added to the reconstruction cost. The settings below are those of each term."""
     reconstruction: float = 1.0
-    """Weight of the reconstruction's negative log likelihood, the alpha of sparse autoencoders."""
+    """Weight of the reconstruction's negative log likelihood (alpha in the papers on sparse autoencoders)."""
     kl: KLConfig = field(default_factory=KLConfig)
     """KL from the posterior to the prior."""
     mmd: MMDConfig = field(default_factory=MMDConfig)
-    """Maximum mean discrepancy from the aggregate posterior to the prior."""
+    """Maximum mean discrepancy between the aggregate posterior and the prior."""
     code_norm: float = 1.0
     """Weight of half the squared norm of the code."""
     decoder_gradient: JacobianConfig = field(default_factory=JacobianConfig)
@@ -69,7 +70,7 @@ class ObjectiveConfig:
     contraction: JacobianConfig = field(default_factory=JacobianConfig)
     """Squared norm of the encoder's Jacobian."""
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
-    """A discriminator's features and verdict."""
+    """Costs of a discriminator that judges reconstructions and samples (VAE-GAN)."""
 
     def __post_init__(self) -> None:
         check(self, "terms", len(set(self.terms)) == len(self.terms), "have no term twice")
@@ -77,7 +78,7 @@ class ObjectiveConfig:
             check(self, name, getattr(self, name) >= 0, "not be negative")
 
     def check_model(self, config: Any) -> None:
-        """`RequestError` where a term asks for what the code of a model with this configuration is not."""
+        """`RequestError` if a term does not fit a model with this configuration, such as kl with a top_k code."""
         needed = {"kl": "gaussian"}
         if self.sparsity.cost != "l1":
             needed["sparsity"] = "hard_concrete"
@@ -90,7 +91,7 @@ class ObjectiveConfig:
             raise RequestError(f"{rule}, got {self.adversarial.channels}")
 
 
-#: By name: objectives of the literature. Those without "kl" or "mmd" want a code that is not gaussian.
+#: Objectives of the literature, by name. Those without "kl" and "mmd" are meant for codes that are not Gaussian.
 OBJECTIVES: dict[str, ObjectiveConfig] = {
     "elbo": ObjectiveConfig(),
     "beta": ObjectiveConfig(kl=KLConfig(beta=4.0)),
@@ -112,7 +113,7 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
 
 
 class Bound(NamedTuple):
-    """The two halves of the negative evidence lower bound, nats for each image."""
+    """The two terms of the negative evidence lower bound of each image, in nats."""
 
     reconstruction: Float[Tensor, " b"]
     kl: Float[Tensor, " b"]
@@ -122,9 +123,9 @@ class Bound(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """``total`` is minimised; ``logs`` are for display; `Objective.couple` and `absorb` want the means of ``sums``.
+    """Costs of each image. ``total`` (b,) is minimised, and ``logs`` (b,) are for display.
 
-    All are for each image: (b,), or (b, n) in ``sums``.
+    ``sums`` (b, n) are values whose means over the global batch `Objective.couple` and `Objective.absorb` need.
     """
 
     total: Float[Tensor, " b"]
@@ -135,8 +136,8 @@ class Costs(NamedTuple):
 def elbo(model: Autoencoder, image: Tensor, inference: Inference, valid: Tensor | None = None) -> Bound:
     """Negative evidence lower bound of each image, summed over values and latents (Kingma and Welling 2014).
 
-    ``image`` (b, c, h, w) is in [0, 1]; ``valid`` (b, 1, h, w) is 1 where a pixel counts, 0 in padding. Where the code
-    is no Gaussian there is no bound, and ``kl`` is zero.
+    ``image`` (b, c, h, w) is in [0, 1]; ``valid`` (b, 1, h, w) is 1 where a pixel counts, and 0 in padding. If the code
+    is not Gaussian there is no such bound: ``kl`` is zero then.
     """
     cost = nll(model.config.likelihood, image, inference.logits, model.log_scale)
     if valid is not None:
@@ -145,7 +146,7 @@ def elbo(model: Autoencoder, image: Tensor, inference: Inference, valid: Tensor 
 
 
 def kl_weight(config: KLConfig, step: int) -> float:
-    """The KL term's weight at a step, from 0."""
+    """The weight of the KL at a training step; steps count from 0."""
     if config.warmup == "none":
         return config.beta
     if config.warmup == "cyclical" and step < 2 * config.cycles * config.warmup_steps:
@@ -154,16 +155,16 @@ def kl_weight(config: KLConfig, step: int) -> float:
 
 
 def with_free_nats(of_channels: Sequence[Tensor], free: float) -> list[Tensor]:
-    """KL by channel (b, d), at least ``free`` (Kingma et al. 2016), so that nothing is gained by using less.
+    """The KL of each channel (b, d), but at least ``free`` (Kingma et al. 2016): a smaller KL costs no less.
 
-    The paper compares a batch's mean with the limit. Here it is each image's own KL: a sum over images, and a limit
-    that no image escapes at the expense of another.
+    The paper applies the limit to the mean over a batch. Here it applies to the KL of each image, so that the cost is a
+    sum over images, and no image can compensate for another.
     """
     return [found.clamp(min=free) for found in of_channels]
 
 
 class Objective(nn.Module):
-    """An objective, and a discriminator where it has one, which it carries from step to step."""
+    """The cost function of an autoencoder. If the objective is adversarial, it holds the discriminator."""
 
     def __init__(self, config: ObjectiveConfig, model: Autoencoder, height: int, width: int) -> None:
         super().__init__()
@@ -174,7 +175,7 @@ class Objective(nn.Module):
 
     @property
     def is_a_sum(self) -> bool:
-        """Whether its costs are all: it couples no images, and carries nothing from step to step."""
+        """Whether the cost is a sum over images without state: no mean discrepancy and no discriminator."""
         return self.mmd is None and self.discriminator is None
 
     def forward(
@@ -185,7 +186,7 @@ class Objective(nn.Module):
         step: int,
         valid: Float[Tensor, "b 1 h w"] | None = None,
     ) -> Costs:
-        """Costs of images in [0, 1]; ``draw`` gives standard normal numbers, (b, *shape), that belong to the images."""
+        """Costs of the b images, in [0, 1]. ``draw`` returns standard normal numbers of the shape (b, *shape)."""
         if "contraction" in self.config.terms:
             image = image.detach().requires_grad_()
         shapes = model.latent_shapes(image.shape[2], image.shape[3])
@@ -211,7 +212,7 @@ class Objective(nn.Module):
     def couple(
         self, shares: dict[str, Tensor], means: dict[str, Tensor], count: float
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """What couples the ``count`` images of a global batch, in nats for each of them: `Companion.couple`."""
+        """Cost in nats of all ``count`` images of a global batch together, as `Companion.couple` describes."""
         if self.mmd is None:
             return None, {}
         weight = self.config.mmd.weight
@@ -219,7 +220,7 @@ class Objective(nn.Module):
         return carrier, {"mmd": weight * self.mmd.discrepancy(means["mmd"], count)}
 
     def absorb(self, means: dict[str, Tensor]) -> None:
-        """Take in the means of ``sums`` over a global batch, after its step."""
+        """Update the state from the means of ``sums`` over a global batch, after its step."""
         if self.discriminator is not None:
             self.discriminator.absorb(means["costs"])
 
@@ -248,7 +249,7 @@ class Objective(nn.Module):
     def _adversarial(
         self, model: Autoencoder, image: Tensor, inference: Inference, draw: Draw, step: int, valid: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Weighted costs (b,), logs, and the discriminator's costs of real and made images (b, 2)."""
+        """Weighted costs (b,), logs, and the discriminator's costs of real and of generated images (b, 2)."""
         assert self.discriminator is not None
         height, width = image.shape[2:]
         noise = [draw(*shape) for shape in model.latent_shapes(height, width)]

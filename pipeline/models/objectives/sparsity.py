@@ -1,4 +1,4 @@
-"""Costs of a code by how much of it is in use, for each image, summed over latents."""
+"""Sparsity costs of a code: how many of an image's latents are active. One cost for each image."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from torch.nn import functional as F
 from pipeline.config import check
 from pipeline.models.autoencoders.latents import Inference, open_logits
 
-# Numbers of a code without gates never become exactly zero; those below do not count as active.
+# Codes without gates never become exactly zero, so smaller absolute values count as inactive.
 _ACTIVE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class SparsityConfig:
     cost: Literal["l0", "l1", "kl"] = "l0"
-    """Expected number of open gates; sum of absolute values; or KL of the gates from gates open at target_fraction."""
+    """l0: expected number of open gates. l1: sum of absolute values. kl: KL from the gates to gates that are open with
+    probability target_fraction."""
     weight: float = 1.0
-    """Weight, in nats for each active latent if l0: beta in alpha * reconstruction + beta * L0."""
+    """Weight of the cost; if l0, nats for each active latent (beta in alpha * reconstruction + beta * L0)."""
     target_fraction: float = 0.1
-    """Part of the latents that is to be active, if kl."""
+    """Fraction of the latents that should be active, if kl."""
 
     def __post_init__(self) -> None:
         check(self, "weight", self.weight >= 0, "not be negative")
@@ -33,7 +34,7 @@ class SparsityConfig:
 
 
 def sparsity_cost(inference: Inference, config: SparsityConfig) -> Float[Tensor, " b"]:
-    """The configured cost, without its weight, over all levels."""
+    """The configured cost of all levels together, without its weight."""
     if config.cost == "l1":
         return l1(torch.cat([level.sample.flatten(1) for level in inference.levels], dim=1))
     gates = [level.log_alpha for level in inference.levels if level.log_alpha is not None]
@@ -48,15 +49,16 @@ def expected_l0(log_alpha: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
 
 
 def l1(code: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-    """Sum of absolute values (Olshausen and Field 1996). A decoder whose weights grow makes it void: decay those."""
+    """Sum of absolute values (Olshausen and Field 1996). Use it with weight decay: otherwise the decoder's weights grow
+    while the code shrinks, and the cost has no effect."""
     return code.abs().sum(1)
 
 
 def gate_kl(log_alpha: Float[Tensor, "b n"], target: float) -> Float[Tensor, " b"]:
-    """KL(Bernoulli(open) || Bernoulli(target)) of every gate, nats, where open is the chance that it is not zero.
+    """Sum over gates of KL(Bernoulli(p) || Bernoulli(target)) in nats, p being the probability that a gate is not zero.
 
-    The sparse autoencoder (Ng 2011) takes it of the mean activity over a batch. Here it is each image's own, which is
-    a sum over images, and, KL being convex, never less than Ng's.
+    The sparse autoencoder (Ng 2011) uses the mean activity over a batch as p. Here p is that of each image, so that the
+    cost is a sum over images. As KL is convex, this cost is never below Ng's.
     """
     logits = open_logits(log_alpha)
     opened = torch.sigmoid(logits)
@@ -65,6 +67,6 @@ def gate_kl(log_alpha: Float[Tensor, "b n"], target: float) -> Float[Tensor, " b
 
 
 def active_fraction(inference: Inference) -> Float[Tensor, " b"]:
-    """Part of an image's latents whose size is at least 0.01; gates and top_k set the rest to exactly zero."""
+    """Fraction of an image's latents whose absolute value is at least 0.01. Gates and top_k set the others to 0."""
     code = torch.cat([level.sample.detach().flatten(1) for level in inference.levels], dim=1)
     return (code.abs() >= _ACTIVE).float().mean(1)

@@ -1,1 +1,1 @@
-"""Networks that give every pixel of an image a class: one interface, a file for each architecture."""
+"""Networks that assign a class to every pixel of an image: their interface, and one file for each architecture."""

@@ -1,4 +1,4 @@
-"""What task, job, package and stream know of every segmenter, whatever its architecture."""
+"""The interface of all segmenters. Tasks, jobs and packages use nothing else."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.errors import RequestError
 @dataclass(frozen=True, kw_only=True)
 class SegmenterConfig:
     classes: int
-    """Classes of a pixel."""
+    """Number of classes of a pixel."""
     channels: int = 3
-    """Channels of the image."""
+    """Channels of the image: 3 for RGB."""
 
     def __post_init__(self) -> None:
         check(self, "classes", self.classes >= 2, "be at least 2")
@@ -26,10 +26,11 @@ class SegmenterConfig:
 
 
 class Segmenter(nn.Module, ABC):
-    """A network that gives every pixel of an image a class.
+    """A network that assigns a class to every pixel of an image.
 
-    A subclass is made from its `SegmenterConfig` alone, and keeps it as ``config``. One whose encoder is the one of
-    autoencoders keeps it as ``encoder`` (`pipeline.models.layers.ConvEncoder`); it can then start from an autoencoder.
+    The constructor of a subclass takes only a `SegmenterConfig` and stores it as ``config``. A segmenter that uses the
+    autoencoders' encoder (`pipeline.models.layers.ConvEncoder`) stores it as ``encoder``. Its training can then start
+    from the weights of an autoencoder.
     """
 
     config: Any
@@ -44,22 +45,23 @@ class Segmenter(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
-        """Logits of an image in [0, 1], at its size, float32."""
+        """Logits of each class for an image in [0, 1], at the image's size, float32."""
 
     def check_channels(self, image: Float[Tensor, "b c h w"]) -> None:
-        """`RequestError` where an image has other channels than the network."""
+        """`RequestError` if the number of channels of the images is not that of the network."""
         if image.shape[1] != self.channels:
             name = type(self.config).__name__
             raise RequestError(f"{name}.channels is {self.channels}, but images have {image.shape[1]}")
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
-        """The encoder's feature maps of an image in [0, 1], finest first. `RequestError` where there is no encoder."""
+        """The encoder's feature maps of images in [0, 1], finest first. `RequestError` if there is no encoder."""
         return self._encoder().features(image)
 
     def init_encoder(self, autoencoder: nn.Module) -> int:
-        """Copy the encoder of an autoencoder into this one's; how many tensors were copied, which is all of them.
+        """Copy the weights of an autoencoder's encoder into this encoder; returns the number of tensors.
 
-        `RequestError` where there is no encoder, or the two are not of one shape; it names the setting.
+        Raises `RequestError` if this segmenter has no encoder, or if a setting of the two encoders differs; the message
+        names the setting.
         """
         encoder, theirs = self._encoder(), autoencoder.config
         for name in ("channels", "widths", "blocks"):
@@ -79,6 +81,6 @@ class Segmenter(nn.Module, ABC):
 
 
 def init_from_autoencoder(segmenter: nn.Module, autoencoder: nn.Module) -> int:
-    """`Segmenter.init_encoder`. Trainings are told apart by this function's name."""
+    """Call `Segmenter.init_encoder`. Do not rename: a training's digest contains the name of this function."""
     assert isinstance(segmenter, Segmenter)
     return segmenter.init_encoder(autoencoder)

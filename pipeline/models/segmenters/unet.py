@@ -1,4 +1,4 @@
-"""U-Net whose encoder is the autoencoder's, so that weights learned without labels can start it."""
+"""U-Net with the encoder of the autoencoders, so that its training can start from weights learned without labels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.models.segmenters.interface import Segmenter, SegmenterConfig
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig(SegmenterConfig):
     widths: tuple[int, ...] = (32, 64, 128, 192)
-    """Channels at each resolution, from half the image's size on, each half the one before."""
+    """Channels at each resolution: at 1/2 of the image's size, at 1/4, and so on."""
     blocks: tuple[int, ...] = (1, 2, 2, 2)
-    """Residual blocks of the encoder at each resolution."""
+    """Number of residual blocks of the encoder at each resolution."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -26,7 +26,7 @@ class UNetConfig(SegmenterConfig):
 
 
 class UNet(Segmenter):
-    """U-Net (Ronneberger et al. 2015) with a strided stem: it decides at half the size and interpolates the logits."""
+    """U-Net (Ronneberger et al. 2015) with a stem of stride 2. It makes logits at half size and interpolates them."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()

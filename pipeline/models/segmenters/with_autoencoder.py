@@ -1,4 +1,4 @@
-"""A segmenter of any architecture, and an autoencoder beside it that tells how unlike its training data images are."""
+"""A segmenter together with an autoencoder, whose reconstruction error tells how unusual an image is (novelty)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PREFIX = "autoencoder."
 
 
 class SegmenterWithAutoencoder(Segmenter):
-    """Segments as the segmenter does. The autoencoder is carried along, and no training changes it.
+    """A segmenter that carries an autoencoder. Its masks are the segmenter's. Training does not change the autoencoder.
 
-    In a package or a checkpoint the segmenter's weights have the names that they have without an autoencoder; the
-    autoencoder's begin with ``autoencoder.``.
+    In packages and checkpoints, the names of the segmenter's weights are the same as without an autoencoder; the names
+    of the autoencoder's weights begin with ``autoencoder.``.
     """
 
     def __init__(self, segmenter: Segmenter, autoencoder: Autoencoder) -> None:
@@ -54,9 +54,9 @@ class SegmenterWithAutoencoder(Segmenter):
 
 
 def carry_autoencoder(segmenter: nn.Module, autoencoder: nn.Module) -> int:
-    """Copy an autoencoder's weights into the one that is carried; how many tensors.
+    """Copy an autoencoder's weights into the one that the segmenter carries; returns the number of tensors.
 
-    Trainings are told apart by this function's name.
+    Do not rename: a training's digest contains the name of this function.
     """
     assert isinstance(segmenter, SegmenterWithAutoencoder)
     weights = autoencoder.state_dict()
