@@ -18,6 +18,7 @@ pytest_plugins = ["testing.s3.fixtures"]
 os.environ.setdefault("RAY_worker_niceness", "0")
 # One process less for each training; no test machine gives notice that it will be taken away.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
 # Test machines are shared and sometimes slow, so no deadlines here. A test that hangs ends by pytest's own timeout.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
@@ -42,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Distribute tests as ``--dist loadfile``, but with all files of the S3 servers in one process, and those of jobs."""
+    """Distribute tests as ``--dist loadfile``, but with all files of S3 servers in one process, and those of jobs."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler.loadfile import LoadFileScheduling

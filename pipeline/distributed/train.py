@@ -287,10 +287,10 @@ def _worker(loop_config: dict[str, Any]) -> None:
     for progress in trainer.run():
         if first_worker is not None:
             first_worker.after_step(progress)
-        if progress.metrics is not None:
-            ray.train.report({"step": progress.step, **progress.losses, **progress.metrics})
     if first_worker is not None:
         first_worker.finish()
+    # Once, in the end: a report waits until Ray Train's controller asks for it, every two seconds.
+    ray.train.report({"step": trainer.step, **trainer.best_metrics})
 
 
 class _FirstWorker:
