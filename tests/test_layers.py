@@ -41,7 +41,7 @@ FORBIDDEN = {
 }
 #: All that these may import, besides the standard library and themselves.
 ALLOWED = {
-    "pipeline.models": ("torch", "jaxtyping", "pipeline.config", "pipeline.errors"),
+    "pipeline.models": ("torch", "jaxtyping", "pipeline.config", "pipeline.errors", "pipeline.splitmix"),
 }
 #: Who alone may import these.
 ONLY = {

@@ -24,9 +24,8 @@ from pipeline.models.autoencoders.samplers import (
     SamplerConfig,
     TwoStageSampler,
 )
-from pipeline.noise import Noise
+from pipeline.noise import Noise, ReservedStep
 
-_LATENT_STEP = -4
 # A latent that never changes stays what it is.
 _SMALLEST_SCALE = 1e-6
 
@@ -37,7 +36,7 @@ def latents(model: Autoencoder, image: Tensor, seed: int, indices: Sequence[int]
     (b, d, y, x) for each level, in the coordinates in which its prior is standard normal. ``indices`` tell the images'
     random numbers apart.
     """
-    noise, device = Noise(seed, _LATENT_STEP, indices), image.device
+    noise, device = Noise(seed, ReservedStep.FITTING, indices), image.device
     with torch.inference_mode():
         drawn = [noise.normal(*shape, device=device) for shape in model.latent_shapes(*image.shape[2:])]
         return [level.noise for level in model.eval().infer(image, drawn).levels]

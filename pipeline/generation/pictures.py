@@ -25,7 +25,7 @@ from pipeline.images.grids import encode_png, tile, to_pixels
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.inference import prepared_batches
 from pipeline.models.autoencoders.interface import Autoencoder
-from pipeline.noise import Noise
+from pipeline.noise import Noise, ReservedStep
 from pipeline.table.schema import with_features
 
 Path = Literal["spherical", "linear"]
@@ -46,7 +46,6 @@ SAMPLES = with_features(
 )
 
 _ROW_GROUP = 1000
-_GIVEN_STEP = -5  # noise of binary values; other steps below 0 are those of validation, prediction and sampling
 # Below this sine of the angle between two latents there is no telling which way round the sphere is the shorter.
 _SMALLEST_SINE = 1e-4
 
@@ -84,7 +83,7 @@ def given(task: ImageReconstruction, rows: pa.Table, seed: int, failed: Counter[
     for _, _, prepared in prepared_batches(task, rows, failed):
         image = task.collate(prepared)["image"]
         numbers = range(start, start + len(image))
-        yield numbers, task.given(image, Noise(seed, _GIVEN_STEP, numbers))
+        yield numbers, task.given(image, Noise(seed, ReservedStep.PICTURES, numbers))
         start += len(image)
 
 

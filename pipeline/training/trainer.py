@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pipeline.config import check
 from pipeline.errors import JobFailed
-from pipeline.noise import Noise
+from pipeline.noise import Noise, ReservedStep
 from pipeline.task import Task
 from pipeline.training.companion import Companion
 from pipeline.training.losses import Batch, Loss, Statistics
@@ -28,7 +28,6 @@ from pipeline.training.optimiser import schedule
 from pipeline.training.samples import Samples
 from pipeline.training.workers import Workers, _share
 
-_VALIDATION_STEP = -1  # noise of validation is the same at every evaluation
 # Enough for a percentile; on a CPU, as many large images are a matter of a minute or two.
 _CALIBRATION_SAMPLES = 2_000
 # A companion's parameters work against the model's: little momentum, as is usual for discriminators.
@@ -160,7 +159,7 @@ class Trainer:
         for start in range(0, len(rows), self.batch_rows):
             samples = rows[start : start + self.batch_rows]
             batch = self._to_device(self.task.collate(self.validation.take(samples)))
-            noise = Noise(self.config.seed, _VALIDATION_STEP, samples)
+            noise = Noise(self.config.seed, ReservedStep.VALIDATION, samples)
             with torch.inference_mode(), self._autocast():
                 for name, value in self.task.score(self.average, batch, noise).items():
                     total[name] = total.get(name, torch.zeros_like(value)) + value
@@ -297,7 +296,7 @@ class Trainer:
         # A worker whose share is empty has no names; one sample's statistics, times zero, have them all.
         batch = self._to_device(self.task.collate(self.validation.take([0])))
         with torch.inference_mode():
-            template = self.task.score(self.average, batch, Noise(self.config.seed, _VALIDATION_STEP, [0]))
+            template = self.task.score(self.average, batch, Noise(self.config.seed, ReservedStep.VALIDATION, [0]))
         return {
             name: self.workers.sum(total.get(name, torch.zeros_like(value)).clone())
             for name, value in sorted(template.items())

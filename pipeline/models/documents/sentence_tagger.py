@@ -15,12 +15,14 @@ from torch.nn import functional
 from pipeline.config import check
 from pipeline.errors import RequestError
 from pipeline.models.documents.cohesion import BLOCK_COSINES, LEXICAL_CHAINS, block_cosines, lexical_chains
+from pipeline.splitmix import GAMMA, mix_24, signed
 
 # Tables and vectors are stored at unit scale and read at this one, so Adam moves them that much more slowly than other
 # weights. A step of Adam does not grow with how often a row is used: at full speed the rows of rare words learn the
 # training books by heart, and the F1 on unseen books falls from the second epoch on.
 _TABLE_SPEED = 0.02
 _MEAN_GAIN = 5.0  # the square root of a usual number of words: a mean of n has that much less spread
+_ELEMENT_FACTOR = -4417276706812531889  # odd: the elements of a window stay different modulo 2**64
 _MEMBER_PLACES = 1000  # members of an ensemble drop other values: more than the places of dropout in one of them
 _EDGES = (0, 1, 2, -1, -2)  # words that are seen one by one, from the start and from the end
 _FARTHEST = 32  # sentences: what is farther apart counts as this far
@@ -215,14 +217,12 @@ class _Member(nn.Module):
 
 
 def _dropped(x: Float[Tensor, "b s v"], seeds: Tensor | None, rate: float, place: int) -> Float[Tensor, "b s v"]:
-    """Dropout (Srivastava et al. 2014) whose choice is a hash (SplitMix64's finaliser) of seed, place and element."""
+    """Dropout (Srivastava et al. 2014) whose choice is a hash (`pipeline.splitmix`) of seed, place and element."""
     if seeds is None or rate == 0:
         return x
     elements = torch.arange(x[0].numel(), device=x.device).view(x.shape[1:])
-    mixed = (seeds.long() + place)[:, None, None] * -7046029254386353131 + elements * -4417276706812531889
-    mixed = (mixed ^ (mixed >> 30)) * -4658895280553007687
-    mixed = (mixed ^ (mixed >> 27)) * -7723592293110705685
-    kept = ((mixed >> 31) & 0xFFFFFF) >= int(rate * (1 << 24))
+    numbers = (seeds.long() + place)[:, None, None] * signed(GAMMA) + elements * _ELEMENT_FACTOR
+    kept = mix_24(numbers) >= int(rate * (1 << 24))
     return x * kept / (1 - rate)
 
 
