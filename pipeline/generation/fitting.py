@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.errors import RequestError
 from pipeline.models.autoencoders.interface import Autoencoder
@@ -25,6 +25,7 @@ from pipeline.models.autoencoders.samplers import (
     TwoStageSampler,
 )
 from pipeline.noise import Noise, ReservedStep
+from pipeline.training.optimiser import cosine, minimise
 
 # A latent that never changes stays what it is.
 _SMALLEST_SCALE = 1e-6
@@ -107,14 +108,12 @@ def _fit_two_stage(sampler: TwoStageSampler, values: Tensor, seed: int) -> None:
     """Adam on the second stage's evidence lower bound."""
     settings, generator = sampler.config, torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(sampler.parameters(), lr=settings.learning_rate)
-    sampler.train()
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    rate = LambdaLR(optimizer, lambda step: cosine(step, settings.steps))
+
+    def cost(_: int) -> Tensor:
         chosen = torch.randint(len(values), (min(settings.batch_rows, len(values)),), generator=generator)
         batch = values[chosen]
-        cost = sampler.cost(batch, torch.randn(batch.shape, generator=generator)).mean()
-        optimizer.zero_grad()
-        cost.backward()
-        torch.nn.utils.clip_grad_norm_(sampler.parameters(), 10.0 * sampler.dimensions**0.5)
-        optimizer.step()
+        return sampler.cost(batch, torch.randn(batch.shape, generator=generator)).mean()
+
+    sampler.train()
+    minimise(cost, optimizer, rate, settings.steps, clip_norm=10.0 * sampler.dimensions**0.5)
