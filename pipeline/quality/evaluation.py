@@ -135,10 +135,7 @@ class _Document:
     text: str
     paragraphs: list[tuple[int, int, float]]
     truth: list[int]
-    counts: text_metrics.Counts
-    trivial: text_metrics.Counts
-    pk: float
-    window_diff: float
+    score: text_metrics.Score
 
 
 def _assess(
@@ -154,21 +151,17 @@ def _assess(
         extra, parsed = {}, {"text": text_inputs.decode_text(content)[0], "paragraphs": None, "doc_id": None}
     spans = parsed["paragraphs"] or text_inputs.blank_line_paragraphs(parsed["text"])
     text, spans = text_inputs.join_paragraphs(parsed["text"], spans)
-    truth = [end - len(text[start:end].lstrip()) for start, end in spans]
+    truth = text_inputs.paragraph_starts(text, spans)
     paragraphs = _paragraphs(task, model, text)
     starts = [start for start, _, _ in paragraphs]
-    units = text_inputs.split_sentences(text, task.max_sentence_chars)[:, 0].tolist()
-    reference, found = (text_metrics.boundaries_of(units, places) for places in (truth, starts))
+    sentences = text_inputs.split_sentences(text, task.max_sentence_chars)[:, 0].tolist()
     return _Document(
         name=str(parsed["doc_id"]),
         group=None if group is None else str(extra.get(group)),
         text=text,
         paragraphs=paragraphs,
         truth=truth,
-        counts=text_metrics.count_boundaries(truth, starts),
-        trivial=text_metrics.count_boundaries(truth, units),
-        pk=text_metrics.pk(reference, found),
-        window_diff=text_metrics.window_diff(reference, found),
+        score=text_metrics.score(truth, starts, sentences),
     )
 
 
@@ -184,16 +177,15 @@ def _paragraphs(task: TextSegmentation, model: nn.Module, text: str) -> list[tup
 
 
 def _summary(documents: list[_Document]) -> dict[str, float]:
-    counts = sum((document.counts for document in documents), text_metrics.Counts())
-    trivial = sum((document.trivial for document in documents), text_metrics.Counts())
+    found = text_metrics.summarize([document.score for document in documents])
     return {
-        "documents": float(len(documents)),
-        "f1": counts.f1,
-        "precision": counts.precision,
-        "recall": counts.recall,
-        "f1_all_boundaries": trivial.f1,
-        "pk": text_metrics.mean(document.pk for document in documents),
-        "window_diff": text_metrics.mean(document.window_diff for document in documents),
+        "documents": float(found.documents),
+        "f1": found.counts.f1,
+        "precision": found.counts.precision,
+        "recall": found.counts.recall,
+        "f1_all_boundaries": found.trivial.f1,
+        "pk": found.pk,
+        "window_diff": found.window_diff,
     }
 
 
