@@ -41,7 +41,7 @@ from pipeline.models.objectives.objective import KLConfig, ObjectiveConfig
 from pipeline.training.trainer import TrainConfig
 
 PARTS = ("likelihood", "generation", "sparsity", "novelty", "classification")
-#: Pictures that the README shows.
+#: Pictures that ``docs/figures.md`` shows.
 SHOWN = ("plain-prior-0", "plain-mixture-0", "rae-mixture-0", "vae_gan-mixture-0")
 #: Samples for all test images, and for a part of them.
 FEW, MANY = 50, (200, 5000)

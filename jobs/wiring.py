@@ -120,10 +120,10 @@ def fit(
     if finished is not None:
         say(f"{plan.out} is trained already with these settings")
         return finished
-    life = Life(plan.out, f"training-{os.getpid()}", settings.lease_s)
-    life.begin()
+    life = Life(plan.out, f"training-{os.getpid()}", settings.lease_s, option="out")
+    held = life.begin()
     summary: dict[str, Any] = {}
-    outcome = life.work(lambda: summary.update(train.fit(plan, say)))
+    outcome = life.work(lambda: summary.update(train.fit(plan, say, held.check)))
     summary |= outcome.summary()
     life.finish(storage.join(plan.out, "summary.json"), summary)
     return summary

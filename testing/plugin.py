@@ -14,6 +14,8 @@ from jaxtyping import install_import_hook
 
 pytest_plugins = ["testing.s3.fixtures"]
 
+# Ray's workers would run at niceness 15, and starve beside the other processes of a suite that runs in several.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Machines that run tests are shared and slow at times; a test that hangs has pytest's own timeout.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")

@@ -103,7 +103,7 @@ class Plan:
             config.pop(name, None)
         return {
             "task": settings_of.identity(self.task),
-            "model": [self.model_name, self.model_config],
+            "model": [self.model_name, models.identity_of(self.model_name, self.model_config)],
             "copies": repr(self.copies),
             "samples": [Path(self.train.uri).name, Path(self.validation.uri).name],
             "config": config,
@@ -132,8 +132,11 @@ def finished(plan: Plan) -> dict[str, Any] | None:
     return None if summary is None else summary | {"resumed_from_step": summary["steps"]}
 
 
-def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train, or go on where a killed run stopped, or find it done. Returns the summary; the package is at ``out``."""
+def fit(plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Train, or go on where a killed run stopped, or find it done. Returns the summary; the package is at ``out``.
+
+    ``check`` is called twice a second; what it raises ends the training, such as `LeaseLost`.
+    """
     done = finished(plan)
     if done is not None:
         return done
@@ -163,7 +166,7 @@ def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     listener = threading.Thread(target=_listen, args=(progress, stop, say), name="progress", daemon=True)
     listener.start()
     try:
-        _fit_apart(trainer)
+        _fit_apart(trainer, check)
     finally:
         stop.set()
         listener.join(5)
@@ -171,7 +174,7 @@ def fit(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     return json.loads(storage.read(storage.join(plan.out, "training.json")))["summary"]
 
 
-def _fit_apart(trainer: ray.train.torch.TorchTrainer) -> None:
+def _fit_apart(trainer: ray.train.torch.TorchTrainer, check: Callable[[], None]) -> None:
     """Run ``trainer.fit`` in a thread: in the main one it replaces the job's handler of SIGINT."""
     outcome: list[BaseException] = []
 
@@ -185,6 +188,7 @@ def _fit_apart(trainer: ray.train.torch.TorchTrainer) -> None:
     thread.start()
     while thread.is_alive():
         thread.join(0.5)
+        check()
     if outcome:
         raise outcome[0]
 
@@ -197,9 +201,11 @@ def _described(plan: Plan) -> dict[str, Any]:
 def _changes(found: dict[str, Any], plan: Plan) -> list[str]:
     """In which settings a training that lies at ``out`` differs from this one."""
     mine = _named(plan.identity())
+    if "identity" in found:
+        return differences(_named(found["identity"]), mine)
     # Trainings of before have no identity, but their settings of the optimiser.
-    theirs = _named(found["identity"]) if "identity" in found else {"train": found["card"].get("training", {})}
-    return differences(theirs, {name: mine[name] for name in theirs})
+    known = found["card"].get("training", {})
+    return differences({"train": {name: known.get(name) for name in mine["train"]}}, {"train": mine["train"]})
 
 
 def _named(identity: dict[str, Any]) -> dict[str, Any]:

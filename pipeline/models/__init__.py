@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.config import from_dict, to_dict
+from pipeline.config import from_dict, identity, to_dict
 from pipeline.errors import RequestError
 from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
 from pipeline.models.autoencoders.interface import Autoencoder
@@ -55,6 +55,15 @@ def settings_of(model: Any) -> dict[str, Any]:
         is_carrying = isinstance(model, SegmenterWithAutoencoder)
         settings[_CARRIED] = to_dict(model.autoencoder.config) if is_carrying else None
     return settings
+
+
+def identity_of(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for digests: without those that were added to a class later and have their defaults."""
+    config_class, model_class = MODELS[name]
+    if not issubclass(model_class, Segmenter):
+        return identity(from_dict(config_class, settings))
+    own = {key: value for key, value in settings.items() if key != _CARRIED}
+    return identity(from_dict(config_class, own)) | {_CARRIED: settings.get(_CARRIED)}
 
 
 def names_of(kind: type) -> list[str]:

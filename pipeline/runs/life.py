@@ -53,14 +53,14 @@ def one_line(reason: BaseException) -> str:
 class Life:
     """One job in one folder. `begin`, `work`, `finish`, in this order."""
 
-    def __init__(self, folder: str, name: str, lease_s: float) -> None:
-        """``folder``: what nobody else may write to meanwhile; the lease lies in it."""
-        self._folder, self._name, self._lease_s = folder, name, lease_s
+    def __init__(self, folder: str, name: str, lease_s: float, *, option: str = "sink") -> None:
+        """``folder``: what nobody else may write to meanwhile; the lease lies in it. ``option``: what names it."""
+        self._folder, self._name, self._lease_s, self._option = folder, name, lease_s, option
         self._held: Lease | None = None
 
     def begin(self) -> Lease:
         """Take the lease. `RequestError` naming the holder where another job has it; nothing is written then."""
-        self._held = lease.acquire(self._folder, self._name, self._lease_s)
+        self._held = lease.acquire(self._folder, self._name, self._lease_s, option=self._option)
         return self._held
 
     def work(self, run: Callable[[], None]) -> Outcome:

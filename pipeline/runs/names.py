@@ -11,4 +11,4 @@ def run_name(last: str) -> str:
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     stamp = max(now, last.rsplit("-", 1)[0])
     name = f"{stamp}-{secrets.token_hex(2)}"
-    return name if name > last else f"{stamp}-{int(last.rsplit('-', 1)[1], 16) + 1:04x}"
+    return name if name > last else last + secrets.token_hex(2)  # a longer name sorts after its beginning

@@ -70,12 +70,13 @@ class Lease:
         storage.write(_uri(self._folder, self.number), _bytes(self._record))
 
 
-def acquire(sink: str, run_id: str, lease_s: float) -> Lease:
-    """The sink's next lease. `RequestError` naming the holder if there is one that lives.
+def acquire(place: str, run_id: str, lease_s: float, *, option: str = "sink") -> Lease:
+    """The next lease of a folder. `RequestError` naming the holder if there is one that lives.
 
     A holder on this machine whose process is gone is replaced at once, any other after one lease time without renewal.
+    ``option``: the setting that names the folder, for the error.
     """
-    folder = storage.join(sink, "lease")
+    folder = storage.join(place, "lease")
     mine = {
         "run_id": run_id,
         "host": socket.gethostname(),
@@ -89,7 +90,7 @@ def acquire(sink: str, run_id: str, lease_s: float) -> Lease:
     }
     while True:
         newest = _newest(folder)
-        if newest is not None and not _is_free(folder, newest, sink):
+        if newest is not None and not _is_free(folder, newest, f"{option} {place!r}"):
             continue  # a newer one has come meanwhile
         number = (newest or 0) + 1
         if storage.create(_uri(folder, number), _bytes(mine)) and _newest(folder) == number:
@@ -98,7 +99,7 @@ def acquire(sink: str, run_id: str, lease_s: float) -> Lease:
             return Lease(folder, number, mine)
 
 
-def _is_free(folder: str, number: int, sink: str) -> bool:
+def _is_free(folder: str, number: int, place: str) -> bool:
     """Whether the lease has ended; False if a newer one appeared while looking. Waits one lease time if it must."""
     first = _read(folder, number)
     if first is None:
@@ -122,8 +123,8 @@ def _is_free(folder: str, number: int, sink: str) -> bool:
         if not _is_alive_here(first):
             return True
     raise RequestError(
-        f"sink {sink!r} is in use by run {first['run_id']} (host {first['host']}, process {first['pid']}); "
-        "one run at a time may write to a sink"
+        f"{place} is in use by run {first['run_id']} (host {first['host']}, process {first['pid']}); "
+        "one run at a time may write there"
     )
 
 

@@ -285,7 +285,7 @@ def test_blocks_get_smaller_when_there_are_few_inputs() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.heavy) for seed in range(2, 8))])
 def test_killed_workers_lose_and_double_nothing(
     cluster: None, model: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:

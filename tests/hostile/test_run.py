@@ -12,7 +12,7 @@ from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTa
 from pipeline.models.segmenters.unet import UNet, UNetConfig
 from testing.equality import table_rows
 from testing.hostile.corpus import Row, summary, write
-from testing.processes import run_job
+from testing.jobs import call_job
 from tests.hostile.test_corpus import TASKS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -31,11 +31,11 @@ def write_package(folder: Path, kind: str) -> str:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("heavy", [False, pytest.param(True, marks=pytest.mark.heavy)], ids=["small", "heavy"])
 @pytest.mark.parametrize(("kind", "job"), [("image", "segment_images"), ("document", "segment_documents")])
-def test_the_whole_corpus(tmp_path: Path, kind: str, job: str, heavy: bool) -> None:
+def test_the_whole_corpus(cluster: None, tmp_path: Path, kind: str, job: str, heavy: bool) -> None:
     expected = write(tmp_path, kind, heavy=heavy)  # type: ignore[arg-type]
     given = ["--source", str(tmp_path / kind), "--model", write_package(tmp_path / "package", kind)]
-    given += ["--sink", str(tmp_path / "sink"), "--max-error-rate", "1", "--cluster.cpus", "2", "--cluster.gpus", "0"]
-    code, found, err = run_job(job, *given, timeout_s=1100)
+    given += ["--sink", str(tmp_path / "sink"), "--max-error-rate", "1"]
+    code, found, err = call_job(job, *given)
     assert code == 0, err[-3000:]
     wanted: dict[tuple[str, str | None], Row] = {
         (str(tmp_path / name), row.member): row for name, rows in expected.items() for row in rows
@@ -53,4 +53,4 @@ def test_the_whole_corpus(tmp_path: Path, kind: str, job: str, heavy: bool) -> N
             assert want.digest in (None, row["text_sha256"])
     counts = summary(wanted.values())
     assert (found["done"], found["errors"]) == (counts.pop("done"), counts)
-    assert run_job("verify", "--sink", str(tmp_path / "sink"))[0] == 0
+    assert call_job("verify", "--sink", str(tmp_path / "sink"))[0] == 0
