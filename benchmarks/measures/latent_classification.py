@@ -94,7 +94,7 @@ class Problem:
         return unknown.nonzero().squeeze(1)
 
 
-Classifier = Callable[[Problem, ClassificationConfig], np.ndarray]
+LatentClassifier = Callable[[Problem, ClassificationConfig], np.ndarray]
 
 
 def classification_rows(
@@ -217,7 +217,7 @@ def m1_m2(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
 
 
 #: By the name that a row has.
-CLASSIFIERS: dict[str, Classifier] = {
+CLASSIFIERS: dict[str, LatentClassifier] = {
     "linear probe": linear_probe,
     "k-nn": nearest_neighbours,
     "m1": m1,

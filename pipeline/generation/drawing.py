@@ -13,7 +13,7 @@ from pipeline.models.autoencoders.samplers import Sampler
 from pipeline.noise import Noise, ReservedStep
 
 
-def images(
+def draw_images(
     model: Autoencoder,
     sampler: Sampler,
     indices: range,

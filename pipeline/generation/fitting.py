@@ -31,7 +31,7 @@ from pipeline.training.optimiser import cosine, minimise
 _SMALLEST_SCALE = 1e-6
 
 
-def latents(model: Autoencoder, image: Tensor, seed: int, indices: Sequence[int]) -> list[Tensor]:
+def latents_of_images(model: Autoencoder, image: Tensor, seed: int, indices: Sequence[int]) -> list[Tensor]:
     """What samplers are fitted to: posterior samples of images (b, c, h, w), or the code where it has no noise.
 
     (b, d, y, x) for each level, in the coordinates in which its prior is standard normal. ``indices`` tell the images'
@@ -43,14 +43,14 @@ def latents(model: Autoencoder, image: Tensor, seed: int, indices: Sequence[int]
         return [level.noise for level in model.eval().infer(image, drawn).levels]
 
 
-def fit(settings: SamplerConfig, found: Sequence[Tensor], seed: int) -> Sampler:
+def fit_sampler(settings: SamplerConfig, found: Sequence[Tensor], seed: int) -> Sampler:
     """A sampler of latents, fitted to those of many images: (n, d, y, x) for each level, coarsest first, on the CPU.
 
     The same latents and seed give the same sampler. `RequestError` where the settings do not fit the latents.
     """
     shapes = [(level.shape[1], level.shape[2], level.shape[3]) for level in found]
     settings.check_latents(shapes, len(found[0]))
-    sampler = build(settings, shapes, seed)
+    sampler = build_sampler(settings, shapes, seed)
     if isinstance(sampler, FittedSampler):
         values = torch.cat([level.detach().flatten(1) for level in found[: settings.levels]], dim=1).float()
         if not values.isfinite().all():
@@ -66,7 +66,7 @@ def fit(settings: SamplerConfig, found: Sequence[Tensor], seed: int) -> Sampler:
     return sampler.eval().requires_grad_(False)
 
 
-def build(settings: SamplerConfig, shapes: Sequence[tuple[int, int, int]], seed: int = 0) -> Sampler:
+def build_sampler(settings: SamplerConfig, shapes: Sequence[tuple[int, int, int]], seed: int = 0) -> Sampler:
     """A sampler that has not been fitted."""
     classes = dict(SAMPLERS.values())
     with torch.random.fork_rng(devices=[]):

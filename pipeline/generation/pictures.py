@@ -87,11 +87,13 @@ def given(task: ImageReconstruction, rows: pa.Table, seed: int, failed: Counter[
         start += len(image)
 
 
-def latents(
+def latents_of_inputs(
     task: ImageReconstruction, model: Autoencoder, rows: pa.Table, seed: int, failed: Counter[str]
 ) -> list[Tensor]:
     """What samplers are fitted to, of all inputs that are good: (n, d, y, x) for each level."""
-    found = [fitting.latents(model, image, seed, numbers) for numbers, image in given(task, rows, seed, failed)]
+    found = [
+        fitting.latents_of_images(model, image, seed, numbers) for numbers, image in given(task, rows, seed, failed)
+    ]
     if not found:
         raise RequestError(f"none of the {rows.num_rows} images could be used: {dict(failed)}")
     return [torch.cat(parts) for parts in zip(*found, strict=True)]

@@ -46,7 +46,7 @@ def augment_images(
 ) -> tuple[Tensor, Tensor | None]:
     """Mirrored, zoomed, cropped and recoloured images in [0, 1], and their labels moved with them.
 
-    Outside of an image is padding, as `inputs.fit` leaves it.
+    Outside of an image is padding, as `inputs.decode_fitted` leaves it.
     """
     if config.changes_nothing:
         return image, label

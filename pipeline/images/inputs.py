@@ -82,14 +82,11 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
     return np.asarray(_pixels(_open(data, max_pixels), None))
 
 
-def fit(image: np.ndarray, height_px: int, width_px: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """The image (h, w, 3) scaled to the box, aspect kept, padded at the right and the bottom; and its size inside."""
-    pixels, valid = _boxed(Image.fromarray(image), image.shape[:2], height_px, width_px)
-    return pixels, valid
-
-
 def decode_fitted(data: bytes, max_pixels: int, height_px: int, width_px: int) -> Fitted:
-    """`decode_image`, then `fit`, but a JPEG far larger than the box is decoded at 1/2, 1/4 or 1/8 of its size."""
+    """`decode_image`, scaled to the box; the aspect is kept, and the right and the bottom are padded.
+
+    A JPEG far larger than the box is decoded at 1/2, 1/4 or 1/8 of its size, which is faster.
+    """
     picture = _open(data, max_pixels)
     height, width = _upright_size(picture)
     valid = _inside(height, width, height_px, width_px)
@@ -121,7 +118,7 @@ def decode_label(data: bytes, height: int, width: int) -> np.ndarray:
 
 
 def fit_label(label: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """The label (h, w) uint8 scaled as `fit` scales its image, nearest pixel, padded with `NO_CLASS`."""
+    """The label (h, w) uint8 scaled as `decode_fitted` scales its image, nearest pixel, padded with `NO_CLASS`."""
     valid = _inside(label.shape[0], label.shape[1], height_px, width_px)
     boxed = np.full((height_px, width_px), NO_CLASS, np.uint8)
     scaled = Image.fromarray(label).resize((valid[1], valid[0]), Image.Resampling.NEAREST)

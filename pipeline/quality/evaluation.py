@@ -86,7 +86,7 @@ def evaluate_autoencoder(task: ImageReconstruction, model: nn.Module, rows: pa.T
         bits += predicted["bits_per_dimension"].to_pylist()
         if len(result.pictures) < 2 * pictures:
             names = [batch["uri"][int(index)].as_py() for index in good[:pictures]]
-            result.pictures += reconstructions(task, model, names)
+            result.pictures += reconstruction_pairs(task, model, names)
     result.metrics = {"bits_per_dimension": float(np.mean(bits)), "bits_standard_deviation": float(np.std(bits))}
     return result
 
@@ -189,7 +189,7 @@ def _summary(documents: list[_Document]) -> dict[str, float]:
     }
 
 
-def reconstructions(task: ImageReconstruction, model: Any, uris: list[str]) -> list[tuple[str, np.ndarray]]:
+def reconstruction_pairs(task: ImageReconstruction, model: Any, uris: list[str]) -> list[tuple[str, np.ndarray]]:
     """Pairs of pictures: what the model sees, and what it makes of it."""
     found = []
     for uri in uris:

@@ -86,11 +86,6 @@ def certainty(scores: np.ndarray) -> tuple[float, float] | None:
     return float(np.maximum(inner, 1 - inner).mean()), float(entropy.mean())
 
 
-def render_plain(text: str, paragraphs: Sequence[tuple[int, int, float]]) -> str:
-    """The document with a line before each paragraph that says where it begins and how sure that is."""
-    return "".join(f"[{start}, {score:.2f}]\n{text[start:end].rstrip()}\n\n" for start, end, score in paragraphs)
-
-
 def render_html(text: str, paragraphs: Sequence[tuple[int, int, float]], truth: Sequence[int] | None = None) -> str:
     """The document as an HTML fragment, a ``<p>`` for each paragraph with its score before it.
 

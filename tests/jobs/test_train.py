@@ -164,7 +164,7 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(place: Path, changes: di
     given = dict(zip(*[iter(segmenter(place, "unwritten"))] * 2, strict=True))
     for name, value in changes.items():
         given[name] = str(place / value) if name in ("--images", "--init") else value
-    code, summary, err = call_job("train_image_segmenter", *(item for pair in given.items() for item in pair))
+    code, summary, _ = call_job("train_image_segmenter", *(item for pair in given.items() for item in pair))
     assert (code, message in summary["error"]) == (2, True), summary
     assert not (place / "unwritten").exists()
 
