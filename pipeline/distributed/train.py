@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from pipeline import config as settings_of
 from pipeline import models, package, storage
 from pipeline.config import check
-from pipeline.distributed.samples import Prepared
+from pipeline.distributed.preparation import Prepared
 from pipeline.distributed.session import cluster_size
 from pipeline.errors import RequestError
 from pipeline.package import Package

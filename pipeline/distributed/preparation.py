@@ -1,4 +1,4 @@
-"""Samples: labelled inputs, prepared once by Ray Data into Arrow shards that every training worker maps or fetches.
+"""Labelled inputs to training samples, once, by Ray Data: Arrow shards that every training worker maps or fetches.
 
 The order of the samples is the order of the listing, whatever the order in which tasks finish, so an index means the
 same sample in every run and for every number of workers.
