@@ -3,7 +3,7 @@ BIN := .venv/bin
 IMAGES ?=
 DOCUMENTS ?=
 
-.PHONY: install test lint demo clean
+.PHONY: install test lint options demo clean
 
 install: .venv/installed
 
@@ -20,6 +20,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+options: install
+	$(BIN)/python -m jobs.describe
 
 demo: install
 	$(BIN)/python -m jobs.demo --out demo $(if $(IMAGES),--images '$(IMAGES)') $(if $(DOCUMENTS),--documents '$(DOCUMENTS)')

@@ -1,7 +1,7 @@
 """From the command line to settings, and from what happens to one line of JSON and an exit code.
 
-The only place that imports jsonargparse. ``--config FILE.yaml`` plus dotted overrides; ``--print_config`` shows the
-whole resolved configuration with its comments. Hyphens in option names are underscores.
+The only place that imports jsonargparse. ``--config FILE.yaml`` plus dotted overrides; ``--print-config`` shows the
+whole resolved configuration with its comments. Names may be spelled with hyphens or underscores, in files too.
 """
 
 from __future__ import annotations
@@ -9,24 +9,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import os
+import re
 import signal
 import sys
 import time
 import traceback
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
+import yaml
 
+from jobs import arguments
+from jobs.commands import PATHS, command_of, program
+from jobs.help import asked_for
+from jobs.options import Option, options_of
+from jobs.summary import finish
 from pipeline import storage
 from pipeline.errors import DONE, WRONG_REQUEST, JobFailed, RequestError, Stopped
 from pipeline.runs.life import one_line, outcome_of
 
 S = TypeVar("S")
+
+_LOAD = jsonargparse.get_loader("yaml")
 
 
 def say(text: str) -> None:
@@ -37,11 +44,17 @@ def say(text: str) -> None:
 def main(settings: type[S], work: Callable[[S], dict[str, Any]], argv: Sequence[str] | None = None) -> NoReturn:
     """Parse, work, print the summary as the last line of standard output, and exit with its code.
 
-    ``work`` returns the summary; its ``exit_code``, where it has one, is the process's.
+    ``work`` returns the summary; its ``exit_code``, where it has one, is the process's. Help is printed instead where
+    the arguments ask for it.
     """
+    given = sys.argv[1:] if argv is None else argv
+    help_text = asked_for(command_of(settings), " ".join(program()), given)
+    if help_text is not None:
+        print(help_text)
+        raise SystemExit(DONE)
     _stop_on_signals()
     try:
-        parsed = parse(settings, sys.argv[1:] if argv is None else argv)
+        parsed = parse(settings, given)
         storage.configure(getattr(parsed, "storage", storage.StorageConfig()))
         summary = work(parsed)
         code = int(summary.get("exit_code", DONE))
@@ -52,87 +65,98 @@ def main(settings: type[S], work: Callable[[S], dict[str, Any]], argv: Sequence[
             traceback.print_exc()
         outcome = outcome_of(reason)
         summary, code = outcome.summary(), outcome.exit_code
-    if code != DONE and summary.get("error"):
-        print(f"error: {summary['error']}", file=sys.stderr, flush=True)
-    print(json.dumps({**summary, "exit_code": code}, ensure_ascii=True), flush=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # threads of the cluster's client must not keep a finished job alive
+    finish(summary, code)
 
 
 def parse(settings: type[S], argv: Sequence[str]) -> S:
     """Settings from arguments. `RequestError` with one line that names the setting, the rule and the value."""
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(
-        prog=f"python -m {settings.__module__ if settings.__module__ != '__main__' else sys.argv[0]}",
-        description=settings.__doc__,
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
+    options = options_of(settings)
+    _configure_parsing(options)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
     parser.add_class_arguments(settings)
+    arguments.check(options, argv)
     try:
         # jsonargparse prints some errors itself; an error here is one line, printed once.
         with contextlib.redirect_stderr(io.StringIO()):
-            namespace = parser.parse_args(_normalised(settings, argv))
+            namespace = parser.parse_args(arguments.normalised(options, argv))
             values = parser.instantiate(namespace)
     except RequestError:
         raise
     except (jsonargparse.ArgumentError, ValueError, TypeError, OSError) as reason:
-        raise RequestError(_cause(reason)) from reason
-    fields = {field.name: getattr(values, field.name) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+        raise RequestError(_cause(reason, options)) from reason
+    fields = {field.name: _expanded(field.name, getattr(values, field.name)) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     return settings(**fields)
 
 
-def _normalised(settings: type, argv: Sequence[str]) -> list[str]:
-    """Hyphens to underscores in option names; ``--flag`` alone to ``--flag true``; ``--list a --list b`` to a list."""
-    result: list[str] = []
-    flags = set(_options(settings, "", lambda kind: kind is bool))
-    lists = dict.fromkeys(_options(settings, "", lambda kind: list[str] in typing.get_args(kind)))
-    given: dict[str, list[str]] = {name: [] for name in lists}
-    taken = -1
-    for index, argument in enumerate(argv):
-        if index == taken:
-            continue
-        if not argument.startswith("--"):
-            result.append(argument)
-            continue
-        name, equals, value = argument[2:].partition("=")
-        name = name.replace("-", "_")
-        if name == "print_config" and not equals:
-            equals, value = "=", "comments"
-        if name in given and (equals or index + 1 < len(argv)):
-            given[name].append(value if equals else argv[index + 1])
-            taken = -1 if equals else index + 1
-            continue
-        result.append(f"--{name}{equals}{value}")
-        following = argv[index + 1] if index + 1 < len(argv) else "--"
-        if name in flags and not equals and following.startswith("--"):
-            result.append("true")
-    several = {name: values[0] if len(values) == 1 else json.dumps(values) for name, values in given.items() if values}
-    return [*result, *(f"--{name}={value}" for name, value in several.items())]
+def _expanded(name: str, value: Any) -> Any:
+    """A setting's value; in a path, a leading ``~`` is replaced by the home directory."""
+    if name in PATHS and isinstance(value, str):
+        return os.path.expanduser(value)
+    return [_expanded(name, item) for item in value] if name in PATHS and isinstance(value, list) else value
 
 
-def _options(settings: type, prefix: str, wanted: Callable[[Any], bool]) -> list[str]:
-    """The dotted names of the settings of a type."""
-    found = []
-    hints = typing.get_type_hints(settings)
-    for field in dataclasses.fields(settings):
-        if wanted(hints[field.name]):
-            found.append(prefix + field.name)
-        elif dataclasses.is_dataclass(hints[field.name]):
-            found += _options(hints[field.name], f"{prefix}{field.name}.", wanted)
-    return found
+def _configure_parsing(options: Sequence[Option]) -> None:
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    names = {name for option in options for name in option.key.split(".")}
+    jsonargparse.set_loader("yaml", lambda text: _underscored(_LOAD(text), names), exceptions=(yaml.YAMLError,))
 
 
-def _cause(reason: BaseException) -> str:
-    """The line that says most: our own error where one is behind it, else the parser's."""
+def _underscored(value: Any, names: Set[str]) -> Any:
+    """A value from a file, with underscores instead of hyphens in the names of settings. Other keys stay."""
+    if not isinstance(value, dict):
+        return value
+    spelled = {key: key.replace("-", "_") if isinstance(key, str) else key for key in value}
+    return {spelled[key] if spelled[key] in names else key: _underscored(item, names) for key, item in value.items()}
+
+
+def _cause(reason: BaseException, options: Sequence[Option]) -> str:
+    """The line that says most: our own error where one is behind it, else what the parser's error means."""
     behind: BaseException | None = reason
     while behind is not None:
         if isinstance(behind, RequestError):
             return one_line(behind)
         behind = behind.__cause__ or behind.__context__
-    return one_line(reason)
+    text = one_line(reason)
+    for pattern, meaning in _MEANINGS:
+        if found := re.match(pattern, text):
+            return meaning(found, options)
+    return text
+
+
+def _wrong_value(found: re.Match[str], options: Sequence[Option]) -> str:
+    known = {option.key: option for option in options}
+    if found["key"] not in known:
+        return found.string
+    option = known[found["key"]]
+    rule = f"one of {', '.join(option.choices)}" if option.choices else f"of type {option.type}"
+    return f"--{option.name} must be {rule}, got {found['value']!r}"
+
+
+def _broken_file(found: re.Match[str], _: Sequence[Option]) -> str:
+    place = re.search(r"line (\d+)", found.string)
+    return "--config: the file is not valid YAML" + (f", see its line {place[1]}" if place else "")
+
+
+#: What errors of jsonargparse say, and how a user is told. Others are passed on as they are.
+_MEANINGS: tuple[tuple[str, Callable[[re.Match[str], Sequence[Option]], str]], ...] = (
+    (r'Parser key "(?P<key>[^"]+)": .*(?:Got value|Given value): (?P<value>.*)', _wrong_value),
+    (r"the following arguments are required: (.*)", lambda found, _: arguments.missing_text(found[1].split(", "))),
+    (r"unrecognized arguments: (.*)", lambda found, _: f"unexpected value {found[1]!r}: values follow an option"),
+    (r"argument --([^:/]+)[^:]*: expected one", lambda found, _: f"{arguments.spelled(found[1])} needs a value"),
+    (r"Option '(.*)' is not accepted", lambda found, options: arguments.unrecognized(found[1], options)),
+    (
+        r"Group '(.*)' does not accept option '(.*)'",
+        lambda found, options: arguments.unrecognized(f"{found[1]}.{found[2]}", options),
+    ),
+    (r'Parser key "config": [^:]+: (.*)', lambda found, _: f"--config: cannot read a file {found[1]}"),
+    (
+        r"""Parser key "([^"]+)": Unable to load config '([^']*)'""",
+        lambda found, _: f"{arguments.spelled(found[1])}: cannot read a file {found[2]!r}",
+    ),
+    (r"Unexpected config:", lambda *_: "--config: the file must hold settings as YAML, name: value"),
+    (r"Problems parsing config: ", _broken_file),
+)
 
 
 def _stop_on_signals() -> None:

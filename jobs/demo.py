@@ -28,6 +28,10 @@ from pipeline.quality.pages import Page
 from pipeline.text.inputs import join_paragraphs
 from pipeline.text.task import TextSegmentation
 
+#: Passes of the three trainings, and scenes of each split: enough to show something within a few minutes.
+EPOCHS = {"autoencoder": 8, "segmenter": 16, "tagger": 20}
+SCENES = {"train": 96, "val": 16, "test": 24}
+
 _BOX: dict[str, Any] = {"height_px": 90, "width_px": 120}
 _ENCODER: dict[str, Any] = {"widths": (16, 32, 64), "blocks": (1, 1, 1)}
 
@@ -80,18 +84,18 @@ def _images(own: str | None, out: str) -> dict[str, Any]:
     folder = storage.canonical(own) if own else f"{out}/scenes"
     if own is None:
         say("drawing synthetic scenes")
-        write_scenes(folder, {"train": 96, "val": 16, "test": 24})
+        write_scenes(folder, SCENES)
     say("training the autoencoder")
     model = config.from_dict(
         train_autoencoder.ConvVAEConfig, {**_ENCODER, "decoder_blocks": (1, 1, 1), "latent_channels": 8}
     )
-    settings = DistributedTrainConfig(epochs=8, batch_rows=8, learning_rate=2e-3, ema_decay=0.95)
+    settings = DistributedTrainConfig(epochs=EPOCHS["autoencoder"], batch_rows=8, learning_rate=2e-3, ema_decay=0.95)
     task = ImageReconstruction(**_BOX)
     train_autoencoder.work(
         TrainAutoencoder(images=folder, out=f"{out}/autoencoder", task=task, model=model, train=settings)
     )
     say("training the segmenter")
-    settings = DistributedTrainConfig(epochs=16, batch_rows=8, learning_rate=2e-3, ema_decay=0.95)
+    settings = DistributedTrainConfig(epochs=EPOCHS["segmenter"], batch_rows=8, learning_rate=2e-3, ema_decay=0.95)
     trained = train_image_segmenter.work(
         TrainImageSegmenter(
             images=folder,
@@ -133,7 +137,7 @@ def _documents(own: str | None, out: str) -> dict[str, Any]:
     assert source is not None
     assert corpus is not None
     say("training the paragraph tagger")
-    settings = DistributedTrainConfig(epochs=20, batch_rows=8, learning_rate=3e-3, ema_decay=0.95)
+    settings = DistributedTrainConfig(epochs=EPOCHS["tagger"], batch_rows=8, learning_rate=3e-3, ema_decay=0.95)
     trained = train_text_segmenter.work(
         TrainTextSegmenter(
             documents=corpus,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from jobs.cli import say
+from jobs.commands import program
 from pipeline import config, package, storage
 from pipeline.distributed import train
 from pipeline.distributed.preparation import Prepared
@@ -131,7 +133,7 @@ def fit(
 
 def command_line() -> str:
     """The command that this process runs, as one would type it again."""
-    return " ".join(["python", "-m", f"jobs.{sys.argv[0].rsplit('/', 1)[-1].removesuffix('.py')}", *sys.argv[1:]])
+    return shlex.join([*program(), *sys.argv[1:]])
 
 
 def pick(cls: type[T], settings: Any) -> T:

@@ -16,6 +16,8 @@ pytest_plugins = ["testing.s3.fixtures"]
 
 # Ray's workers would run at niceness 15, and starve beside the other processes of a suite that runs in several.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# One process less for each training; no machine of a test gives notice that it will be taken away.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 # Machines that run tests are shared and slow at times; a test that hangs has pytest's own timeout.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
@@ -40,14 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """``--dist loadfile``, but that all files of the S3 server share one process."""
+    """``--dist loadfile``, but that all files of the S3 server share one process, and so do those of the jobs."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler.loadfile import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "s3" if nodeid.startswith("tests/s3/") else super()._split_scope(nodeid)
+            shared = (folder for folder in ("tests/s3/", "tests/jobs/") if nodeid.startswith(folder))
+            return next(shared, None) or super()._split_scope(nodeid)
 
     return ByFile(config, log)
 

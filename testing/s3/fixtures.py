@@ -61,6 +61,12 @@ def s3_environment(s3_endpoint: Endpoint) -> Iterator[Endpoint]:
         yield s3_endpoint
 
 
+@pytest.fixture(scope="session")
+def s3_cluster(s3_environment: Endpoint, cluster: None) -> None:
+    """The session's cluster, whose workers know the server: files that need it come first, before it is started."""
+    return
+
+
 @pytest.fixture
 def s3_bucket(s3_environment: Endpoint) -> Iterator[str]:
     """A new bucket on the server of the environment, which goes away with everything in it."""

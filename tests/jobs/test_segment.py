@@ -56,7 +56,7 @@ def test_the_run_describes_itself(place: Path) -> None:
         ({"--source": "nowhere"}, "no such file or folder"),
         ({"--model": "images"}, "no model package at"),
         ({"--stream.batch_rows": "0"}, "StreamConfig.batch_rows must be at least 1, got 0"),
-        ({"--batch_rows": "3"}, "unrecognized arguments"),
+        ({"--batch_rows": "3"}, "unrecognized option --batch_rows; did you mean --stream.batch-rows?"),
         ({"--max-error-rate": "2"}, "max_error_rate must be in [0, 1], got 2.0"),
     ],
 )

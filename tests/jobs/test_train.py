@@ -14,38 +14,24 @@ import pytest
 from PIL import Image
 
 from pipeline import package, storage
-from pipeline.examples.scenes import write_scenes
 from pipeline.table.readers import open_delta
 from testing.jobs import call_job
 from testing.processes import start_job
 from testing.runs import write_package
+from tests.jobs.conftest import Demonstration
 
 pytestmark = pytest.mark.ray
 ONE_CPU = ("--cluster.cpus", "1", "--cluster.gpus", "0")
 
 
 @pytest.fixture(scope="module")
-def place(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes, an autoencoder trained on them, and a segmenter that started from it."""
-    folder = tmp_path_factory.mktemp("train")
-    write_scenes(str(folder / "scenes"), {"train": 16, "val": 4, "test": 6}, height=32, width=48)
-    code, _, err = call_job("train_autoencoder", *autoencoder(folder))
-    assert code == 0, err
-    code, summary, err = call_job("train_image_segmenter", *segmenter(folder, "segmenter"))
-    assert code == 0, err
-    assert summary["metrics"]["miou"] > 0.1
-    return folder
-
-
-def autoencoder(folder: Path) -> list[str]:
-    model = ["--model.widths", "[8,16]", "--model.blocks", "[1,1]", "--model.decoder_blocks", "[1,1]"]
-    box = ["--task.height_px", "32", "--task.width_px", "48"]
-    places = ["--images", str(folder / "scenes"), "--out", str(folder / "autoencoder")]
-    return [*places, *model, *box, "--train.epochs", "2", "--train.batch_rows", "4"]
+def place(demonstration: Demonstration) -> Path:
+    """Scenes, an autoencoder trained on them, and a segmenter that started from it and carries it."""
+    return demonstration.out
 
 
 def segmenter(folder: Path, out: str, epochs: int = 3) -> list[str]:
-    box = ["--height_px", "32", "--width_px", "48", "--init", str(folder / "autoencoder")]
+    box = ["--height_px", "90", "--width_px", "120", "--init", str(folder / "autoencoder")]
     box += ["--novelty", str(folder / "autoencoder")]
     places = ["--images", str(folder / "scenes"), "--out", str(folder / out)]
     return [*places, *box, "--train.epochs", str(epochs), "--train.batch_rows", "4", "--train.checkpoint_s", "0"]
@@ -62,8 +48,8 @@ def test_a_package_tells_where_it_comes_from(place: Path) -> None:
         str(place / "scenes"),
     ):
         assert text in card
-    assert package.load(str(place / "segmenter")).model_config["widths"] == [8, 16]
-    assert not list(place.rglob("*.pkl"))
+    assert package.load(str(place / "segmenter")).model_config["widths"] == [16, 32, 64]
+    assert not list((place / "segmenter").glob("*.pkl"))
     assert not list((place / "segmenter").glob("*.pt"))
 
 
@@ -72,7 +58,7 @@ def test_every_row_tells_how_unlike_the_training_data_its_image_is(place: Path) 
     source.mkdir()
     for file in sorted((place / "scenes" / "images" / "test").iterdir()):
         shutil.copy(file, source)
-    noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (180, 240, 3), np.uint8)
     Image.fromarray(noise).save(source / "noise.png")
     (source / "broken.png").write_bytes(b"\x89PNG")
     sink = place / "strange-sink"
@@ -86,7 +72,7 @@ def test_every_row_tells_how_unlike_the_training_data_its_image_is(place: Path) 
     broken, strange = rows.pop("broken.png"), rows.pop("noise.png")
     assert broken["novelty"] is broken["novelty_raw"] is broken["embedding"] is None
     assert strange["novelty"] == 100
-    assert all(0 <= row["novelty"] <= 100 and len(row["embedding"]) == 16 for row in rows.values())
+    assert all(0 <= row["novelty"] <= 100 and len(row["embedding"]) == 8 for row in rows.values())
     assert strange["novelty_raw"] > max(row["novelty_raw"] for row in rows.values())
     task = package.load(str(place / "autoencoder")).task
     assert len(task["reference"]["quantiles"]) > 2
@@ -156,7 +142,7 @@ def test_a_stopped_training_goes_on_with_the_same_command(place: Path) -> None:
         ({"--images": "nowhere"}, "no such folder"),
         ({"--init": "segmenter"}, "must be of kind 'autoencoder', got 'image_segmenter'"),
         ({"--train.workers": "9"}, "DistributedTrainConfig.workers must be at least 1 and at most batch_rows, got 9"),
-        ({"--widths": "[8,24]"}, "UNetConfig.widths must be the autoencoder's (8, 16), got (8, 24)"),
+        ({"--widths": "[8,24]"}, "UNetConfig.widths must be the autoencoder's (16, 32, 64), got (8, 24)"),
         ({"--height_px": "0"}, "ImageSegmentation.height_px must be at least 1, got 0"),
     ],
 )

@@ -1,0 +1,20 @@
+"""The end of a command: its error on standard error, its summary as the last line of standard output, its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, NoReturn
+
+from pipeline.errors import DONE
+
+
+def finish(summary: dict[str, Any], code: int) -> NoReturn:
+    """Print the summary as one line of JSON, with its error on standard error, and end the process with ``code``."""
+    if code != DONE and summary.get("error"):
+        print(f"error: {summary['error']}", file=sys.stderr, flush=True)
+    print(json.dumps({**summary, "exit_code": code}, ensure_ascii=True), flush=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads of the cluster's client must not keep a finished job alive
