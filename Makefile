@@ -3,7 +3,7 @@ BIN := .venv/bin
 IMAGES ?=
 DOCUMENTS ?=
 
-.PHONY: install test lint options demo clean
+.PHONY: install test test-heavy lint options demo clean
 
 install: .venv/installed
 
@@ -15,6 +15,10 @@ install: .venv/installed
 
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# What takes minutes each: kills by the dozen, large files, whole trainings, small versions of the benchmarks.
+test-heavy: install
+	PARQUETRY_HEAVY=1 $(BIN)/python -m pytest -m heavy --timeout 1200
 
 lint: install
 	$(BIN)/ruff check .

@@ -14,7 +14,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,19 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks import mnist
+from benchmarks.measures.evaluating import random_batches
 from benchmarks.measures.latent_classification import ClassificationConfig, classification_rows
 from benchmarks.record import data_folder, record
 from pipeline import config
 from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
 from pipeline.models.autoencoders.latents import Gaussian
 from pipeline.models.objectives.objective import elbo
-from pipeline.training.optimiser import schedule
+from pipeline.training.optimiser import minimise, schedule
 
 M1 = ConvVAEConfig(
     channels=1,
@@ -160,22 +161,24 @@ def train_m1(images: Float[Tensor, "n 1 h w"], settings: M1Training) -> ConvVAE:
     model = ConvVAE(M1)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.01)
     steps = settings.epochs * len(images) // settings.batch_rows
+    rate = LambdaLR(optimizer, lambda step: schedule(step, steps, 0.05))
+    batches = random_batches(len(images), settings.batch_rows, generator)
     started, mean = time.monotonic(), math.nan
-    for step, chosen in zip(range(steps), _batches(len(images), settings.batch_rows, generator), strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * schedule(step, steps, 0.05)
-        batch = moved(images[chosen], settings.strength, generator).clamp(0, 1)
+
+    def cost(_: int) -> Tensor:
+        batch = moved(images[next(batches)], settings.strength, generator).clamp(0, 1)
         noise = torch.randn(len(batch), M1.latent_channels, 1, 1, generator=generator)
         with torch.autocast("cpu", torch.bfloat16):
-            cost = elbo(model, batch, model.infer(batch, [noise])).total().mean()
-        optimizer.zero_grad(set_to_none=True)
-        cost.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        optimizer.step()
-        mean = cost.item() if math.isnan(mean) else 0.98 * mean + 0.02 * cost.item()
+            return elbo(model, batch, model.infer(batch, [noise])).total().mean()
+
+    def report(step: int, value: float) -> None:
+        nonlocal mean
+        mean = value if math.isnan(mean) else 0.98 * mean + 0.02 * value
         if step % 100 == 99:
             note = f"M1 step {step + 1} of {steps}: {mean:.2f} nats, {time.monotonic() - started:.0f} s"
             print(note, file=sys.stderr, flush=True)
+
+    minimise(cost, optimizer, rate, steps, clip_norm=settings.clip_norm, report=report)
     return model.eval()
 
 
@@ -210,13 +213,6 @@ def moved(image: Float[Tensor, "b 1 h w"], strength: float, generator: torch.Gen
     grid = F.affine_grid(affine, list(image.shape), align_corners=False)
     bent = F.interpolate(bend, size=image.shape[2:], mode="bicubic", align_corners=False)
     return F.grid_sample(image, grid + bent.permute(0, 2, 3, 1), align_corners=False)
-
-
-def _batches(count: int, rows: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Random rows for ever, each once in a pass."""
-    rows = min(rows, count)
-    while True:
-        yield from torch.randperm(count, generator=generator)[: count // rows * rows].view(-1, rows)
 
 
 if __name__ == "__main__":

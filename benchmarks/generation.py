@@ -168,7 +168,9 @@ def kept_classifier(work: Path, data: Mnist, size: Size) -> image_features.Class
 
 def sampled(model: Autoencoder, sampler: fitting.Sampler, count: int, seed: int) -> Tensor:
     """Expected images (n, 1, h, w) in [0, 1], on the CPU."""
-    batches = drawing.images(model, sampler, range(count), seed=seed, height=SIZE_PX, width=SIZE_PX, batch_rows=500)
+    batches = drawing.draw_images(
+        model, sampler, range(count), seed=seed, height=SIZE_PX, width=SIZE_PX, batch_rows=500
+    )
     return torch.cat([batch.cpu() for batch in batches])
 
 
@@ -187,11 +189,11 @@ def _row(
     images = mnist.unit(data.train[: size.fitted_images])
     settings = SAMPLERS[sampler]
     found = [
-        fitting.latents(model, images[start : start + 500].to(device), seed, range(start, start + 500))
+        fitting.latents_of_images(model, images[start : start + 500].to(device), seed, range(start, start + 500))
         for start in range(0, len(images) if settings.levels else 500, 500)
     ]
     latents = [torch.cat([part[level].cpu() for part in found]) for level in range(len(found[0]))]
-    drawn = sampled(model, fitting.fit(settings, latents, seed).to(device), size.images, seed)
+    drawn = sampled(model, fitting.fit_sampler(settings, latents, seed).to(device), size.images, seed)
     pictures = work / "pictures"
     pictures.mkdir(exist_ok=True)
     (pictures / f"{name}-{sampler}-{seed}.png").write_bytes(encode_png(tile(to_pixels(drawn[:_SHOWN]), 10)))

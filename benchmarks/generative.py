@@ -61,6 +61,19 @@ class Setting:
     size: Size = dataclasses.field(default_factory=Size)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What the parts of a run share."""
+
+    work: Path
+    data: Mnist
+    folder: Path
+    """All data sets."""
+    setting: Setting
+    device: torch.device
+    small: bool
+
+
 SETTINGS = {
     "small": Setting(
         flat_epochs=1,
@@ -99,10 +112,11 @@ def main() -> None:
     data = mnist.load_all(folder / "mnist")
     if arguments.small:
         data = _fewer(data)
+    run = Run(work=work, data=data, folder=folder, setting=setting, device=device, small=arguments.small)
     rows: list[dict[str, Any]] = []
     headline: dict[str, Any] = {}
     for part in arguments.parts:
-        found, figures = _PARTS[part](work, data, folder, setting, device, arguments.small)
+        found, figures = _PARTS[part](run)
         rows += [{"part": part, **row} for row in found]
         headline |= figures
     protocol, whole = f"seed 0 unless a row has its own; {__doc__}", set(arguments.parts) == set(PARTS)
@@ -144,20 +158,20 @@ def likelihood_arms(setting: Setting) -> dict[str, Arm]:
     }
 
 
-def _likelihood(work: Path, data: Mnist, folder: Path, setting: Setting, device: torch.device, small: bool) -> Any:
+def _likelihood(run: Run) -> Any:
     rows = []
-    for name, arm in likelihood_arms(setting).items():
-        settings = [config.to_dict(arm), setting.few_images, setting.many_images]
-        rows.append(kept(work, f"nll-{name}", settings, partial(_nll, work, name, arm, data, setting, device)))
+    for name, arm in likelihood_arms(run.setting).items():
+        settings = [config.to_dict(arm), run.setting.few_images, run.setting.many_images]
+        rows.append(kept(run.work, f"nll-{name}", settings, partial(_nll, run, name, arm)))
     return rows, {f"nll_{row['model']}": row[f"nll_{MANY[-1]}"] for row in rows}
 
 
-def _nll(work: Path, name: str, arm: Arm, data: Mnist, setting: Setting, device: torch.device) -> dict[str, Any]:
-    model, trained = mnist.trained(work / "models", name, arm, data, device)
-    model = model.to(device)
-    images = mnist.drawn(data.test[: setting.few_images], seed=0).to(device)
+def _nll(run: Run, name: str, arm: Arm) -> dict[str, Any]:
+    model, trained = mnist.trained(run.work / "models", name, arm, run.data, run.device)
+    model = model.to(run.device)
+    images = mnist.drawn(run.data.test[: run.setting.few_images], seed=0).to(run.device)
     few = importance_nll(model, images, [FEW], bfloat16=False)[FEW]
-    part = np.sort(np.random.default_rng(0).choice(len(images), setting.many_images, replace=False))
+    part = np.sort(np.random.default_rng(0).choice(len(images), run.setting.many_images, replace=False))
     many = importance_nll(model, images[torch.from_numpy(part)], MANY, places=part.tolist())
     row: dict[str, Any] = {
         "model": name,
@@ -175,13 +189,13 @@ def _nll(work: Path, name: str, arm: Arm, data: Mnist, setting: Setting, device:
     return row
 
 
-def _generation(work: Path, data: Mnist, folder: Path, setting: Setting, device: torch.device, small: bool) -> Any:
-    rows = generation.rows(work, data, range(setting.seeds), setting.size, device)
-    if not small:
+def _generation(run: Run) -> Any:
+    rows = generation.rows(run.work, run.data, range(run.setting.seeds), run.setting.size, run.device)
+    if not run.small:
         shown = RESULTS / "generative"
         shown.mkdir(exist_ok=True)
         for name in SHOWN:
-            shutil.copy(work / "pictures" / f"{name}.png", shown)
+            shutil.copy(run.work / "pictures" / f"{name}.png", shown)
     lines = generation.summary(rows)
     plain = next(line["fld"] for line in lines if (line["remedy"], line["sampler"]) == ("plain", "prior"))
     best = min(lines, key=lambda line: line["fld"])
@@ -195,39 +209,39 @@ def _generation(work: Path, data: Mnist, folder: Path, setting: Setting, device:
     }
 
 
-def _sparsity(work: Path, data: Mnist, folder: Path, setting: Setting, device: torch.device, small: bool) -> Any:
-    return generation.sparsity_rows(work, data, setting.size, device), {}
+def _sparsity(run: Run) -> Any:
+    return generation.sparsity_rows(run.work, run.data, run.setting.size, run.device), {}
 
 
-def _novelty(work: Path, data: Mnist, folder: Path, setting: Setting, device: torch.device, small: bool) -> Any:
-    arms = (likelihood_arms(setting)["flat"], generation.arm("sigma", 0, setting.size))
-    settings = [*(config.to_dict(arm) for arm in arms), setting.strangers]
-    rows = kept(work, "novelty", settings, partial(_novelties, work, data, folder, setting, device))
+def _novelty(run: Run) -> Any:
+    arms = (likelihood_arms(run.setting)["flat"], generation.arm("sigma", 0, run.setting.size))
+    settings = [*(config.to_dict(arm) for arm in arms), run.setting.strangers]
+    rows = kept(run.work, "novelty", settings, partial(_novelties, run))
     chosen = [row["auroc novelty_raw"] for row in rows if row["model"] == "flat"]
     return rows, {"novelty_auroc_min": min(chosen)}
 
 
-def _novelties(work: Path, data: Mnist, folder: Path, setting: Setting, device: torch.device) -> list[dict[str, Any]]:
-    strange = novelty.strangers(folder, data, setting.strangers)
+def _novelties(run: Run) -> list[dict[str, Any]]:
+    strange = novelty.strangers(run.folder, run.data, run.setting.strangers)
     rows = []
     for name, arm, under in (
-        ("flat", likelihood_arms(setting)["flat"], "flat"),
-        ("sigma", generation.arm("sigma", 0, setting.size), "sigma-0"),
+        ("flat", likelihood_arms(run.setting)["flat"], "flat"),
+        ("sigma", generation.arm("sigma", 0, run.setting.size), "sigma-0"),
     ):
-        model, _ = mnist.trained(work / "models", under, arm, data, device)
-        described = package.load(str(work / "models" / under)).task
+        model, _ = mnist.trained(run.work / "models", under, arm, run.data, run.device)
+        described = package.load(str(run.work / "models" / under)).task
         task = config.from_dict(ImageReconstruction, described)
         if task.reference is None:
-            task = novelty.calibrated(model, task, data)
+            task = novelty.calibrated(model, task, run.data)
         assert task.reference is not None
         weight = task.reference.complexity_weight
-        found = novelty.rows(model, task, data.test[: setting.strangers], strange)
+        found = novelty.rows(model, task, run.data.test[: run.setting.strangers], strange)
         rows += [{"model": name, "complexity_weight": weight, **row} for row in found]
     return rows
 
 
-def _classification(work: Path, data: Mnist, folder: Path, setting: Setting, device: torch.device, small: bool) -> Any:
-    rows = classification.rows(work / "classification", small)
+def _classification(run: Run) -> Any:
+    rows = classification.rows(run.work / "classification", run.small)
     return rows, classification.headline(rows)
 
 

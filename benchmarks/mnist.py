@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import safetensors.torch
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from pipeline import config, models, package
@@ -25,6 +23,7 @@ from pipeline.models.autoencoders.conv_vae import ConvVAEConfig
 from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.models.autoencoders.ladder_vae import LadderVAEConfig
 from pipeline.models.objectives.objective import ObjectiveConfig
+from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.samples import Samples
 from pipeline.training.trainer import TrainConfig, Trainer
 
@@ -120,9 +119,7 @@ def trained(
     """
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"task": config.to_dict(arm.task), "model": config.to_dict(arm.model)}
-    settings["train"] = config.to_dict(arm.train)
-    described = folder / "arm.json"
+    settings, described = _settings(arm), folder / "arm.json"
     if described.exists() and json.loads(described.read_text()) != json.loads(json.dumps(settings)):
         raise SystemExit(f"{folder} holds a training with other settings; name another --work or remove it")
     described.write_text(json.dumps(settings, indent=2))
@@ -136,15 +133,12 @@ def trained(
 
 
 def _train(folder: Path, arm: Arm, data: Mnist, device: torch.device | None) -> dict[str, Any]:
-    trainer = Trainer(
-        arm.task, _new(arm), arm.train, Samples([rows(data.train)]), Samples([rows(data.held_out[:_VALIDATION_IMAGES])])
-    )
-    checkpoint, spent = folder / "checkpoint.safetensors", {"cpu_s": 0.0, "wall_s": 0.0}
-    if checkpoint.exists():
-        with safe_open(checkpoint, "pt") as file:
-            plain = json.loads(file.metadata()["plain"])
-        spent = plain.pop("spent")
-        trainer.load_state(safetensors.torch.load_file(checkpoint), plain)
+    training, validation = (Samples([rows(images)]) for images in (data.train, data.held_out[:_VALIDATION_IMAGES]))
+    trainer = Trainer(arm.task, _new(arm), arm.train, training, validation, device)
+    checkpoints = Checkpoints(str(folder / "checkpoints"), config.digest(_settings(arm)))
+    newest, spent = checkpoints.newest(), {"cpu_s": 0.0, "wall_s": 0.0}
+    if newest is not None:
+        spent = json.loads(checkpoints.restore(trainer, newest)["spent"])
     cpu, wall, saved = time.process_time(), time.monotonic(), time.monotonic()
 
     def now() -> dict[str, float]:
@@ -160,18 +154,19 @@ def _train(folder: Path, arm: Arm, data: Mnist, device: torch.device | None) -> 
             with (folder / "history.jsonl").open("a") as history:
                 history.write(json.dumps(line) + "\n")
         if time.monotonic() - saved > _CHECKPOINT_S:
-            tensors, plain = trainer.state()
-            whole = json.dumps({**plain, "spent": now()})
-            safetensors.torch.save_file(tensors, folder / "checkpoint.new", metadata={"plain": whole})
-            os.replace(folder / "checkpoint.new", checkpoint)
+            checkpoints.write(trainer, {"spent": json.dumps(now())})
             saved = time.monotonic()
     found = {"metrics": trainer.best_metrics, "steps": trainer.step, **now()}
     card = {"data": "MNIST, training images but the last 10,000", "metrics": trainer.best_metrics}
     model = trainer.best_model()
     task = trainer.calibrated_task(model)
     package.save(str(folder), model_name=arm.architecture, model=model, task=task, card=card)
-    checkpoint.unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return found
+
+
+def _settings(arm: Arm) -> dict[str, Any]:
+    return {name: config.to_dict(getattr(arm, name)) for name in ("task", "model", "train")}
 
 
 def _new(arm: Arm) -> nn.Module:

@@ -23,7 +23,7 @@ from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.documents.sentence_tagger import SentenceTaggerConfig
 from pipeline.quality import demo_page
-from pipeline.quality.evaluation import reconstructions
+from pipeline.quality.evaluation import reconstruction_pairs
 from pipeline.quality.pages import Page
 from pipeline.text.inputs import join_paragraphs
 from pipeline.text.task import TextSegmentation
@@ -66,7 +66,7 @@ def work(settings: Demo) -> dict[str, Any]:
     demo_page.add_masks(page, segmenter, found["masks"], truths)
     task = config.from_dict(ImageReconstruction, autoencoder.task)
     good = [row["uri"] for row in found["masks"] if row["error"] is None][:4]
-    page.pictures("Reconstructions by the autoencoder", reconstructions(task, autoencoder.model(), good))
+    page.pictures("Reconstructions by the autoencoder", reconstruction_pairs(task, autoencoder.model(), good))
     demo_page.add_documents(page, document.pop("source"), TextSegmentation.inputs, found["paragraphs"])
     failed = [row for rows in found.values() for row in rows if row["error"] is not None]
     page.table("Inputs set aside", [{"input": row["uri"], **row["error"]} for row in failed])

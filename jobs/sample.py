@@ -107,7 +107,7 @@ def work(settings: Sample) -> dict[str, Any]:
     fitted = time.monotonic()
     say(f"drawing {settings.count} samples of {task.height_px} x {task.width_px} pixels")
     size = {"height": task.height_px, "width": task.width_px}
-    drawn = drawing.images(
+    drawn = drawing.draw_images(
         model, sampler, range(settings.count), seed=settings.seed, **size, batch_rows=settings.batch_rows
     )
     table = storage.join(settings.out, "samples.parquet")
@@ -153,7 +153,7 @@ def _sampler(
     """The sampler, and the number of images to which it was fitted in this run."""
     shapes = model.latent_shapes(task.height_px, task.width_px)
     if settings.sampler == "prior":
-        return fitting.build(PriorConfig(), shapes), 0
+        return fitting.build_sampler(PriorConfig(), shapes), 0
     if settings.fitted is not None:
         found = keeping.load(settings.fitted, described.digest)
         if keeping.name_of(found) != settings.sampler:
@@ -166,9 +166,9 @@ def _sampler(
     chosen = rows.take(np.sort(_chosen(rows, settings.fit_images, settings.seed)))
     how.check_latents(shapes, chosen.num_rows)  # fails before the images are read
     say(f"reading {chosen.num_rows} images")
-    found = drawn_pictures.latents(task, model, chosen, settings.seed, failed)
+    found = drawn_pictures.latents_of_inputs(task, model, chosen, settings.seed, failed)
     say(f"fitting {settings.sampler} to the latents of {len(found[0])}")
-    sampler = fitting.fit(how, found, settings.seed)
+    sampler = fitting.fit_sampler(how, found, settings.seed)
     keeping.save(storage.join(settings.out, "sampler"), sampler, model=described.digest, seed=settings.seed)
     return sampler, len(found[0])
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit, require_folder
 from pipeline import config
-from pipeline.distributed import samples, train
+from pipeline.distributed import preparation, train
 from pipeline.distributed.session import session
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.models.autoencoders.conv_vae import ConvVAEConfig
@@ -40,10 +40,10 @@ def work(settings: TrainAutoencoder) -> dict[str, Any]:
     inputs, split = training_inputs(settings.images, ImageReconstruction.inputs)
     learned, validation = held_out(inputs, settings.validation_fraction)
 
-    def prepared() -> tuple[samples.Prepared, samples.Prepared]:
+    def prepared() -> tuple[preparation.Prepared, preparation.Prepared]:
         return (
-            samples.prepare(learned, settings.task, settings.out),
-            samples.prepare(validation, settings.task, settings.out),
+            preparation.prepare(learned, settings.task, settings.out),
+            preparation.prepare(validation, settings.task, settings.out),
         )
 
     with session(settings.cluster):

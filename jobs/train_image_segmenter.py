@@ -9,7 +9,7 @@ from typing import Any
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit, require_folder
 from pipeline import config, models, package, storage
-from pipeline.distributed import samples, train
+from pipeline.distributed import preparation, train
 from pipeline.distributed.session import session
 from pipeline.errors import RequestError
 from pipeline.images.augment import AugmentConfig
@@ -76,8 +76,8 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
     else:
         learned, validation = held_out(learned, settings.validation_fraction)
 
-    def prepared() -> tuple[samples.Prepared, samples.Prepared]:
-        return samples.prepare(learned, task, settings.out), samples.prepare(validation, task, settings.out)
+    def prepared() -> tuple[preparation.Prepared, preparation.Prepared]:
+        return preparation.prepare(learned, task, settings.out), preparation.prepare(validation, task, settings.out)
 
     with session(settings.cluster):
         return fit(

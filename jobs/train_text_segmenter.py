@@ -8,7 +8,7 @@ from typing import Any
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit
 from pipeline import config, package
-from pipeline.distributed import samples, train
+from pipeline.distributed import preparation, train
 from pipeline.distributed.session import session
 from pipeline.models.documents.sentence_tagger import SentenceTaggerConfig, init_from_tagger
 from pipeline.source.labelled import all_inputs, held_out
@@ -41,12 +41,12 @@ def work(settings: TrainTextSegmenter) -> dict[str, Any]:
         copies = (train.CopyWeights.of(package.load(settings.init, TextSegmentation.kind), init_from_tagger),)
     inputs = all_inputs(settings.documents, TextSegmentation.inputs)
     learned, validation = held_out(inputs, settings.validation_fraction)
-    keep = None if settings.split is None else samples.RecordSplit(settings.split)
+    keep = None if settings.split is None else preparation.RecordSplit(settings.split)
 
-    def prepared() -> tuple[samples.Prepared, samples.Prepared]:
+    def prepared() -> tuple[preparation.Prepared, preparation.Prepared]:
         return (
-            samples.prepare(learned, settings.task, settings.out, keep=keep),
-            samples.prepare(validation, settings.task, settings.out, keep=keep),
+            preparation.prepare(learned, settings.task, settings.out, keep=keep),
+            preparation.prepare(validation, settings.task, settings.out, keep=keep),
         )
 
     with session(settings.cluster):

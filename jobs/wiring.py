@@ -14,8 +14,8 @@ from jobs.cli import say
 from jobs.commands import program
 from pipeline import config, package, storage
 from pipeline.distributed import train
+from pipeline.distributed.preparation import Prepared
 from pipeline.distributed.run import Run, RunConfig, RunPlan
-from pipeline.distributed.samples import Prepared
 from pipeline.distributed.session import ClusterConfig, session
 from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import DONE, RequestError

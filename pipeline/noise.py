@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import IntEnum
 
 import torch
 from torch import Tensor
+
+from pipeline.splitmix import GAMMA, mix
+
+
+class ReservedStep(IntEnum):
+    """Every step below 0, with what its random numbers are for. Training has the steps from 0 on.
+
+    Results depend on the values, so a new use takes a new one.
+    """
+
+    VALIDATION = -1
+    """Validation samples have the same numbers at every evaluation of a training."""
+    PREDICTION = -2
+    """Binary values of an image in prediction, where an image has no index: all have the numbers of sample 0."""
+    DRAWING = -3
+    """Latents of images that a sampler draws; the sample is the number of the image."""
+    FITTING = -4
+    """Posterior samples of the latents that a sampler is fitted to."""
+    PICTURES = -5
+    """Binary values of the images that a model is given to fit samplers to its latents and to make pictures."""
 
 
 class Noise:
@@ -29,12 +50,8 @@ class Noise:
 
 
 def _mix(seed: int, step: int, sample: int) -> int:
-    """64 well-spread bits from three integers (SplitMix64 finaliser, Steele et al. 2014)."""
-    mask = (1 << 64) - 1
-    value = 0
+    """64 well-spread bits from three integers: each in turn is added to the bits of those before, and mixed."""
+    mask, value = (1 << 64) - 1, 0
     for part in (seed, step, sample):
-        value = (value + (part & mask) + 0x9E3779B97F4A7C15) & mask
-        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
-        value ^= value >> 31
+        value = mix((value + (part & mask) + GAMMA) & mask)
     return value

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Pages for those who change the project. Only their links are checked.
-OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "LOG.md"]
+OTHERS = [ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "LOG.md"]
 #: Commands of ``parquetry`` that are no jobs.
 NO_JOBS = ("completion",)
 #: Folders whose modules the map lists; tests and packages' own ``__init__`` are not modules to look up.

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.measures import bootstrap, fidelity
-from benchmarks.measures.bootstrap import Estimate, centred, percentiles
+from benchmarks.measures.bootstrap import Estimate, centred, mean_estimate, percentiles
 from benchmarks.measures.class_balance import class_entropy, class_kl, class_shares, drawn_shares
 from benchmarks.measures.duplicates import QUANTILE, birthday_support, drawn_pairs, duplicates, memory
 from benchmarks.measures.evaluating import Rows, picked, unit_images
@@ -82,11 +82,11 @@ def assess(
         found[name] = _ratio(measure(made), measure(test), times[0], times[2])
     found |= _copies(mine, real, times, config.quantile)
     nearest = memory(*(np.asarray(images.flatten(1)) for images in (made, train, test)))
-    found["nearer_training"] = _mean(nearest.nearer, times[0])
+    found["nearer_training"] = mean_estimate(nearest.nearer, times[0])
     found["training_distance"] = _ratio(nearest.training, nearest.held_out, times[0], times[0])
     found |= _classes(mine, real, classifier.config.classes, config)
-    found["confidence"] = _mean(mine.confidence, times[0])
-    found["confidence_real"] = _mean(real.confidence, times[2])
+    found["confidence"] = mean_estimate(mine.confidence, times[0])
+    found["confidence_real"] = mean_estimate(real.confidence, times[2])
     return {name: found[name] for name in FIGURES}
 
 
@@ -117,13 +117,13 @@ def _distances(mine: Described, known: Described, real: Described, times: list[n
 
 def _manifolds(mine: Described, real: Described, times: list[np.ndarray], k: int) -> dict[str, Estimate]:
     found = fidelity.prdc(mine.features, real.features, k)
-    of_samples = {name: _mean(getattr(found, name), times[0]) for name in ("precision", "density")}
-    return of_samples | {name: _mean(getattr(found, name), times[2]) for name in ("recall", "coverage")}
+    of_samples = {name: mean_estimate(getattr(found, name), times[0]) for name in ("precision", "density")}
+    return of_samples | {name: mean_estimate(getattr(found, name), times[2]) for name in ("recall", "coverage")}
 
 
 def _copies(mine: Described, real: Described, times: list[np.ndarray], quantile: float) -> dict[str, Estimate]:
     found = duplicates(mine.features, real.features, quantile)
-    estimates = {"duplicates": _mean(found.near, times[0])}
+    estimates = {"duplicates": mean_estimate(found.near, times[0])}
     for name, close, often in (("support", found.close, times[0]), ("support_real", found.close_real, times[2])):
         pairs = drawn_pairs(close, bootstrap.means(often, close[:, None])[:, 0])
         support = np.array([birthday_support(value, len(close)) for value in pairs])
@@ -142,10 +142,6 @@ def _classes(mine: Described, real: Described, classes: int, config: AssessConfi
         "class_kl": centred(class_kl(shares, real_shares, count).item(), class_kl(drawn, real_drawn, count)),
         "class_entropy": percentiles(class_entropy(shares).item(), class_entropy(drawn)),
     }
-
-
-def _mean(values: Float[np.ndarray, " n"], times: Float[np.ndarray, "r n"]) -> Estimate:
-    return percentiles(float(np.mean(values)), bootstrap.means(times, values[:, None])[:, 0])
 
 
 def _ratio(

@@ -61,7 +61,6 @@ def centred(value: float, replicates: Float[np.ndarray, " r"]) -> Estimate:
     return Estimate(found.value, max(0.0, found.low), max(0.0, found.high))
 
 
-def mean_estimate(values: Float[np.ndarray, " n"], seed: int = 0, replicates: int = REPLICATES) -> Estimate:
-    """The mean of one number for each image, such as its negative log likelihood."""
-    values = np.asarray(values, np.float64)
-    return percentiles(float(values.mean()), means(draws(len(values), seed, replicates), values[:, None])[:, 0])
+def mean_estimate(values: Float[np.ndarray, " n"], times: Float[np.ndarray, "r n"]) -> Estimate:
+    """The mean of one number for each row, with the interval that `draws` of the rows give."""
+    return percentiles(float(np.mean(values)), means(times, values[:, None])[:, 0])

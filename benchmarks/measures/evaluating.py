@@ -50,6 +50,16 @@ def slices(count: int, rows: int) -> Iterator[slice]:
     return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
 
 
+def random_batches(count: int, rows: int, random: torch.Generator | None = None) -> Iterator[Tensor]:
+    """Random batches for ever: the numbers of ``rows`` of ``count`` images, each image at most once in a pass.
+
+    The images that fill no batch wait for the next pass, which has an order of its own.
+    """
+    rows = min(rows, count)
+    while True:
+        yield from torch.randperm(count, generator=random)[: count // rows * rows].split(rows)
+
+
 def picked(images: Any, count: int, seed: int) -> Any:
     """``count`` rows at random, without replacement, in their own order; all of them where there are no more."""
     if count >= len(images):

@@ -19,11 +19,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import OneCycleLR
 
-from benchmarks.measures.evaluating import Rows, evaluating, slices, unit_images
+from benchmarks.measures.evaluating import Rows, evaluating, random_batches, slices, unit_images
 from pipeline import config
 from pipeline.config import check
 from pipeline.errors import RequestError
+from pipeline.training.optimiser import minimise
 
 _GROUP_CHANNELS = 8
 _ROWS = 500
@@ -160,19 +162,18 @@ def train_classifier(
     rows = min(training.batch_rows, len(images))
     steps = training.epochs * (len(images) // rows)
     optimizer = torch.optim.AdamW(classifier.parameters(), training.learning_rate, weight_decay=training.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, total_steps=steps + 1)
+    rate = OneCycleLR(optimizer, training.learning_rate, total_steps=steps + 1)
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=training.precision == "bfloat16")
-    for _ in range(training.epochs):
-        # The images that fill no batch wait for the next epoch's order.
-        for part in torch.randperm(len(images), generator=random)[: steps // training.epochs * rows].split(rows):
-            batch = _augmented(images[part], training, random).to(device)
-            with autocast:
-                _, logits = classifier(batch)
-            loss = F.cross_entropy(logits, classes[part].to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    batches = random_batches(len(images), rows, random)
+
+    def cost(_: int) -> Tensor:
+        part = next(batches)
+        batch = _augmented(images[part], training, random).to(device)
+        with autocast:
+            _, logits = classifier(batch)
+        return F.cross_entropy(logits, classes[part].to(device))
+
+    minimise(cost, optimizer, rate, steps)
     return classifier.cpu().eval().requires_grad_(False)
 
 

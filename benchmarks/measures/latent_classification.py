@@ -8,7 +8,6 @@ steps, so a test set cannot leak into what it measures.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 
+from benchmarks.measures.evaluating import random_batches
 from pipeline.config import check
 from pipeline.errors import RequestError
 from pipeline.models.autoencoders.latents import Gaussian
@@ -29,7 +30,7 @@ from pipeline.models.autoencoders.semi_supervised import (
     perceptron,
     semi_supervised_objective,
 )
-from pipeline.training.optimiser import schedule
+from pipeline.training.optimiser import AveragedWeights, minimise, parameter_groups, schedule
 
 _WARMUP_FRACTION = 0.05
 
@@ -93,7 +94,7 @@ class Problem:
         return unknown.nonzero().squeeze(1)
 
 
-Classifier = Callable[[Problem, ClassificationConfig], np.ndarray]
+LatentClassifier = Callable[[Problem, ClassificationConfig], np.ndarray]
 
 
 def classification_rows(
@@ -176,14 +177,14 @@ def m1(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
         def class_logits(self, x: Tensor) -> Tensor:
             return self.layers(x).mean(1)
 
-    def cost(model: Any, _: int) -> Tensor:
+    def cost(model: Any) -> Tensor:
         rows, which = next(labelled)
         return F.cross_entropy(model.class_logits(_drawn(problem.train, rows, 1)), problem.labels[which])
 
     with torch.random.fork_rng([]):
         torch.manual_seed(problem.seed)
         labelled = _batches(problem.chosen, settings.labelled_rows)
-        return _classes(_fit(Perceptron(), cost, settings), problem.test)
+        return _classes(_trained(Perceptron(), cost, settings), problem.test)
 
 
 def m1_m2(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
@@ -201,7 +202,7 @@ def m1_m2(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
     )
     rest = problem.rest
 
-    def cost(model: Any, _: int) -> Tensor:
+    def cost(model: Any) -> Tensor:
         rows, which = next(labelled)
         x = _drawn(problem.train, rows, settings.views)
         others = next(unlabelled)[0] if len(rest) else rest
@@ -212,11 +213,11 @@ def m1_m2(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
         torch.manual_seed(problem.seed)
         labelled = _batches(problem.chosen, settings.labelled_rows)
         unlabelled = _batches(rest, settings.unlabelled_rows)
-        return _classes(_fit(SemiSupervisedVAE(config), cost, settings), problem.test)
+        return _classes(_trained(SemiSupervisedVAE(config), cost, settings), problem.test)
 
 
 #: By the name that a row has.
-CLASSIFIERS: dict[str, Classifier] = {
+CLASSIFIERS: dict[str, LatentClassifier] = {
     "linear probe": linear_probe,
     "k-nn": nearest_neighbours,
     "m1": m1,
@@ -224,28 +225,14 @@ CLASSIFIERS: dict[str, Classifier] = {
 }
 
 
-def _fit(model: nn.Module, cost: Callable[[nn.Module, int], Tensor], settings: ClassificationConfig) -> nn.Module:
+def _trained(model: nn.Module, cost: Callable[[nn.Module], Tensor], settings: ClassificationConfig) -> nn.Module:
     """The averaged weights after all steps."""
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    pairs = [(a, p) for a, p in zip(average.parameters(), model.parameters(), strict=True)]
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    groups = parameter_groups(model.parameters(), settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, settings.learning_rate)
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * schedule(step, settings.steps, _WARMUP_FRACTION)
-        optimizer.zero_grad(set_to_none=True)
-        cost(model, step).backward()
-        optimizer.step()
-        decay = min(settings.ema_decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for mean, parameter in pairs:
-                mean.lerp_(parameter, 1 - decay)
-    return average
+    rate = LambdaLR(optimizer, lambda step: schedule(step, settings.steps, _WARMUP_FRACTION))
+    average = AveragedWeights(model, settings.ema_decay)
+    minimise(lambda _: cost(model), optimizer, rate, settings.steps, average=average)
+    return average.model
 
 
 def _classes(model: Any, test: Gaussian) -> np.ndarray:
@@ -254,13 +241,8 @@ def _classes(model: Any, test: Gaussian) -> np.ndarray:
 
 
 def _batches(rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random batches for ever, each row once in a pass: the rows, and their places among ``rows``."""
-    size = min(size, len(rows))
-    while True:
-        order = torch.randperm(len(rows))
-        for start in range(0, len(rows) - size + 1, size):
-            places = order[start : start + size]
-            yield rows[places], places
+    """`random_batches` of rows: the rows, and their places among ``rows``."""
+    return ((rows[places], places) for places in random_batches(len(rows), size))
 
 
 def _drawn(latents: Gaussian, rows: Tensor, views: int) -> Tensor:

@@ -64,8 +64,6 @@ class Corrected(NamedTuple):
     value: float
     standard_error: float
     """Of the mean over these very images, because not all had the many samples."""
-    population_error: float
-    """Of the mean over all images of their kind, because these are not all images either."""
 
 
 def corrected_mean(
@@ -82,11 +80,7 @@ def corrected_mean(
     difference = np.asarray(many) - few[subset]
     count, part = len(few), len(subset)
     left_out = difference.var(ddof=1) * (1 / part - 1 / count)
-    return Corrected(
-        float(few.mean() + difference.mean()),
-        math.sqrt(left_out),
-        math.sqrt(left_out + np.var(many, ddof=1) / count),
-    )
+    return Corrected(float(few.mean() + difference.mean()), math.sqrt(left_out))
 
 
 def _log_sums(

@@ -28,18 +28,19 @@ def test_means_are_those_of_repeated_rows():
 
 def test_the_interval_of_a_mean_is_the_normal_one():
     values = np.random.default_rng(1).normal(5, 2, 10_000)
-    found = mean_estimate(values)
+    times = draws(len(values), 0)
+    found = mean_estimate(values, times)
     half = 1.96 * values.std() / math.sqrt(10_000)
     assert found.value == pytest.approx(values.mean())
     assert found.low == pytest.approx(values.mean() - half, abs=0.15 * half)
     assert found.high == pytest.approx(values.mean() + half, abs=0.15 * half)
-    assert mean_estimate(values) == found
-    assert mean_estimate(values, seed=1) != found
+    assert mean_estimate(values, draws(len(values), 0)) == found
+    assert mean_estimate(values, draws(len(values), 1)) != found
 
 
 def test_ninety_five_of_a_hundred_intervals_hold_the_mean():
     random = np.random.default_rng(2)
-    found = [mean_estimate(random.exponential(1, 200), seed=seed, replicates=300) for seed in range(300)]
+    found = [mean_estimate(random.exponential(1, 200), draws(200, seed, 300)) for seed in range(300)]
     assert 0.90 < np.mean([one.low <= 1 <= one.high for one in found]) < 0.985
 
 

@@ -21,26 +21,23 @@ import ray
 import ray.exceptions
 import ray.train
 import ray.train.torch
-import safetensors.torch
 import torch
 from ray.util.queue import Empty, Queue
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from pipeline import config as settings_of
 from pipeline import models, package, storage
 from pipeline.config import check
-from pipeline.distributed.samples import Prepared
+from pipeline.distributed.preparation import Prepared
 from pipeline.distributed.session import cluster_size
 from pipeline.errors import RequestError
 from pipeline.package import Package
 from pipeline.runs.life import read_json, store_json
 from pipeline.runs.settings import differences
 from pipeline.task import Task
+from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.trainer import Progress, TrainConfig, Trainer
 from pipeline.training.workers import Workers
-
-_KEPT_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +269,9 @@ def _worker(loop_config: dict[str, Any]) -> None:
     plan: Plan = loop_config["plan"]
     torch.set_num_threads(loop_config["threads"])
     torch.manual_seed(plan.config.seed)
-    model, samples, checkpoint = models.build(plan.model_name, plan.model_config), plan.train.load(), _newest(plan)
+    model, samples = models.build(plan.model_name, plan.model_config), plan.train.load()
+    checkpoints = Checkpoints(storage.join(plan.out, "checkpoints"), plan.fingerprint())
+    checkpoint = checkpoints.newest()
     if checkpoint is None:
         plan.task.start(model, samples.shuffled(plan.config.seed, plan.config.batch_rows))
         for copy in plan.copies:
@@ -281,9 +280,12 @@ def _worker(loop_config: dict[str, Any]) -> None:
     workers = _Group()
     trainer = Trainer(plan.task, model, plan.config, samples, plan.validation.load(), device, workers)
     history = _History(plan.out)
-    resumed = 0 if checkpoint is None else _restore(plan, trainer, checkpoint)
-    history.load(resumed)
-    first_worker = _FirstWorker(plan, trainer, history, resumed, loop_config["progress"]) if workers.rank == 0 else None
+    if checkpoint is not None:
+        checkpoints.restore(trainer, checkpoint)
+    history.load(trainer.step)
+    first_worker = None
+    if workers.rank == 0:
+        first_worker = _FirstWorker(plan, trainer, checkpoints, history, loop_config["progress"])
     for progress in trainer.run():
         if first_worker is not None:
             first_worker.after_step(progress)
@@ -296,16 +298,18 @@ def _worker(loop_config: dict[str, Any]) -> None:
 class _FirstWorker:
     """What only the first worker does: progress, checkpoints, TensorBoard, and the package at the end."""
 
-    def __init__(self, plan: Plan, trainer: Trainer, history: _History, resumed: int, progress: Queue) -> None:
+    def __init__(
+        self, plan: Plan, trainer: Trainer, checkpoints: Checkpoints, history: _History, progress: Queue
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._plan, self._trainer, self._history, self._resumed = plan, trainer, history, resumed
-        self._progress = progress
+        self._plan, self._trainer, self._checkpoints, self._history = plan, trainer, checkpoints, history
+        self._resumed, self._progress = trainer.step, progress
         self._started = self._last_word = self._last_checkpoint = time.monotonic()
         self._logs = tempfile.TemporaryDirectory()
-        self._board = SummaryWriter(self._logs.name, purge_step=resumed + 1 if resumed else None)
-        if resumed:
-            progress.put(f"resuming after step {resumed} of {trainer.steps}")
+        self._board = SummaryWriter(self._logs.name, purge_step=trainer.step + 1 if trainer.step else None)
+        if trainer.step:
+            progress.put(f"resuming after step {trainer.step} of {trainer.steps}")
 
     def after_step(self, progress: Progress) -> None:
         self._history.add({"step": progress.step, **progress.losses})
@@ -319,7 +323,9 @@ class _FirstWorker:
             self._progress.put(self._line(progress))
             self._last_word = now
         if progress.best or now - self._last_checkpoint >= self._plan.config.checkpoint_s:
-            self._checkpoint()
+            # Logs first: lines of steps after the checkpoint are left out when training goes on, lines of before stay.
+            self._store_logs()
+            self._checkpoints.write(self._trainer)
             self._last_checkpoint = time.monotonic()
 
     def finish(self) -> None:
@@ -355,16 +361,6 @@ class _FirstWorker:
             f"{progress.samples_per_s:.1f} samples/s  {left / 60:.1f} min left"
         )
 
-    def _checkpoint(self) -> None:
-        tensors, plain = self._trainer.state()
-        metadata = {"state": json.dumps(plain), "fingerprint": self._plan.fingerprint()}
-        folder = storage.join(self._plan.out, "checkpoints")
-        name = f"step-{self._trainer.step:09d}.safetensors"
-        storage.write(storage.join(folder, name), safetensors.torch.save(tensors, metadata))
-        self._store_logs()
-        for old in [item for item in storage.names(folder) if item.endswith(".safetensors")][:-_KEPT_CHECKPOINTS]:
-            storage.delete(storage.join(folder, old))
-
     def _store_logs(self) -> None:
         self._history.store()
         self._board.flush()
@@ -389,24 +385,3 @@ class _History:
 
     def store(self) -> None:
         storage.write(self._uri, "".join(json.dumps(line) + "\n" for line in self._lines).encode())
-
-
-def _newest(plan: Plan) -> str | None:
-    """The newest checkpoint of this training; None if there is none yet."""
-    folder = storage.join(plan.out, "checkpoints")
-    found = [name for name in storage.names(folder) if name.endswith(".safetensors")]
-    return storage.join(folder, found[-1]) if found else None
-
-
-def _restore(plan: Plan, trainer: Trainer, checkpoint: str) -> int:
-    """Load a checkpoint of this training into the trainer; returns the step after which it was made."""
-    with tempfile.NamedTemporaryFile(suffix=".safetensors") as local:
-        local.write(storage.read(checkpoint))
-        local.flush()
-        with safe_open(local.name, framework="pt") as file:
-            metadata = file.metadata()
-            if metadata["fingerprint"] != plan.fingerprint():
-                raise RequestError(f"{checkpoint} is a checkpoint of another training")
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    trainer.load_state(tensors, json.loads(metadata["state"]))
-    return trainer.step

@@ -10,12 +10,10 @@ from torch import Tensor
 from pipeline.errors import RequestError
 from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.models.autoencoders.samplers import Sampler
-from pipeline.noise import Noise
-
-_DRAW_STEP = -3  # step of the noise of samples; -1 and -2 are the steps of validation and of prediction
+from pipeline.noise import Noise, ReservedStep
 
 
-def images(
+def draw_images(
     model: Autoencoder,
     sampler: Sampler,
     indices: range,
@@ -34,7 +32,7 @@ def images(
     model.eval()
     device = next(model.parameters()).device
     for start in range(0, len(indices), batch_rows):
-        noise = Noise(seed, _DRAW_STEP, indices[start : start + batch_rows])
+        noise = Noise(seed, ReservedStep.DRAWING, indices[start : start + batch_rows])
         with torch.inference_mode():
             drawn = sampler.draw(lambda *shape, noise=noise: noise.normal(*shape, device=device))
             yield model.sample(drawn, height, width)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.errors import RequestError
 from pipeline.models.autoencoders.interface import Autoencoder
@@ -24,33 +24,33 @@ from pipeline.models.autoencoders.samplers import (
     SamplerConfig,
     TwoStageSampler,
 )
-from pipeline.noise import Noise
+from pipeline.noise import Noise, ReservedStep
+from pipeline.training.optimiser import cosine, minimise
 
-_LATENT_STEP = -4
 # A latent that never changes stays what it is.
 _SMALLEST_SCALE = 1e-6
 
 
-def latents(model: Autoencoder, image: Tensor, seed: int, indices: Sequence[int]) -> list[Tensor]:
+def latents_of_images(model: Autoencoder, image: Tensor, seed: int, indices: Sequence[int]) -> list[Tensor]:
     """What samplers are fitted to: posterior samples of images (b, c, h, w), or the code where it has no noise.
 
     (b, d, y, x) for each level, in the coordinates in which its prior is standard normal. ``indices`` tell the images'
     random numbers apart.
     """
-    noise, device = Noise(seed, _LATENT_STEP, indices), image.device
+    noise, device = Noise(seed, ReservedStep.FITTING, indices), image.device
     with torch.inference_mode():
         drawn = [noise.normal(*shape, device=device) for shape in model.latent_shapes(*image.shape[2:])]
         return [level.noise for level in model.eval().infer(image, drawn).levels]
 
 
-def fit(settings: SamplerConfig, found: Sequence[Tensor], seed: int) -> Sampler:
+def fit_sampler(settings: SamplerConfig, found: Sequence[Tensor], seed: int) -> Sampler:
     """A sampler of latents, fitted to those of many images: (n, d, y, x) for each level, coarsest first, on the CPU.
 
     The same latents and seed give the same sampler. `RequestError` where the settings do not fit the latents.
     """
     shapes = [(level.shape[1], level.shape[2], level.shape[3]) for level in found]
     settings.check_latents(shapes, len(found[0]))
-    sampler = build(settings, shapes, seed)
+    sampler = build_sampler(settings, shapes, seed)
     if isinstance(sampler, FittedSampler):
         values = torch.cat([level.detach().flatten(1) for level in found[: settings.levels]], dim=1).float()
         if not values.isfinite().all():
@@ -66,7 +66,7 @@ def fit(settings: SamplerConfig, found: Sequence[Tensor], seed: int) -> Sampler:
     return sampler.eval().requires_grad_(False)
 
 
-def build(settings: SamplerConfig, shapes: Sequence[tuple[int, int, int]], seed: int = 0) -> Sampler:
+def build_sampler(settings: SamplerConfig, shapes: Sequence[tuple[int, int, int]], seed: int = 0) -> Sampler:
     """A sampler that has not been fitted."""
     classes = dict(SAMPLERS.values())
     with torch.random.fork_rng(devices=[]):
@@ -108,14 +108,12 @@ def _fit_two_stage(sampler: TwoStageSampler, values: Tensor, seed: int) -> None:
     """Adam on the second stage's evidence lower bound."""
     settings, generator = sampler.config, torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(sampler.parameters(), lr=settings.learning_rate)
-    sampler.train()
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    rate = LambdaLR(optimizer, lambda step: cosine(step, settings.steps))
+
+    def cost(_: int) -> Tensor:
         chosen = torch.randint(len(values), (min(settings.batch_rows, len(values)),), generator=generator)
         batch = values[chosen]
-        cost = sampler.cost(batch, torch.randn(batch.shape, generator=generator)).mean()
-        optimizer.zero_grad()
-        cost.backward()
-        torch.nn.utils.clip_grad_norm_(sampler.parameters(), 10.0 * sampler.dimensions**0.5)
-        optimizer.step()
+        return sampler.cost(batch, torch.randn(batch.shape, generator=generator)).mean()
+
+    sampler.train()
+    minimise(cost, optimizer, rate, settings.steps, clip_norm=10.0 * sampler.dimensions**0.5)

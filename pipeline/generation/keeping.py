@@ -10,7 +10,7 @@ import safetensors.torch
 
 from pipeline import config, storage
 from pipeline.errors import RequestError
-from pipeline.generation.fitting import build
+from pipeline.generation.fitting import build_sampler
 from pipeline.models.autoencoders.samplers import SAMPLERS, Sampler
 
 FORMAT = 1
@@ -49,7 +49,7 @@ def load(uri: str, model: str) -> Sampler:
     if hashlib.sha256(weights).hexdigest() != described["weights_sha256"]:
         raise RequestError(f"sampler at {uri}: sampler.safetensors is not the one that sampler.json names")
     settings = config.from_dict(SAMPLERS[described["sampler"]["name"]][0], described["sampler"]["config"])
-    sampler = build(settings, [(d, y, x) for d, y, x in described["shapes"]])
+    sampler = build_sampler(settings, [(d, y, x) for d, y, x in described["shapes"]])
     sampler.load_state_dict(safetensors.torch.load(weights))
     return sampler.requires_grad_(False)
 

@@ -25,7 +25,7 @@ from pipeline.images.grids import encode_png, tile, to_pixels
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.inference import prepared_batches
 from pipeline.models.autoencoders.interface import Autoencoder
-from pipeline.noise import Noise
+from pipeline.noise import Noise, ReservedStep
 from pipeline.table.schema import with_features
 
 Path = Literal["spherical", "linear"]
@@ -46,7 +46,6 @@ SAMPLES = with_features(
 )
 
 _ROW_GROUP = 1000
-_GIVEN_STEP = -5  # step of the noise for binary values; other negative steps are of validation, prediction, sampling
 # If the sine of the angle between two latents is smaller than this, their great circle is not well defined.
 _SMALLEST_SINE = 1e-4
 
@@ -83,15 +82,17 @@ def given(task: ImageReconstruction, rows: pa.Table, seed: int, failed: Counter[
     for _, _, prepared in prepared_batches(task, rows, failed):
         image = task.collate(prepared)["image"]
         numbers = range(start, start + len(image))
-        yield numbers, task.given(image, Noise(seed, _GIVEN_STEP, numbers))
+        yield numbers, task.given(image, Noise(seed, ReservedStep.PICTURES, numbers))
         start += len(image)
 
 
-def latents(
+def latents_of_inputs(
     task: ImageReconstruction, model: Autoencoder, rows: pa.Table, seed: int, failed: Counter[str]
 ) -> list[Tensor]:
     """The latents of all good inputs, (n, d, y, x) for each level; samplers are fitted to them."""
-    found = [fitting.latents(model, image, seed, numbers) for numbers, image in given(task, rows, seed, failed)]
+    found = [
+        fitting.latents_of_images(model, image, seed, numbers) for numbers, image in given(task, rows, seed, failed)
+    ]
     if not found:
         raise RequestError(f"none of the {rows.num_rows} images could be used: {dict(failed)}")
     return [torch.cat(parts) for parts in zip(*found, strict=True)]

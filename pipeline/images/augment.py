@@ -46,7 +46,7 @@ def augment_images(
 ) -> tuple[Tensor, Tensor | None]:
     """Mirror, zoom, crop and recolour images in [0, 1]; mirror, zoom and crop their labels in the same way.
 
-    The area outside an image is filled with the padding that `inputs.fit` uses.
+    The area outside an image is filled with the padding that `inputs.decode_fitted` uses.
     """
     if config.changes_nothing:
         return image, label

@@ -84,14 +84,11 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
     return np.asarray(_pixels(_open(data, max_pixels), None))
 
 
-def fit(image: np.ndarray, height_px: int, width_px: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Scale an image (h, w, 3) to the box, keep its aspect, pad it right and bottom. Also returns its scaled size."""
-    pixels, valid = _boxed(Image.fromarray(image), image.shape[:2], height_px, width_px)
-    return pixels, valid
-
-
 def decode_fitted(data: bytes, max_pixels: int, height_px: int, width_px: int) -> Fitted:
-    """`decode_image` followed by `fit`. A JPEG far larger than the box is decoded at 1/2, 1/4 or 1/8 of its size."""
+    """`decode_image`, then scale to the box, keep the aspect, and pad at the right and at the bottom.
+
+    A JPEG far larger than the box is decoded at 1/2, 1/4 or 1/8 of its size, which is faster.
+    """
     picture = _open(data, max_pixels)
     height, width = _upright_size(picture)
     valid = _inside(height, width, height_px, width_px)
@@ -124,7 +121,7 @@ def decode_label(data: bytes, height: int, width: int) -> np.ndarray:
 
 
 def fit_label(label: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """Scale a label (h, w) uint8 as `fit` scales its image, with nearest neighbours, and pad it with `NO_CLASS`."""
+    """Scale a label (h, w) uint8 as its image is scaled, with nearest neighbours, and pad it with `NO_CLASS`."""
     valid = _inside(label.shape[0], label.shape[1], height_px, width_px)
     boxed = np.full((height_px, width_px), NO_CLASS, np.uint8)
     scaled = Image.fromarray(label).resize((valid[1], valid[0]), Image.Resampling.NEAREST)

@@ -21,14 +21,11 @@ from pipeline.images.inputs import NO_CLASS
 from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.models.autoencoders.likelihoods import LEVELS, Likelihood, bits_per_dimension
 from pipeline.models.objectives.objective import Bound, Objective, ObjectiveConfig, elbo
-from pipeline.noise import Noise
+from pipeline.noise import Noise, ReservedStep
 from pipeline.rows import InputKind
 from pipeline.task import Task
 from pipeline.training.companion import Companion
 from pipeline.training.losses import Batch, Loss, Statistics
-
-# Step of the noise for binarising images in prediction, where images have no index.
-_PREDICTION_STEP = -2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +209,7 @@ class ImageReconstruction(Task):
 
     def _predicted(self, image: Tensor) -> Tensor:
         """The model's input in prediction: `given` with random numbers that are always the same."""
-        return self.given(image, Noise(0, _PREDICTION_STEP, [0]))
+        return self.given(image, Noise(0, ReservedStep.PREDICTION, [0]))
 
     def _objective(self, model: Any) -> Objective:
         self.check_model(model.config)

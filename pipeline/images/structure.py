@@ -34,7 +34,6 @@ _APP0, _APP1, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
 # Markers that are allowed after the first scan: tables, scans, their parameters, and comments.
 _AFTER_SCAN = {0xC4, 0xCC, _END_OF_IMAGE, _START_OF_SCAN, *range(0xDB, 0xF0), _COMMENT}
 
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _WEBP_PIXELS = {b"VP8X", b"ANIM", b"ALPH", b"VP8 ", b"VP8L"}
 

@@ -86,7 +86,7 @@ def evaluate_autoencoder(task: ImageReconstruction, model: nn.Module, rows: pa.T
         bits += predicted["bits_per_dimension"].to_pylist()
         if len(result.pictures) < 2 * pictures:
             names = [batch["uri"][int(index)].as_py() for index in good[:pictures]]
-            result.pictures += reconstructions(task, model, names)
+            result.pictures += reconstruction_pairs(task, model, names)
     result.metrics = {"bits_per_dimension": float(np.mean(bits)), "bits_standard_deviation": float(np.std(bits))}
     return result
 
@@ -136,10 +136,7 @@ class _Document:
     text: str
     paragraphs: list[tuple[int, int, float]]
     truth: list[int]
-    counts: text_metrics.Counts
-    trivial: text_metrics.Counts
-    pk: float
-    window_diff: float
+    score: text_metrics.Score
 
 
 def _assess(
@@ -155,21 +152,17 @@ def _assess(
         extra, parsed = {}, {"text": text_inputs.decode_text(content)[0], "paragraphs": None, "doc_id": None}
     spans = parsed["paragraphs"] or text_inputs.blank_line_paragraphs(parsed["text"])
     text, spans = text_inputs.join_paragraphs(parsed["text"], spans)
-    truth = [end - len(text[start:end].lstrip()) for start, end in spans]
+    truth = text_inputs.paragraph_starts(text, spans)
     paragraphs = _paragraphs(task, model, text)
     starts = [start for start, _, _ in paragraphs]
-    units = text_inputs.split_sentences(text, task.max_sentence_chars)[:, 0].tolist()
-    reference, found = (text_metrics.boundaries_of(units, places) for places in (truth, starts))
+    sentences = text_inputs.split_sentences(text, task.max_sentence_chars)[:, 0].tolist()
     return _Document(
         name=str(parsed["doc_id"]),
         group=None if group is None else str(extra.get(group)),
         text=text,
         paragraphs=paragraphs,
         truth=truth,
-        counts=text_metrics.count_boundaries(truth, starts),
-        trivial=text_metrics.count_boundaries(truth, units),
-        pk=text_metrics.pk(reference, found),
-        window_diff=text_metrics.window_diff(reference, found),
+        score=text_metrics.score(truth, starts, sentences),
     )
 
 
@@ -185,20 +178,19 @@ def _paragraphs(task: TextSegmentation, model: nn.Module, text: str) -> list[tup
 
 
 def _summary(documents: list[_Document]) -> dict[str, float]:
-    counts = sum((document.counts for document in documents), text_metrics.Counts())
-    trivial = sum((document.trivial for document in documents), text_metrics.Counts())
+    found = text_metrics.summarize([document.score for document in documents])
     return {
-        "documents": float(len(documents)),
-        "f1": counts.f1,
-        "precision": counts.precision,
-        "recall": counts.recall,
-        "f1_all_boundaries": trivial.f1,
-        "pk": text_metrics.mean(document.pk for document in documents),
-        "window_diff": text_metrics.mean(document.window_diff for document in documents),
+        "documents": float(found.documents),
+        "f1": found.counts.f1,
+        "precision": found.counts.precision,
+        "recall": found.counts.recall,
+        "f1_all_boundaries": found.trivial.f1,
+        "pk": found.pk,
+        "window_diff": found.window_diff,
     }
 
 
-def reconstructions(task: ImageReconstruction, model: Any, uris: list[str]) -> list[tuple[str, np.ndarray]]:
+def reconstruction_pairs(task: ImageReconstruction, model: Any, uris: list[str]) -> list[tuple[str, np.ndarray]]:
     """Pairs of pictures with captions: the model's input and its reconstruction."""
     found = []
     for uri in uris:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.splitmix import mix_array
 from pipeline.text.characters import SINGLE, SPACE, WORD, code_points, is_one_of, kinds_of, lower_case
-from pipeline.text.hashing import bucket, combined, hash_words, mixed
+from pipeline.text.hashing import bucket, combined, hash_words
 from pipeline.text.quotations import QUOTATION_DENSE, QUOTATION_FRAME, Quotations
 
 #: Number of hashed features of a sentence besides its words: of its position, form, neighbours and direct speech.
@@ -218,7 +219,7 @@ def _shape(tokens: _Tokens, sentences: np.ndarray) -> np.ndarray:
         for low, high in ("AZ", "az", "09"):
             code = np.where((code >= ord(low)) & (code <= ord(high)), np.uint64(ord(low)), code)
         shape = shape * np.uint64(0x200000) + code
-    return mixed(shape)
+    return mix_array(shape)
 
 
 def _break_before(codes: np.ndarray, sentences: np.ndarray) -> np.ndarray:

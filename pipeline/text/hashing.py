@@ -10,7 +10,9 @@ from functools import cache
 
 import numpy as np
 
-_BASE = 0x9E3779B97F4A7C15
+from pipeline.splitmix import GAMMA, mix_array
+
+_BASE = GAMMA  # any odd number with well-spread bits
 _INVERSE = pow(_BASE, -1, 1 << 64)
 
 
@@ -19,19 +21,12 @@ def hash_words(codes: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndar
     powers, inverse_powers = _powers(1 << max(1, len(codes)).bit_length())
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum((codes.astype(np.uint64) + np.uint64(1)) * powers[: len(codes)], out=sums[1:])
-    return mixed((sums[end] - sums[start]) * inverse_powers[start])
-
-
-def mixed(value: np.ndarray) -> np.ndarray:
-    """Mix the bits of hashes (the finaliser of SplitMix64, Steele et al. 2014)."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+    return mix_array((sums[end] - sums[start]) * inverse_powers[start])
 
 
 def combined(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Hash of a pair of hashes; the order matters."""
-    return mixed(left * np.uint64(_BASE) + right + np.uint64(1))
+    return mix_array(left * np.uint64(_BASE) + right + np.uint64(1))
 
 
 def bucket(hashes: np.ndarray, buckets: int) -> np.ndarray:

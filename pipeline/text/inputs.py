@@ -135,6 +135,11 @@ def join_paragraphs(text: str, paragraphs: Spans, glue: str = " ") -> tuple[str,
     return glue.join(pieces), spans
 
 
+def paragraph_starts(text: str, paragraphs: Spans) -> list[int]:
+    """Where each paragraph begins, after its leading white space: no sentence begins with white space."""
+    return [end - len(text[start:end].lstrip()) for start, end in paragraphs]
+
+
 def _ends_sentence(text: str, match: re.Match[str]) -> bool:
     following = text[match.end() : match.end() + 1]
     stop = match["stop"]

@@ -38,6 +38,54 @@ class Counts:
         return _ratio(2 * self.hits, 2 * self.hits + self.extra + self.missed)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How well the paragraphs of one document were found. `summarize` takes many of them together."""
+
+    counts: Counts
+    trivial: Counts
+    """Of the trivial answer that every sentence begins a paragraph."""
+    pk: float
+    window_diff: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """`Score` of many documents: sums of counts, and macro averages, in which every document weighs the same."""
+
+    documents: int
+    counts: Counts
+    trivial: Counts
+    macro_f1: float
+    macro_f1_trivial: float
+    pk: float
+    window_diff: float
+
+
+def score(true_starts: Sequence[int], found_starts: Sequence[int], sentence_starts: Sequence[int]) -> Score:
+    """One document's score, from the offsets at which its paragraphs and its sentences begin, ascending."""
+    reference, found = (boundaries_of(sentence_starts, starts) for starts in (true_starts, found_starts))
+    return Score(
+        counts=count_boundaries(true_starts, found_starts),
+        trivial=count_boundaries(true_starts, sentence_starts),
+        pk=pk(reference, found),
+        window_diff=window_diff(reference, found),
+    )
+
+
+def summarize(scores: Sequence[Score]) -> Summary:
+    """Averages of no documents are not a number."""
+    return Summary(
+        documents=len(scores),
+        counts=sum((item.counts for item in scores), Counts()),
+        trivial=sum((item.trivial for item in scores), Counts()),
+        macro_f1=mean(item.counts.f1 for item in scores),
+        macro_f1_trivial=mean(item.trivial.f1 for item in scores),
+        pk=mean(item.pk for item in scores),
+        window_diff=mean(item.window_diff for item in scores),
+    )
+
+
 def boundaries_of(unit_starts: Sequence[int], segment_starts: Iterable[int]) -> np.ndarray:
     """Boundaries, bool (n - 1,), of segments whose starts are offsets, for units with ascending starts (n,).
 

@@ -87,11 +87,6 @@ def certainty(scores: np.ndarray) -> tuple[float, float] | None:
     return float(np.maximum(inner, 1 - inner).mean()), float(entropy.mean())
 
 
-def render_plain(text: str, paragraphs: Sequence[tuple[int, int, float]]) -> str:
-    """The document as text; before each paragraph is a line with its start and its score."""
-    return "".join(f"[{start}, {score:.2f}]\n{text[start:end].rstrip()}\n\n" for start, end, score in paragraphs)
-
-
 def render_html(text: str, paragraphs: Sequence[tuple[int, int, float]], truth: Sequence[int] | None = None) -> str:
     """The document as an HTML fragment: a ``<p>`` for each paragraph, which begins with its score.
 

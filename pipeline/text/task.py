@@ -20,7 +20,14 @@ from pipeline.noise import Noise
 from pipeline.rows import InputKind, each_row
 from pipeline.task import Task
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
-from pipeline.text.inputs import blank_line_paragraphs, decode_text, join_paragraphs, parse_record, split_sentences
+from pipeline.text.inputs import (
+    blank_line_paragraphs,
+    decode_text,
+    join_paragraphs,
+    paragraph_starts,
+    parse_record,
+    split_sentences,
+)
 from pipeline.text.outputs import PARAGRAPH_TYPE, best_threshold, certainty, paragraphs_from_scores
 from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
 from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at
@@ -263,7 +270,7 @@ class TextSegmentation(Task):
         sentences = split_sentences(text, self.max_sentence_chars)
         features = sentence_features(text, sentences, self.buckets, see_breaks=not self.hide_breaks_in_training)
         # The first paragraph always begins with the document, so it is not scored.
-        begins = np.array([_first_letter(text, start, end) for start, end in paragraphs[1:]], np.int64)
+        begins = np.array(paragraph_starts(text, paragraphs[1:]), np.int64)
         labels = np.isin(sentences[:, 0], begins).astype(np.int8)
         labels[0] = _NOT_SCORED
         holders = np.searchsorted(sentences[:, 0], begins, side="right") - 1
@@ -316,11 +323,6 @@ def _read(row: dict[str, Any]) -> dict[str, Any]:
     assert row["format"] == "object", row["format"]
     text, encoding = decode_text(row["data"])
     return {"text": text, "encoding": encoding, "doc_id": None, "paragraphs": None}
-
-
-def _first_letter(text: str, start: int, end: int) -> int:
-    """The start of a paragraph without its leading white space, which belongs to the sentence before."""
-    return end - len(text[start:end].lstrip())
 
 
 def _dropped(ids: Tensor, seeds: Tensor, rate: float) -> Tensor:

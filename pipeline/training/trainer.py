@@ -20,15 +20,14 @@ from torch import Tensor, nn
 
 from pipeline.config import check
 from pipeline.errors import JobFailed
-from pipeline.noise import Noise
+from pipeline.noise import Noise, ReservedStep
 from pipeline.task import Task
 from pipeline.training.companion import Companion
 from pipeline.training.losses import Batch, Loss, Statistics
-from pipeline.training.optimiser import schedule
+from pipeline.training.optimiser import AveragedWeights, parameter_groups, schedule
 from pipeline.training.samples import Samples
 from pipeline.training.workers import Workers, _share
 
-_VALIDATION_STEP = -1  # noise of validation is the same at every evaluation
 # Enough for a percentile; on a CPU, as many large images are a matter of a minute or two.
 _CALIBRATION_SAMPLES = 2_000
 # A companion's parameters work against the model's: little momentum, as is usual for discriminators.
@@ -108,7 +107,8 @@ class Trainer:
         self.device = device or torch.device("cpu")
         self.workers = workers or Workers()
         self.model = model.to(self.device)
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self._averaged = AveragedWeights(self.model, config.ema_decay)
+        self.average = self._averaged.model
         self.companion = task.companion(self.model)
         if self.companion is not None:
             self.companion.to(self.device)
@@ -121,12 +121,10 @@ class Trainer:
         if config.compile:
             self.model.compile()
         self._objective = self.workers.wrap(_Objective(task, self.model, self.companion))
-        learned = [p for p in self.model.parameters() if p.requires_grad]
-        decayed, plain = [p for p in learned if p.ndim > 1], [p for p in learned if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups = parameter_groups(self.model.parameters(), config.weight_decay)
         beside = list(self.companion.parameters()) if self.companion is not None else []
-        groups.append({"params": beside, "weight_decay": 0.0, "betas": _COMPANION_BETAS})
-        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, fused=True)
+        groups += [{"params": beside, "weight_decay": 0.0, "betas": _COMPANION_BETAS}] if beside else []
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
     def run(self) -> Iterator[Progress]:
         """Train from the current step to the end, yielding after every step."""
@@ -160,7 +158,7 @@ class Trainer:
         for start in range(0, len(rows), self.batch_rows):
             samples = rows[start : start + self.batch_rows]
             batch = self._to_device(self.task.collate(self.validation.take(samples)))
-            noise = Noise(self.config.seed, _VALIDATION_STEP, samples)
+            noise = Noise(self.config.seed, ReservedStep.VALIDATION, samples)
             with torch.inference_mode(), self._autocast():
                 for name, value in self.task.score(self.average, batch, noise).items():
                     total[name] = total.get(name, torch.zeros_like(value)) + value
@@ -259,25 +257,13 @@ class Trainer:
             nn.utils.clip_grad_norm_(list(self.companion.parameters()), self.config.clip_norm)
             self.companion.absorb(means)
         self.optimizer.step()
-        self._update_average()
+        self._averaged.update(self.step)
         values = (added[: len(shown)] / units_sum).tolist()
         losses = dict(zip(["loss", *logs], values[1:], strict=True)) | {k: float(v) for k, v in coupled.items()}
         losses["loss"] += sum(losses[name] for name in coupled)
         if not math.isfinite(losses["loss"]):
             raise TrainingError(f"the loss is {losses['loss']} at step {self.step}; lower train.learning_rate")
         return losses, rate
-
-    def _update_average(self) -> None:
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        average, values = (list(model.state_dict().values()) for model in (self.average, self.model))
-        with torch.no_grad():
-            floats = [pair for pair in zip(average, values, strict=True) if pair[1].is_floating_point()]
-            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-                [mean for mean, _ in floats], [value for _, value in floats], 1 - decay
-            )
-            for mean, value in zip(average, values, strict=True):
-                if not value.is_floating_point():
-                    mean.copy_(value)
 
     def _evaluate_and_keep(self) -> tuple[dict[str, float], bool]:
         metrics = self.evaluate()
@@ -297,7 +283,7 @@ class Trainer:
         # A worker whose share is empty has no names; one sample's statistics, times zero, have them all.
         batch = self._to_device(self.task.collate(self.validation.take([0])))
         with torch.inference_mode():
-            template = self.task.score(self.average, batch, Noise(self.config.seed, _VALIDATION_STEP, [0]))
+            template = self.task.score(self.average, batch, Noise(self.config.seed, ReservedStep.VALIDATION, [0]))
         return {
             name: self.workers.sum(total.get(name, torch.zeros_like(value)).clone())
             for name, value in sorted(template.items())

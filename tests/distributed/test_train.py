@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipeline import config, package, storage
-from pipeline.distributed import samples, train
+from pipeline.distributed import preparation, train
 from pipeline.errors import RequestError
 from pipeline.examples.prose import reference_documents, write_jsonl
 from pipeline.examples.scenes import CLASSES, PALETTE, write_scenes
@@ -61,8 +61,8 @@ def plan(scenes: str, out: Path, task: Any, **settings: Any) -> train.Plan:
         model_name=name,
         model_config=config.to_dict(model),
         copies=(),
-        train=samples.prepare(split_files(scenes, "train"), task, str(out)),
-        validation=samples.prepare(split_files(scenes, "val"), task, str(out)),
+        train=preparation.prepare(split_files(scenes, "train"), task, str(out)),
+        validation=preparation.prepare(split_files(scenes, "val"), task, str(out)),
         config=train.DistributedTrainConfig(**values),
         out=str(out),
         card={"data": scenes},
@@ -105,8 +105,8 @@ def test_word_vectors_do_not_depend_on_workers(cluster: None, tmp_path: Path) ->
             model_name="sentence_tagger",
             model_config=config.to_dict(model),
             copies=(),
-            train=samples.prepare(learned, task, str(out)),
-            validation=samples.prepare(validation, task, str(out)),
+            train=preparation.prepare(learned, task, str(out)),
+            validation=preparation.prepare(validation, task, str(out)),
             config=train.DistributedTrainConfig(epochs=4, batch_rows=8, workers=workers, gpu=False, threads=1),
             out=str(out),
             card={},
@@ -162,14 +162,14 @@ def test_the_same_training_again_is_found_done_and_another_is_refused(
     again = train.fit(plan(scenes, tmp_path, SEGMENTER, epochs=1, workers=2), lambda _: None)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == written
     assert again["digest"] == first["digest"]
-    with pytest.raises(RequestError, match="holds a training with other settings or data"):
+    with pytest.raises(RequestError, match=r"holds another training; .*: train\.epochs was 1, now 2"):
         train.fit(plan(scenes, tmp_path, SEGMENTER, epochs=2), lambda _: None)
 
 
 def test_prepared_samples_have_the_order_of_the_listing(cluster: None, scenes: str, tmp_path: Path) -> None:
     inputs = split_files(scenes, "train")
-    one = samples.prepare(inputs, SEGMENTER, str(tmp_path / "one"), block_rows=2).load()
-    other = samples.prepare(inputs, SEGMENTER, str(tmp_path / "other"), block_rows=100).load()
+    one = preparation.prepare(inputs, SEGMENTER, str(tmp_path / "one"), block_rows=2).load()
+    other = preparation.prepare(inputs, SEGMENTER, str(tmp_path / "other"), block_rows=100).load()
     assert len(one) == len(other) == 23
     assert one.take(range(23)).to_pylist() == other.take(range(23)).to_pylist()
     batch = SEGMENTER.collate(one.take([0, 22]))
@@ -186,8 +186,8 @@ def test_held_out_inputs_are_fixed_and_apart(scenes: str) -> None:
 
 
 def test_a_filter_of_records_is_the_same_in_every_process() -> None:
-    assert repr(samples.RecordSplit("train")) == "RecordSplit(name='train')"
-    found = [samples.RecordSplit("train")(data) for data in (b'{"split": "train"}', b'{"split": "x"}', b"{}", b"{")]
+    assert repr(preparation.RecordSplit("train")) == "RecordSplit(name='train')"
+    found = [preparation.RecordSplit("train")(data) for data in (b'{"split": "train"}', b'{"split": "x"}', b"{}", b"{")]
     assert found == [True, False, False, True]
 
 

@@ -48,7 +48,7 @@ def known_mixture(count: int) -> Tensor:
 )
 def test_a_mixture_has_the_moments_of_its_latents(settings: MixtureConfig) -> None:
     latents = known_mixture(2000)
-    found = drawn(fitting.fit(settings, [latents.view(-1, 3, 1, 1)], 0), 2000)
+    found = drawn(fitting.fit_sampler(settings, [latents.view(-1, 3, 1, 1)], 0), 2000)
     torch.testing.assert_close(found.mean(0), latents.mean(0), atol=0.2, rtol=0)
     # Eight Gaussians without a slant hold less of what is slanted.
     tolerance = 1.0 if settings.covariance == "diagonal" else 0.6
@@ -64,7 +64,7 @@ def test_a_mixture_of_low_rank_keeps_main_directions_and_all_variances() -> None
     spread = torch.randn(2, 12, generator=generator)
     latents = known_mixture(2000)[:, :2] @ spread + 0.3 * torch.randn(2000, 12, generator=generator)
     settings = MixtureConfig(components=2, covariance="low_rank", rank=2)
-    found = drawn(fitting.fit(settings, [latents.view(-1, 3, 2, 2)], 0), 2000)
+    found = drawn(fitting.fit_sampler(settings, [latents.view(-1, 3, 2, 2)], 0), 2000)
     torch.testing.assert_close(found.var(0), latents.var(0), atol=0, rtol=0.15)
     # Both Gaussians, in the direction that tells them apart.
     apart = torch.linalg.pinv(spread)[:, 0]
@@ -82,9 +82,9 @@ def ring(count: int, seed: int) -> Tensor:
 
 def test_the_second_stage_comes_closer_to_a_ring_than_the_prior() -> None:
     settings = TwoStageConfig(width=64, steps=400, batch_rows=128, learning_rate=2e-3)
-    two_stage = fitting.fit(settings, [ring(2000, 0).view(-1, 2, 1, 1)], 0)
+    two_stage = fitting.fit_sampler(settings, [ring(2000, 0).view(-1, 2, 1, 1)], 0)
     data = ring(1000, 1)
-    far = mmd(drawn(fitting.build(PriorConfig(), [(2, 1, 1)]), 1000), data)
+    far = mmd(drawn(fitting.build_sampler(PriorConfig(), [(2, 1, 1)]), 1000), data)
     near = drawn(two_stage, 1000)
     assert mmd(near, data) < 0.1 * far
     assert (near.norm(dim=1) < 1).float().mean() < 0.1  # the hole in the middle
@@ -99,12 +99,12 @@ class Case:
         torch.manual_seed(0)
         self.model: Any = models.build(name, json.loads(json.dumps(settings)))
         self.settings = HOW[how]
-        self.latents = fitting.latents(self.model, torch.rand(24, 3, *SIZE), 1, range(24))
-        self.sampler = fitting.fit(self.settings, self.latents, 1)
+        self.latents = fitting.latents_of_images(self.model, torch.rand(24, 3, *SIZE), 1, range(24))
+        self.sampler = fitting.fit_sampler(self.settings, self.latents, 1)
 
     def images(self, sampler: Any, count: int, batch_rows: int, seed: int = 7) -> Tensor:
         height, width = SIZE
-        batches = drawing.images(
+        batches = drawing.draw_images(
             self.model, sampler, range(count), seed=seed, height=height, width=width, batch_rows=batch_rows
         )
         return torch.cat(list(batches))
@@ -124,7 +124,7 @@ def test_every_model_draws_from_every_sampler(case: Case, tmp_path: Path) -> Non
     assert torch.equal(images, case.images(case.sampler, 5, batch_rows=5))
     torch.testing.assert_close(case.images(case.sampler, 4, batch_rows=3), images[:4], atol=1e-5, rtol=0)
     assert not torch.allclose(case.images(case.sampler, 5, batch_rows=5, seed=8), images, atol=1e-4)
-    assert torch.equal(case.images(fitting.fit(case.settings, case.latents, 1), 5, batch_rows=5), images)
+    assert torch.equal(case.images(fitting.fit_sampler(case.settings, case.latents, 1), 5, batch_rows=5), images)
 
     keeping.save(str(tmp_path), case.sampler, model="digest", seed=1)
     again = keeping.load(str(tmp_path), "digest")
@@ -136,7 +136,9 @@ def test_every_model_draws_from_every_sampler(case: Case, tmp_path: Path) -> Non
 def test_finer_levels_of_a_hierarchy_can_be_fitted_too() -> None:
     case = Case("ladder", "prior")
     first, both = (
-        fitting.fit(MixtureConfig(components=2, levels=levels), case.latents, 0).draw(Noise(0, 0, range(3)).normal)
+        fitting.fit_sampler(MixtureConfig(components=2, levels=levels), case.latents, 0).draw(
+            Noise(0, 0, range(3)).normal
+        )
         for levels in (1, 2)
     )
     assert [level.shape[1:] for level in first] == [level.shape[1:] for level in both]
@@ -148,7 +150,7 @@ def test_a_latent_that_never_changes_stays_what_it_is() -> None:
     latents = torch.randn(50, 3, 1, 1)
     latents[:, 1] = 0.25
     for how in ("mixture", "two_stage"):
-        found = drawn(fitting.fit(HOW[how], [latents], 0), 20)
+        found = drawn(fitting.fit_sampler(HOW[how], [latents], 0), 20)
         torch.testing.assert_close(found[:, 1], torch.full((20,), 0.25), atol=1e-4, rtol=0)
 
 
@@ -156,13 +158,13 @@ def test_latents_that_are_no_numbers_are_refused() -> None:
     latents = torch.randn(50, 3, 1, 1)
     latents[3, 1] = torch.nan
     with pytest.raises(RequestError, match="finite latents"):
-        fitting.fit(HOW["mixture"], [latents], 0)
+        fitting.fit_sampler(HOW["mixture"], [latents], 0)
 
 
 def test_a_sampler_for_another_size_or_model_or_of_other_weights_is_refused(tmp_path: Path) -> None:
     case = Case("flat", "mixture")
     with pytest.raises(RequestError, match=r"the sampler is for latents of \[\(4, 4, 5\)\], not \[\(4, 4, 4\)\]"):
-        next(drawing.images(case.model, case.sampler, range(2), seed=0, height=16, width=16))
+        next(drawing.draw_images(case.model, case.sampler, range(2), seed=0, height=16, width=16))
     where = str(tmp_path / "sampler")
     with pytest.raises(RequestError, match="no sampler at"):
         keeping.load(where, "one")

@@ -92,11 +92,11 @@ def test_channels_without_a_posterior_are_sorted_by_variance(rows: pa.Table) -> 
 
 def test_images_that_fail_are_counted_and_left_out(rows: pa.Table) -> None:
     failed: Counter[str] = Counter()
-    found = pictures.latents(TASK, network("ladder"), rows, 0, failed)
+    found = pictures.latents_of_inputs(TASK, network("ladder"), rows, 0, failed)
     assert [tuple(level.shape) for level in found] == [(18, 4, 4, 5), (18, 2, 8, 10)]
     assert failed == {"not_an_image": 1}
     with pytest.raises(RequestError, match="none of the 1 images could be used"):
-        pictures.latents(TASK, network("ladder"), rows.slice(3, 1), 0, Counter())
+        pictures.latents_of_inputs(TASK, network("ladder"), rows.slice(3, 1), 0, Counter())
 
 
 def test_spherical_interpolation_by_hand() -> None:

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.images.inputs import NO_CLASS, PADDING, decode_fitted, decode_image, decode_label, fit, fit_label
+from pipeline.images.inputs import NO_CLASS, PADDING, decode_fitted, decode_image, decode_label, fit_label
 from testing.broken_images import broken, encoded, odd, picture, rotated
 
 LIMIT = 1_000_000
@@ -66,9 +66,9 @@ def test_too_many_pixels_is_said_before_decoding():
 )  # fmt: skip
 def test_fit_keeps_the_aspect_and_pads_right_and_bottom(size, valid):
     # 17 x 33 to a width of 240: 17 * 240 / 33 = 123.6.
-    image = np.full((*size, 3), 200, np.uint8)
-    boxed, inside = fit(image, 180, 240)
-    assert inside == valid
+    fitted = decode_fitted(encoded(np.full((*size, 3), 200, np.uint8), "PNG"), LIMIT, 180, 240)
+    boxed = fitted.pixels
+    assert (fitted.valid_height, fitted.valid_width) == valid
     assert boxed.shape == (180, 240, 3)
     assert (boxed[: valid[0], : valid[1]] == 200).all()
     assert (boxed[valid[0] :] == PADDING).all()
@@ -79,7 +79,7 @@ def test_fit_keeps_the_aspect_and_pads_right_and_bottom(size, valid):
 def test_a_large_jpeg_is_decoded_small_and_looks_the_same():
     data = encoded(picture(1200, 1600), "JPEG", quality=95)
     fitted = decode_fitted(data, 10_000_000, 60, 80)
-    whole, _ = fit(decode_image(data, 10_000_000), 60, 80)
+    whole = decode_fitted(encoded(decode_image(data, 10_000_000), "PNG"), 10_000_000, 60, 80).pixels
     assert (fitted.height, fitted.width, fitted.valid_height, fitted.valid_width) == (1200, 1600, 60, 80)
     np.testing.assert_allclose(fitted.pixels.astype(int), whole.astype(int), atol=4)
 

@@ -10,7 +10,17 @@ import segeval
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.text.metrics import Counts, boundaries_of, count_boundaries, mean, pk, window_diff, window_size
+from pipeline.text.metrics import (
+    Counts,
+    boundaries_of,
+    count_boundaries,
+    mean,
+    pk,
+    score,
+    summarize,
+    window_diff,
+    window_size,
+)
 
 PAIRS = st.integers(4, 60).flatmap(
     lambda n: st.tuples(*(st.lists(st.booleans(), min_size=n - 1, max_size=n - 1).map(np.array) for _ in range(2)))
@@ -59,6 +69,24 @@ def test_counts() -> None:
     assert counts + counts == Counts(hits=2, extra=2, missed=4)
     nothing = count_boundaries([0], [0])
     assert nothing.precision == nothing.recall == nothing.f1 == 1
+
+
+def test_a_document_and_many_by_hand() -> None:
+    """Four sentences; the first document's paragraphs are found but one, the second's one that is none, too."""
+    sentences = [0, 10, 20, 30]
+    first, second = score([0, 10, 20], [0, 10], sentences), score([0, 20], [0, 20, 30], sentences)
+    assert first.counts == Counts(hits=1, missed=1)
+    assert first.trivial == Counts(hits=2, extra=1)
+    assert second.counts == Counts(hits=1, extra=1)
+    # k is 2: of the places 0 and 1, the first document's truth has 2 and 1 boundaries behind, and 1 and 0 are found.
+    assert (first.pk, first.window_diff) == (0.5, 1)
+    found = summarize([first, second])
+    assert found.documents == 2
+    assert found.counts == Counts(hits=2, extra=1, missed=1)
+    assert found.trivial == Counts(hits=3, extra=3)
+    assert (found.macro_f1, found.macro_f1_trivial) == pytest.approx((2 / 3, (4 / 5 + 1 / 2) / 2))
+    assert found.pk == pytest.approx((0.5 + second.pk) / 2)
+    assert math.isnan(summarize([]).pk)
 
 
 def test_mean_of_none_is_no_number() -> None:

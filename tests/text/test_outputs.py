@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.text.outputs import best_threshold, certainty, paragraphs_from_scores, render_html, render_plain
+from pipeline.text.outputs import best_threshold, certainty, paragraphs_from_scores, render_html
 
 
 def f1(truth: tuple[int, ...], chosen: tuple[int, ...]) -> float:
@@ -72,7 +72,6 @@ def test_certainty() -> None:
 
 def test_renderings() -> None:
     text, paragraphs = "One <b>. Two. Three. ", [(0, 9, 1.0), (9, 21, 0.75)]
-    assert render_plain(text, paragraphs) == "[0, 1.00]\nOne <b>.\n\n[9, 0.75]\nTwo. Three.\n\n"
     html = render_html(text, paragraphs, truth=[0, 14])
     assert html == (
         "<p><small>1.00</small> One &lt;b&gt;.</p>\n"

@@ -12,7 +12,6 @@ from pipeline.errors import RequestError
 from pipeline.noise import Noise
 from pipeline.training.companion import Companion
 from pipeline.training.losses import Batch, Loss
-from pipeline.training.optimiser import schedule
 from pipeline.training.samples import Samples
 from pipeline.training.trainer import TrainConfig, Trainer, TrainingError, batch_indices
 from pipeline.training.workers import Workers
@@ -60,14 +59,6 @@ def test_batches_are_permutations_of_each_epoch() -> None:
     assert sorted(chain[:10]) == sorted(chain[10:]) == list(range(10))
     assert chain[:10].tolist() != chain[10:].tolist()
     assert batch_indices(3, 2, 4, 10).tolist() == chain[8:12].tolist()
-
-
-def test_schedule_rises_and_falls() -> None:
-    rates = [schedule(step, 100, 0.1) for step in range(100)]
-    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
-    assert rates[10] == 1
-    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
-    assert 0 < rates[-1] < 0.01
 
 
 def test_noise_belongs_to_the_sample() -> None:

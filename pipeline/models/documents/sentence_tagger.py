@@ -14,12 +14,14 @@ from torch.nn import functional
 from pipeline.config import check
 from pipeline.errors import RequestError
 from pipeline.models.documents.cohesion import BLOCK_COSINES, LEXICAL_CHAINS, block_cosines, lexical_chains
+from pipeline.splitmix import GAMMA, mix_24, signed
 
 # Embedding tables and word vectors are stored at unit scale and multiplied by this when they are read, so Adam moves
 # them more slowly than the other weights by this factor. Adam's steps do not shrink for rarely used rows: at full speed
 # the rows of rare words memorise the training books, and the F1 on unseen books falls from the second epoch on.
 _TABLE_SPEED = 0.02
 _MEAN_GAIN = 5.0  # the standard deviation of a mean of n words is smaller by sqrt(n), and 25 words are usual
+_ELEMENT_FACTOR = -4417276706812531889  # odd: the elements of a window stay different modulo 2**64
 _MEMBER_PLACES = 1000  # offset of a member's dropout places, larger than the number of places in a member
 _EDGES = (0, 1, 2, -1, -2)  # words whose vectors are used one by one: the first three and the last two
 _FARTHEST = 32  # sentences; larger distances share the bias of this one
@@ -222,14 +224,12 @@ class _Member(nn.Module):
 
 
 def _dropped(x: Float[Tensor, "b s v"], seeds: Tensor | None, rate: float, place: int) -> Float[Tensor, "b s v"]:
-    """Dropout (Srivastava et al. 2014). A hash (SplitMix64) of seed, place and element chooses the values to drop."""
+    """Dropout (Srivastava et al. 2014). A hash (`pipeline.splitmix`) of seed, place and element chooses what to drop."""
     if seeds is None or rate == 0:
         return x
     elements = torch.arange(x[0].numel(), device=x.device).view(x.shape[1:])
-    mixed = (seeds.long() + place)[:, None, None] * -7046029254386353131 + elements * -4417276706812531889
-    mixed = (mixed ^ (mixed >> 30)) * -4658895280553007687
-    mixed = (mixed ^ (mixed >> 27)) * -7723592293110705685
-    kept = ((mixed >> 31) & 0xFFFFFF) >= int(rate * (1 << 24))
+    numbers = (seeds.long() + place)[:, None, None] * signed(GAMMA) + elements * _ELEMENT_FACTOR
+    kept = mix_24(numbers) >= int(rate * (1 << 24))
     return x * kept / (1 - rate)
 
 

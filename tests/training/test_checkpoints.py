@@ -1,0 +1,64 @@
+"""What a training writes on the way, and goes on from; that of an earlier version, too."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from pipeline import config, package
+from pipeline.errors import RequestError
+from pipeline.images.task import ImageSegmentation
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.samples import Samples
+from pipeline.training.trainer import TrainConfig, Trainer
+from tests.training.test_trainer import trainer
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "0.1.0"
+
+
+def test_two_are_kept_and_the_newest_goes_on(tmp_path: Path) -> None:
+    checkpoints, first = Checkpoints(str(tmp_path / "checkpoints"), "mine"), trainer()
+    assert checkpoints.newest() is None
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "notes.txt").touch()
+    for progress in itertools.islice(first.run(), 11):
+        if progress.step >= 8:
+            checkpoints.write(first, {"spent": f"{progress.step} s"})
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["notes.txt", "step-000000010.safetensors", "step-000000011.safetensors"]
+    newest = checkpoints.newest()
+    assert newest == str(tmp_path / "checkpoints" / names[-1])
+    second = trainer()
+    assert checkpoints.restore(second, newest)["spent"] == "11 s"
+    assert second.step == 11
+    mine, theirs = first.state(), second.state()
+    assert mine[1] == theirs[1]
+    assert mine[0].keys() == theirs[0].keys()
+    assert all(torch.equal(mine[0][name], theirs[0][name]) for name in mine[0])
+    with pytest.raises(RequestError, match=r"step-000000011\.safetensors is a checkpoint of another training"):
+        Checkpoints(str(tmp_path / "checkpoints"), "other").restore(trainer(), newest)
+
+
+def test_a_training_of_an_earlier_version_goes_on() -> None:
+    """From its checkpoint after step 3; the losses are those of the whole training of then."""
+    stopped, whole = GOLDEN / "stopped", package.load(str(GOLDEN / "whole"))
+    described = json.loads((stopped / "training.json").read_text())
+    names = {field: described["card"]["training"][field] for field in config.to_dict(TrainConfig())}
+    shards = [pa.ipc.open_file(path).read_all() for path in stopped.rglob("*.arrow")]
+    validation, train = sorted(shards, key=len)
+    task = config.from_dict(ImageSegmentation, whole.task)
+    learner = Trainer(task, whole.model(), TrainConfig(**names), Samples([train]), Samples([validation]))
+    checkpoints = Checkpoints(str(stopped / "checkpoints"), described["fingerprint"])
+    newest = checkpoints.newest()
+    assert newest is not None
+    checkpoints.restore(learner, newest)
+    assert learner.step == 3
+    found = [{"step": step.step, **step.losses} for step in itertools.islice(learner.run(), 20)]
+    expected = [json.loads(line) for line in (GOLDEN / "whole" / "history.jsonl").read_text().splitlines()][3:23]
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-4)
