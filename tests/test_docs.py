@@ -27,6 +27,7 @@ _MODULE = re.compile(r"python -m ([\w.]+)")
 _COMMAND = re.compile(r"\bparquetry ([a-z]+(?:-[a-z]+)*)\b")
 _TARGET = re.compile(r"(?:^|[`$;&] ?)make ([a-z][\w-]*(?: [a-z][\w-]*)*)", re.MULTILINE)
 _PLACE = re.compile(r"`((?:pipeline|jobs|testing|tests|benchmarks|docs)/[\w./-]*\w)`")
+_TO_FILL_IN = re.compile(r"/(?:NAME|VERSION|verb_noun)\b")
 _LISTED = re.compile(r"^- `([\w/]+\.py)`: \S", re.MULTILINE)
 _HEADING = re.compile(r"^## `([\w/]+)`: \S", re.MULTILINE)
 
@@ -66,7 +67,8 @@ def missing_targets(text: str, makefile: str) -> list[str]:
 
 def missing_places(text: str) -> list[str]:
     """Files and folders of the project in backticks that are not there."""
-    return [place for place in _PLACE.findall(text) if not (ROOT / place).exists()]
+    named = [place for place in _PLACE.findall(text) if not _TO_FILL_IN.search(place)]
+    return [place for place in named if not (ROOT / place).exists()]
 
 
 def missing_imports(text: str) -> list[str]:

@@ -33,6 +33,7 @@ def test_books_to_choose_by_are_never_those_of_val(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_bulk_images_says_where_the_time_goes() -> None:
     command = [sys.executable, "-m", "benchmarks.bulk_images", "--small"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
@@ -91,6 +92,7 @@ def test_the_generative_table_has_every_part(data: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_classification_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:
     if not (data / "mnist").is_dir():
         pytest.skip("no mnist")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import config, package, storage
+from pipeline import config, models, package, storage
 from pipeline.distributed import preparation, train
 from pipeline.errors import RequestError
 from pipeline.examples.prose import reference_documents, write_jsonl
@@ -26,6 +26,7 @@ from pipeline.models.objectives.objective import ObjectiveConfig
 from pipeline.models.segmenters.unet import UNetConfig
 from pipeline.source.labelled import all_inputs, held_out, split_files
 from pipeline.text.task import TextSegmentation
+from pipeline.training.trainer import Trainer
 from testing.processes import descendants
 
 pytestmark = pytest.mark.ray
@@ -73,22 +74,35 @@ def history(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("task", [SEGMENTER, AUTOENCODER, COMPANIONED], ids=["segmenter", "autoencoder", "companioned"])
-def test_two_workers_train_as_one(cluster: None, scenes: str, tmp_path: Path, task: Any) -> None:
-    summaries = {}
-    for workers in (1, 2):
-        out = tmp_path / str(workers)
-        summaries[workers] = train.fit(plan(scenes, out, task, workers=workers), lambda _: None)
-    one, two = history(tmp_path / "1"), history(tmp_path / "2")
-    assert len(one) == len(two) == 8 * 23 // 8 >= 20
-    for mine, theirs in zip(one, two, strict=True):
-        assert theirs == pytest.approx(mine, rel=1e-3)
-    assert summaries[1]["failed_inputs"]["train"] == {"not_an_image": 1}
-    assert summaries[2]["metrics"] == pytest.approx(summaries[1]["metrics"], rel=2e-2, abs=2e-2)
-    assert (tmp_path / "2" / "tensorboard").is_dir()
-    found = package.load(str(tmp_path / "2"), task.kind)
-    assert found.digest == summaries[2]["digest"]
-    found.model()
+def alone(plan: train.Plan) -> tuple[list[dict[str, float]], dict[str, float], Any]:
+    """The losses of each step, the best metrics and the best model of a training by plain torch, in this process."""
+    torch.manual_seed(plan.config.seed)
+    model, samples = models.build(plan.model_name, plan.model_config), plan.train.load()
+    plan.task.start(model, samples.shuffled(plan.config.seed, plan.config.batch_rows))
+    trainer = Trainer(plan.task, model, plan.config, samples, plan.validation.load())
+    losses = [{"step": float(progress.step), **progress.losses} for progress in trainer.run()]
+    return losses, trainer.best_metrics, trainer.best_model()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [SEGMENTER, COMPANIONED, pytest.param(AUTOENCODER, marks=pytest.mark.heavy)],
+    ids=["segmenter", "companioned", "autoencoder"],
+)
+def test_two_workers_train_as_plain_torch_does_alone(cluster: None, scenes: str, tmp_path: Path, task: Any) -> None:
+    made = plan(scenes, tmp_path, task, workers=2)
+    losses, metrics, _ = alone(made)
+    summary = train.fit(made, lambda _: None)
+    found = history(tmp_path)
+    assert len(found) == len(losses) == 8 * 23 // 8 >= 20
+    for mine, theirs in zip(found, losses, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)
+    assert summary["failed_inputs"]["train"] == {"not_an_image": 1}
+    assert summary["metrics"] == pytest.approx(metrics, rel=2e-2, abs=2e-2)
+    assert (tmp_path / "tensorboard").is_dir()
+    written = package.load(str(tmp_path), task.kind)
+    assert written.digest == summary["digest"]
+    written.model()
 
 
 def test_word_vectors_do_not_depend_on_workers(cluster: None, tmp_path: Path) -> None:
@@ -98,25 +112,24 @@ def test_word_vectors_do_not_depend_on_workers(cluster: None, tmp_path: Path) ->
     documents = str(tmp_path / "documents.jsonl")
     write_jsonl(documents, reference_documents()[:12])
     learned, validation = held_out(all_inputs(documents, task.inputs), 0.2)
-    for workers in (1, 2):
-        out = tmp_path / str(workers)
-        made = train.Plan(
-            task=task,
-            model_name="sentence_tagger",
-            model_config=config.to_dict(model),
-            copies=(),
-            train=preparation.prepare(learned, task, str(out)),
-            validation=preparation.prepare(validation, task, str(out)),
-            config=train.DistributedTrainConfig(epochs=4, batch_rows=8, workers=workers, gpu=False, threads=1),
-            out=str(out),
-            card={},
-        )
-        train.fit(made, lambda _: None)
-    one, two = history(tmp_path / "1"), history(tmp_path / "2")
-    assert len(one) == len(two) >= 5
-    for mine, theirs in zip(one, two, strict=True):
-        assert theirs == pytest.approx(mine, rel=1e-3)
-    first, second = (package.load(str(tmp_path / str(workers)), task.kind).model() for workers in (1, 2))
+    made = train.Plan(
+        task=task,
+        model_name="sentence_tagger",
+        model_config=config.to_dict(model),
+        copies=(),
+        train=preparation.prepare(learned, task, str(tmp_path)),
+        validation=preparation.prepare(validation, task, str(tmp_path)),
+        config=train.DistributedTrainConfig(epochs=4, batch_rows=8, workers=2, gpu=False, threads=1),
+        out=str(tmp_path),
+        card={},
+    )
+    losses, _, first = alone(made)
+    train.fit(made, lambda _: None)
+    found = history(tmp_path)
+    assert len(found) == len(losses) >= 5
+    for mine, theirs in zip(found, losses, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)
+    second = package.load(str(tmp_path), task.kind).model()
     assert isinstance(first, SentenceTagger)
     assert isinstance(second, SentenceTagger)
     # What is made of the vectors before the first step is the same to the last bit; they themselves have learned since.
@@ -128,10 +141,9 @@ def test_word_vectors_do_not_depend_on_workers(cluster: None, tmp_path: Path) ->
 
 def test_a_killed_worker_costs_only_time(cluster: None, scenes: str, tmp_path: Path) -> None:
     """SIGKILL to the training worker after its first checkpoint; the losses are those of an undisturbed run."""
-    whole = plan(scenes, tmp_path / "whole", SEGMENTER, epochs=12, evaluate_every_epochs=2)
-    train.fit(whole, lambda _: None)
     out, killed = tmp_path / "killed", []
     broken = plan(scenes, out, SEGMENTER, epochs=12, evaluate_every_epochs=2, checkpoint_s=0.0)
+    losses, _, _ = alone(broken)
     over = threading.Event()
 
     def kill() -> None:
@@ -151,7 +163,10 @@ def test_a_killed_worker_costs_only_time(cluster: None, scenes: str, tmp_path: P
         killer.join()
     assert killed
     assert 0 < summary["resumed_from_step"] < summary["steps"]
-    assert history(out) == history(tmp_path / "whole")
+    found = history(out)
+    assert [line["step"] for line in found] == [line["step"] for line in losses], "each step once"
+    for mine, theirs in zip(found, losses, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5)
 
 
 def test_the_same_training_again_is_found_done_and_another_is_refused(

@@ -224,7 +224,7 @@ class _Member(nn.Module):
 
 
 def _dropped(x: Float[Tensor, "b s v"], seeds: Tensor | None, rate: float, place: int) -> Float[Tensor, "b s v"]:
-    """Dropout (Srivastava et al. 2014). A hash (`pipeline.splitmix`) of seed, place and element chooses what to drop."""
+    """Dropout (Srivastava et al. 2014): a hash (`pipeline.splitmix`) of seed, place and element says what to drop."""
     if seeds is None or rate == 0:
         return x
     elements = torch.arange(x[0].numel(), device=x.device).view(x.shape[1:])
