@@ -45,7 +45,7 @@ class Task(ABC):
         """The task's own columns of the output table, in order."""
 
     @property
-    def features(self) -> dict[str, Any]:
+    def huggingface_features(self) -> dict[str, Any]:
         """Hugging Face features of the columns for which the Arrow type is not enough, by column."""
         return {}
 

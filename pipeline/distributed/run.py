@@ -85,7 +85,12 @@ class RunPlan:
     def schema(self) -> TableSchema:
         """The schema of the table for this version of the task."""
         task = self.task
-        return TableSchema.of(task.schema, result=task.result, features=task.features, stored_as_is=task.stored_as_is)
+        return TableSchema.of(
+            task.schema,
+            result=task.result,
+            huggingface_features=task.huggingface_features,
+            stored_as_is=task.stored_as_is,
+        )
 
     def described(self) -> dict[str, Any]:
         """The content of the run's ``config.json``."""

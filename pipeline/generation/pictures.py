@@ -26,13 +26,13 @@ from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.inference import prepared_batches
 from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.noise import Noise, ReservedStep
-from pipeline.table.schema import with_features
+from pipeline.table.schema import with_huggingface_features
 
 Path = Literal["spherical", "linear"]
 Grid = Literal["reconstructions", "interpolations", "traversals"]
 
 #: Columns of a file of samples. Hugging Face's readers show the image column as pictures.
-SAMPLES = with_features(
+SAMPLES = with_huggingface_features(
     pa.schema(
         [
             ("index", pa.int64()),

@@ -87,7 +87,7 @@ class ImageSegmentation(Task):
         )
 
     @property
-    def features(self) -> dict[str, dict[str, str]]:
+    def huggingface_features(self) -> dict[str, dict[str, str]]:
         """Hugging Face features of the columns for which the Arrow type is not enough."""
         return {"mask": {"_type": "Image"}}
 

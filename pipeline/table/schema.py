@@ -37,12 +37,17 @@ class TableSchema:
         task_columns: pa.Schema,
         *,
         result: str,
-        features: Mapping[str, Any] | None = None,
+        huggingface_features: Mapping[str, Any] | None = None,
         stored_as_is: tuple[str, ...] = (),
     ) -> TableSchema:
-        """A schema of the key columns, the task's columns, and the provenance. ``features``: see `with_features`."""
+        """A schema of the key columns, the task's columns, and the provenance. ``huggingface_features``: see
+        `with_huggingface_features`."""
         columns = pa.schema([*KEY_COLUMNS, *task_columns, *PROVENANCE_COLUMNS])
-        return cls(columns=with_features(columns, features or {}), result=result, stored_as_is=stored_as_is)
+        return cls(
+            columns=with_huggingface_features(columns, huggingface_features or {}),
+            result=result,
+            stored_as_is=stored_as_is,
+        )
 
     @property
     def names(self) -> list[str]:
@@ -70,7 +75,7 @@ class TableSchema:
         fields = [*kept, *(field for field in self.columns if field.name not in found.names)]
         described = json.loads((self.columns.metadata or {}).get(b"huggingface", b"{}"))
         features = described.get("info", {}).get("features", {})
-        return dataclasses.replace(self, columns=with_features(pa.schema(fields), features))
+        return dataclasses.replace(self, columns=with_huggingface_features(pa.schema(fields), features))
 
     def fitted(self, rows: pa.Table) -> pa.Table:
         """The rows with all columns of the table, in order; missing columns are null."""
@@ -81,7 +86,7 @@ class TableSchema:
         return pa.table(columns, names=self.names).cast(self.columns)
 
 
-def with_features(schema: pa.Schema, features: Mapping[str, Any]) -> pa.Schema:
+def with_huggingface_features(schema: pa.Schema, features: Mapping[str, Any]) -> pa.Schema:
     """Add Hugging Face features to the schema's metadata.
 
     ``features`` are those of columns for which the Arrow type is not enough, such as ``{"mask": {"_type": "Image"}}``.

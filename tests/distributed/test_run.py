@@ -34,7 +34,9 @@ from testing.processes import descendants
 from testing.runs import TASK, new_run, run, write_images, write_package
 
 pytestmark = pytest.mark.ray
-PLAN_SCHEMA = TableSchema.of(TASK.schema, result=TASK.result, features=TASK.features, stored_as_is=TASK.stored_as_is)
+PLAN_SCHEMA = TableSchema.of(
+    TASK.schema, result=TASK.result, huggingface_features=TASK.huggingface_features, stored_as_is=TASK.stored_as_is
+)
 
 
 @pytest.fixture(scope="module")

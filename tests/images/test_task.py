@@ -132,7 +132,7 @@ def test_masks_have_the_size_and_the_colours_of_the_input():
         assert 1 / 3 <= row["confidence"] <= 1
         assert 0 <= row["uncertainty"] <= np.log(3) + 1e-6
         assert row["novelty"] is row["novelty_raw"] is row["embedding"] is None
-    assert task.features == {"mask": {"_type": "Image"}}
+    assert task.huggingface_features == {"mask": {"_type": "Image"}}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 80), (90, 1), (17, 33), (48, 64)])

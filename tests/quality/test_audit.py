@@ -27,7 +27,9 @@ from pipeline.text.outputs import paragraphs_problem
 
 KIND = InputKind(suffixes=(".png",))
 TASK = ImageSegmentation(classes=("a", "b"), palette=((0, 0, 0), (255, 255, 255)), height_px=8, width_px=8)
-SCHEMA = TableSchema.of(TASK.schema, result=TASK.result, features=TASK.features, stored_as_is=TASK.stored_as_is)
+SCHEMA = TableSchema.of(
+    TASK.schema, result=TASK.result, huggingface_features=TASK.huggingface_features, stored_as_is=TASK.stored_as_is
+)
 MODEL = "a" * 32
 
 

@@ -23,7 +23,9 @@ from pipeline.table.readers import current_rows, open_delta
 from pipeline.table.schema import TableSchema
 
 TASK = pa.schema([("height", pa.int32()), ("mask", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))])
-SCHEMA = TableSchema.of(TASK, result="mask", features={"mask": {"_type": "Image"}}, stored_as_is=("mask.bytes",))
+SCHEMA = TableSchema.of(
+    TASK, result="mask", huggingface_features={"mask": {"_type": "Image"}}, stored_as_is=("mask.bytes",)
+)
 A, B = "a" * 32, "b" * 32
 
 

@@ -27,7 +27,9 @@ NEW = pa.schema([("scale", pa.float32()), ("tags", pa.list_(pa.string()))])
 
 
 def schema_of(columns: pa.Schema) -> TableSchema:
-    return TableSchema.of(columns, result="mask", features=TASK.features, stored_as_is=TASK.stored_as_is)
+    return TableSchema.of(
+        columns, result="mask", huggingface_features=TASK.huggingface_features, stored_as_is=TASK.stored_as_is
+    )
 
 
 CURRENT, LATER = schema_of(TASK.schema), schema_of(pa.schema([*TASK.schema, *NEW]))
