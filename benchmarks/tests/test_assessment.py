@@ -102,6 +102,7 @@ def test_wrong_requests_are_named(classifier, sets):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_real_digits(data: Path) -> None:
     """Real images pass for real, and blurred and copied ones do not. What is held out is of the training set."""
     if not (data / "mnist").is_dir():

@@ -117,22 +117,23 @@ def test_ctrl_c_commits_what_is_done_and_the_same_command_goes_on(place: Path) -
     assert "Traceback" not in err
     assert 0 < len(table_rows(str(place / "stopped"))) < 150
     assert summary["done"] + summary["failed"] == len(table_rows(str(place / "stopped")))
-    code, again, _ = run_job("segment_images", *arguments(place, "stopped"), *ONE_CPU)
+    code, again, _ = call_job("segment_images", *arguments(place, "stopped"))
     assert (code, again["skipped"]) == (0, summary["done"] + summary["failed"])
     assert_equal_tables(str(place / "whole"), str(place / "stopped"))
 
 
 @pytest.mark.slow
-def test_a_driver_killed_at_five_random_moments(place: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.heavy)])
+def test_a_driver_killed_at_random_moments(place: Path, kills: int) -> None:
     """SIGKILL, again and again; each run takes up what is missing, and the table is that of an uninterrupted run."""
-    dice = random.Random(0)
+    dice, sink = random.Random(0), f"killed {kills}"
     killed = held = 0
     every: dict[int, str] = {}
-    for _ in range(5):
-        process = start_job("segment_images", *arguments(place, "killed"), *ONE_CPU, *SMALL)
-        before = commits(place / "killed")
+    for _ in range(kills):
+        process = start_job("segment_images", *arguments(place, sink), *ONE_CPU, *SMALL)
+        before = commits(place / sink)
         deadline = time.monotonic() + 120
-        while process.poll() is None and commits(place / "killed") == before and time.monotonic() < deadline:
+        while process.poll() is None and commits(place / sink) == before and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(dice.uniform(0, 0.3))
         children = descendants(process.pid)
@@ -141,18 +142,18 @@ def test_a_driver_killed_at_five_random_moments(place: Path) -> None:
         process.communicate(timeout=60)
         every |= children
         wait_until_gone({pid: name for pid, name in children.items() if "Agent" not in name})
-        rows = table_rows(str(place / "killed"))
+        rows = table_rows(str(place / sink))
         assert len(rows) == len({row["uri"] for row in rows}) >= held
         held = len(rows)
         if held == 150:
             break
-    assert killed >= 3
-    code, summary, err = run_job("segment_images", *arguments(place, "killed"), *ONE_CPU)
+    assert killed >= (kills + 1) // 2
+    code, summary, err = call_job("segment_images", *arguments(place, sink))
     assert code == 0, err
     assert (summary["skipped"], summary["done"] + summary["failed"]) == (held, 150 - held)
-    assert_equal_tables(str(place / "whole"), str(place / "killed"))
-    visible = set(open_delta(str(place / "killed")).file_uris())
-    written = {str(path) for path in (place / "killed" / "table").rglob("*.parquet")}
+    assert_equal_tables(str(place / "whole"), str(place / sink))
+    visible = set(open_delta(str(place / sink)).file_uris())
+    written = {str(path) for path in (place / sink / "table").rglob("*.parquet")}
     assert visible <= written
     wait_until_gone(every, timeout_s=240)
 

@@ -66,6 +66,8 @@ def test_a_table_and_its_repeat(s3_cluster: None, place: str, s3_environment: En
     assert s3_environment.secret_key not in json.dumps([summary, again, verified]) + err
 
 
+@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_killed_driver_leaves_nothing_behind(place: str) -> None:
     process = start_job("segment_images", *arguments(place), *ONE_CPU)
     for line in process.stderr:
@@ -242,6 +244,7 @@ def test_ten_thousand_objects_again(s3_cluster: None, s3_bucket: str, s3_environ
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_inputs_of_another_server(swift_endpoint: Endpoint, tmp_path: Path) -> None:
     """OpenStack Swift's S3: a run from end to end, but one at a time, since its conditional writes are not atomic."""
     with applied(swift_endpoint), bucket(swift_endpoint) as name:
