@@ -8,7 +8,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from pipeline.errors import InputError, RequestError
+from pipeline.storage.columnar import read_arrow, read_parquet
+from pipeline.table.log import columns_of
+from pipeline.table.parts import Part, read_part
 
 ROOT = Path(__file__).parent.parent
 DOOR = ROOT / "pipeline" / "storage" / "columnar.py"
@@ -126,7 +134,7 @@ from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
 import ray.data
 from pipeline.rows import InputKind
-from pipeline.source.entries import entries
+from pipeline.source.entries import ENTRIES, entries
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.storage.columnar import ParquetReader, read_arrow
 
@@ -180,6 +188,7 @@ kind = InputKind(suffixes=(".parquet",), bytes_columns=("body",))
 for source in [folder, folder / "manifest.parquet"]:
     try:
         for rows in entries([str(source)], kind):
+            assert rows.schema.equals(ENTRIES, check_metadata=True)  # what goes to Ray has nothing of the file's schema
             data, errors = fetch(rows, kind, FetchConfig())
             for uri, item, error in zip(rows["uri"].to_pylist(), data, errors.to_pylist()):
                 print(Path(uri).name, error["message"] if error else item.decode())
@@ -213,6 +222,41 @@ def test_no_file_runs_code_where_ray_data_has_registered_its_types(tmp_path: Pat
         "the Arrow file has a column with an extension type",
     ]
     assert not (tmp_path / "EXECUTED").exists()
+
+
+def test_a_table_of_others_with_an_extension_type_is_refused(tmp_path: Path) -> None:
+    field = pa.field("uri", pa.string(), metadata={"ARROW:extension:name": "stranger"})
+    rows = pa.table([["x"]], schema=pa.schema([field]))
+    pq.write_table(rows, tmp_path / "part.parquet")
+    with pytest.raises(RequestError, match="column 'uri' has the extension type 'stranger'"):
+        read_part(str(tmp_path), Part(path="part.parquet", size=1, rows=1, model="m"))
+    write_deltalake(tmp_path / "table", rows)
+    with pytest.raises(RequestError, match="has a column with an Arrow extension type"):
+        columns_of(DeltaTable(tmp_path / "table"))
+
+
+def test_a_schema_of_our_own_comes_back_as_it_was_written() -> None:
+    inner = pa.struct([pa.field("bytes", pa.large_binary()), pa.field("path", pa.string())])
+    fields = [
+        pa.field("mask", inner),
+        pa.field("when", pa.timestamp("us", "UTC")),
+        pa.field("name", pa.dictionary(pa.int32(), pa.string())),
+    ]
+    schema = pa.schema(fields, metadata={"huggingface": "{}"})
+    pq.write_table(schema.empty_table(), out := pa.BufferOutputStream())
+    assert read_parquet(out.getvalue()).schema.equals(schema, check_metadata=True)
+
+
+def test_text_that_is_marked_as_json_is_text() -> None:
+    rows = pa.table({"body": pa.array(["{}"], pa.json_())})
+    pq.write_table(rows, out := pa.BufferOutputStream())
+    assert read_parquet(out.getvalue())["body"].to_pylist() == ["{}"]
+
+
+@pytest.mark.parametrize("data", [b"", b"ARROW1", b"ARROW1\0\0" * 9, b"ARROW1\0\0" + b"\xff" * 30 + b"ARROW1"])
+def test_an_arrow_file_that_is_cut_is_an_error_of_ours(data: bytes) -> None:
+    with pytest.raises(InputError, match="no valid end"):
+        read_arrow(pa.BufferReader(data))
 
 
 def test_the_same_file_runs_code_with_pyarrow_alone(tmp_path: Path) -> None:

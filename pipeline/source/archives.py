@@ -102,7 +102,8 @@ class _Archive:
         if item.size > _MAX_HEADER_BYTES:
             self._report("too_large", f"a header of {item.size} bytes, more than the limit of {_MAX_HEADER_BYTES}")
             self._skip(item.size)
-            extended["path"] = b""  # the file has a name that is not known
+            if item.type in (*_PAX, tarfile.GNUTYPE_LONGNAME):
+                extended["path"] = b""  # the next file has a name that is not known
             return
         data = self._read(item.size)
         self._skip(-item.size % _BLOCK, padded=False)

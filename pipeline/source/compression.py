@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import time
+from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
@@ -53,20 +54,11 @@ def decompress(uri: str, file: BinaryIO, progress: Progress | None = None) -> Bi
         return file
     watched = file if progress is None else cast("BinaryIO", io.BufferedReader(_Watched(file, progress)))
     if uri.lower().endswith(".zst"):
-        return cast("BinaryIO", io.BufferedReader(_Zstandard(watched)))
-    return cast("BinaryIO", _Gzip(watched))
-
-
-class _Gzip(gzip.GzipFile):
-    """Closes the compressed file, too."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(fileobj=file, mode="rb")
-        self._compressed = file
-
-    def close(self) -> None:
-        super().close()
-        self._compressed.close()
+        # zstandard's own reader takes a cut frame for an end.
+        read = pa.CompressedInputStream(pa.PythonFile(watched, mode="r"), "zstd").read
+    else:
+        read = gzip.GzipFile(fileobj=watched, mode="rb").read1
+    return cast("BinaryIO", io.BufferedReader(_Forward(watched, read), _STEP_BYTES))
 
 
 class _Watched(io.RawIOBase):
@@ -94,12 +86,12 @@ class _Watched(io.RawIOBase):
         self._file.close()
 
 
-class _Zstandard(io.RawIOBase):
-    """Zstandard frames, decompressed. Arrow's reader is used, since that of zstandard takes a cut frame for an end."""
+class _Forward(io.RawIOBase):
+    """Decompressed bytes as an unbuffered file that can seek forward."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+    def __init__(self, file: BinaryIO, read: Callable[[int], bytes]) -> None:
+        """``file``: the compressed file, which is closed with this one. ``read`` returns up to a number of bytes."""
+        self._file, self._read = file, read
         self._position = 0
 
     def readable(self) -> bool:
@@ -115,14 +107,14 @@ class _Zstandard(io.RawIOBase):
         if whence != io.SEEK_SET or offset < self._position:
             raise OSError("only forward")
         while self._position < offset:
-            step = len(self._stream.read(min(_STEP_BYTES, offset - self._position)))
+            step = len(self._read(min(_STEP_BYTES, offset - self._position)))
             if not step:
                 break
             self._position += step
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(min(_STEP_BYTES, len(buffer)))
+        data = self._read(min(_STEP_BYTES, len(buffer)))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

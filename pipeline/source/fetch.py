@@ -26,7 +26,8 @@ class FetchConfig:
     threads: int = 16
     """Number of inputs that one worker downloads at the same time."""
     deadline_s: float = 60.0
-    """Seconds after which an input that has not arrived fails as timeout, retries included."""
+    """Seconds after which an input that has not arrived fails as timeout, retries included. Also the seconds after
+    which a container fails in which no further input is found."""
 
     def __post_init__(self) -> None:
         check(self, "max_bytes", self.max_bytes >= 1, "be at least 1")

@@ -18,6 +18,9 @@ from pipeline.storage import LISTING
 from pipeline.storage.columnar import ParquetReader
 from pipeline.storage.names import without_surrogates
 
+#: Some columns of a manifest, as lists, since names in it may be no text that Arrow can hold.
+_Batch = dict[str, list[Any]]
+
 _STAT_THREADS = 32
 _MAX_LINE_BYTES = 1 << 20
 
@@ -31,7 +34,7 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
                 table = pyarrow.csv.read_csv(file)
             if "uri" not in table.column_names:
                 raise RequestError(f"manifest {uri!r} must have a column 'uri', got {', '.join(table.column_names)}")
-            return _named(uri, iter([table]))
+            return _named(uri, iter([table.to_pydict()]))
         if name.endswith(".parquet"):
             with storage.open_file(uri) as file:
                 names = ParquetReader(file).schema.names
@@ -62,13 +65,13 @@ def _record(line: bytes) -> Any:
         return None
 
 
-def _parquet_batches(uri: str, columns: list[str]) -> Iterator[pa.Table]:
+def _parquet_batches(uri: str, columns: list[str]) -> Iterator[_Batch]:
     with storage.open_file(uri) as file:
         for batch in ParquetReader(file).batches(columns, CHUNK_ROWS):
-            yield pa.Table.from_batches([batch])
+            yield batch.to_pydict()
 
 
-def _json_batches(uri: str) -> Iterator[pa.Table]:
+def _json_batches(uri: str) -> Iterator[_Batch]:
     buffered: list[dict[str, Any]] = []
     with storage.open_file(uri) as file:
         while line := file.readline(_MAX_LINE_BYTES + 1):
@@ -78,27 +81,27 @@ def _json_batches(uri: str) -> Iterator[pa.Table]:
                 record = _record(line)
                 buffered.append(record if isinstance(record, dict) else {})
             if len(buffered) == CHUNK_ROWS:
-                yield _json_table(buffered)
+                yield _json_batch(buffered)
                 buffered = []
-    yield _json_table(buffered)
+    yield _json_batch(buffered)
 
 
-def _json_table(records: list[dict[str, Any]]) -> pa.Table:
+def _json_batch(records: list[dict[str, Any]]) -> _Batch:
     has_version = bool(records) and all(isinstance(item.get("etag"), str) and item.get("size") for item in records)
     names = ("uri", "etag", "size") if has_version else ("uri",)
-    return pa.table({name: [item.get(name) for item in records] for name in names})
+    return {name: [item.get(name) for item in records] for name in names}
 
 
-def _named(manifest: str, batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _named(manifest: str, batches: Iterator[_Batch]) -> Iterator[pa.Table]:
     """Pages of the objects that a manifest lists. Their tags and sizes are looked up if the manifest has none."""
     wrong = f"manifest {manifest!r}: every 'uri' must be a string that is not empty"
     try:
         for batch in batches:
-            uris = [_text(uri) for uri in batch["uri"].to_pylist()]
+            uris = [_text(uri) for uri in batch["uri"]]
             if not all(uris):
                 raise RequestError(wrong)
-            if {"etag", "size"} <= set(batch.column_names) and not batch["etag"].null_count:
-                tags = zip(uris, batch["size"].to_pylist(), batch["etag"].to_pylist(), strict=True)
+            if {"etag", "size"} <= set(batch) and None not in batch["etag"]:
+                tags = zip(uris, batch["size"], batch["etag"], strict=True)
                 yield listing_page(
                     [storage.Object(storage.canonical(uri), int(size or 0), _text(str(tag))) for uri, size, tag in tags]
                 )
