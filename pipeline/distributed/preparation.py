@@ -182,5 +182,8 @@ def _load_shard(uri: str) -> pa.Table:
         if not cached.exists():
             storage.write(str(cached), storage.read(uri))
         path = str(cached)
-    with pa.memory_map(path) as source:
-        return read_arrow(source)
+    try:
+        with pa.memory_map(path) as source:
+            return read_arrow(source)
+    except InputError as reason:
+        raise RequestError(f"prepared samples {uri!r} cannot be read: {reason.message}") from reason

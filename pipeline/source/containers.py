@@ -6,9 +6,10 @@ is a byte range of the object, which `pipeline.source.fetch` reads without this 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 
@@ -16,9 +17,11 @@ from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.rows import ERROR_TYPE, OBJECT, RECORD, InputKind, error_value
 from pipeline.source import records
-from pipeline.source.archives import archived_files
+from pipeline.source.archives import ArchivedFile, archived_files
 from pipeline.source.compression import COMPRESSIONS, Progress, decompress, is_compressed
 from pipeline.storage import LISTING, Read
+
+T = TypeVar("T")
 
 #: Columns of a listed input. ``start`` and ``end``: its byte range in its container, after decompression; in a Parquet
 #: file ``start`` is the row's number. ``error``: why it cannot be read, if the listing has found that out.
@@ -39,7 +42,9 @@ CHUNK_ROWS = 8192
 
 _LINES, _PARQUET, _TAR = "lines", "parquet", "tar"
 _PIECE_BYTES = 1 << 20
-_MAX_PACKED_FILES = 1 << 22  # in a compressed archive, where a file can take as little as a byte
+#: A few bytes that are compressed can stand for any number of inputs. So many are listed, and one for each byte.
+_PACKED_INPUTS = 1 << 20
+_MAX_PACKED_FILES = 1 << 22  # of one archive, since their names are in memory until its end
 
 
 def members(row: dict[str, Any], kind: InputKind, limits: Read) -> Iterator[pa.Table]:
@@ -135,8 +140,24 @@ def _found(row: dict[str, Any], kind: InputKind, progress: Progress) -> Iterator
         with opened:
             yield from _parquet_rows(opened, kind)
         return
+    most = None
+    if is_compressed(row["uri"]):
+        most = opened.seek(0, io.SEEK_END) + _PACKED_INPUTS
+        opened.seek(0)
     with closing(decompress(row["uri"], opened, progress)) as file:
-        yield from _lines(file, progress) if container == _LINES else _tar_files(file, row["uri"], kind, progress)
+        if container == _LINES:
+            yield from _limited(_lines(file, progress), most)
+        else:
+            files = archived_files(file, is_plain_tar(row["uri"]), progress)
+            yield from _tar_files(_limited(files, most and min(most, _MAX_PACKED_FILES)), kind)
+
+
+def _limited(items: Iterator[T], most: int | None) -> Iterator[T]:
+    """The items, and after ``most`` of them an `InputError` ``too_large``."""
+    for number, item in enumerate(items):
+        if most is not None and number >= most:
+            raise InputError("too_large", f"more inputs than the limit of {most} in a compressed file of its size")
+        yield item
 
 
 def _lines(file: BinaryIO, progress: Progress) -> Iterator[dict[str, Any]]:
@@ -165,16 +186,14 @@ def _parquet_rows(file: BinaryIO, kind: InputKind) -> Iterator[dict[str, Any]]:
             yield {"member": str(number + 1), "size": size, "format": format_, "start": number}
 
 
-def _tar_files(file: BinaryIO, uri: str, kind: InputKind, progress: Progress) -> Iterator[dict[str, Any]]:
+def _tar_files(files: Iterator[ArchivedFile], kind: InputKind) -> Iterator[dict[str, Any]]:
     """The files in a tar archive with a suffix of the kind. Of files with the same name, the last one, as tar does."""
     found: dict[str, tuple[int, int, bool]] = {}
     problem: Exception | None = None
     try:
-        for item in archived_files(file, is_plain_tar(uri), progress):
+        for item in files:
             if item.name.lower().endswith(kind.suffixes) and kind_of(item.name) is None:
                 found[item.name] = (item.start, item.size, item.is_sparse)
-                if len(found) > _MAX_PACKED_FILES and not is_plain_tar(uri):
-                    raise InputError("too_large", f"more than {_MAX_PACKED_FILES} files in one compressed archive")
     except Exception as reason:
         problem = reason
     for name, (start, size, is_sparse) in found.items():

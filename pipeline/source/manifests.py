@@ -34,7 +34,7 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
                 table = pyarrow.csv.read_csv(file)
             if "uri" not in table.column_names:
                 raise RequestError(f"manifest {uri!r} must have a column 'uri', got {', '.join(table.column_names)}")
-            return _named(uri, iter([table.to_pydict()]))
+            return _named(uri, iter([_csv_batch(table)]))
         if name.endswith(".parquet"):
             with storage.open_file(uri) as file:
                 names = ParquetReader(file).schema.names
@@ -63,6 +63,11 @@ def _record(line: bytes) -> Any:
             return json.loads(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):
         return None
+
+
+def _csv_batch(table: pa.Table) -> _Batch:
+    named = zip(table.column_names, table.columns, strict=True)
+    return {name: column.to_pylist() for name, column in named if name in ("uri", "etag", "size")}
 
 
 def _parquet_batches(uri: str, columns: list[str]) -> Iterator[_Batch]:

@@ -24,6 +24,7 @@ from pipeline.errors import InputError
 
 _SCHEMA, _HIDDEN_SCHEMA = b"ARROW:schema", b"ARROW:schem_"
 _EXTENSION, _HIDDEN_EXTENSION = b"ARROW:extension:name", b"ARROW:extension:nam_"
+_MAX_FOOTER_BYTES = 1 << 28
 _PARQUET_END, _ARROW_END = b"PAR1", b"ARROW1"
 #: Text of JSON is the one extension type whose storage is what the task wants.
 _HARMLESS = "arrow.json"
@@ -105,7 +106,7 @@ def _footer(file: BinaryIO | pa.BufferReader) -> tuple[int, bytes]:
     file.seek(max(0, size - 8))
     tail = file.read(8)
     length = int.from_bytes(tail[:4], "little")
-    if tail[4:] != _PARQUET_END or length > size - 12:
+    if tail[4:] != _PARQUET_END or not 0 < length <= min(size - 12, _MAX_FOOTER_BYTES):
         raise InputError("bad_archive", "the Parquet file has no valid footer")
     file.seek(size - 8 - length)
     footer = file.read(length)

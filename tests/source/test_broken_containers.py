@@ -14,6 +14,8 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +24,10 @@ import zstandard
 
 from pipeline.errors import ERROR_CODES, RequestError
 from pipeline.rows import InputKind
+from pipeline.source import containers
 from pipeline.source.entries import entries
 from pipeline.source.fetch import FetchConfig, fetch
+from pipeline.storage import local
 from tests.source.test_containers import tar_of
 
 KIND = InputKind(suffixes=(".txt", ".jsonl", ".tar", ".tgz", ".parquet"), record=("body", "note"))
@@ -380,6 +384,23 @@ def test_a_container_in_which_nothing_comes_ends_at_the_deadline(folder: Path, n
     assert time.monotonic() - began < 10
 
 
+def test_few_bytes_do_not_stand_for_inputs_without_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_PACKED_INPUTS", 100)
+    (folder / "x.jsonl.gz").write_bytes(gzip.compress(b"[]\n" * 100_000))
+    found = of("x.jsonl.gz", read(folder))
+    assert found.pop(None) == "too_large"
+    assert len(found) == (folder / "x.jsonl.gz").stat().st_size + 100
+
+
+def test_the_files_of_a_compressed_archive_fit_into_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_MAX_PACKED_FILES", 4)
+    (folder / "x.tar.gz").write_bytes(gzip.compress(PLAIN))
+    assert of("x.tar.gz", read(folder)) == {**dict(FILES[:4]), None: "too_large"}
+    (folder / "x.tar.gz").rename(folder / "y")
+    (folder / "x.tar").write_bytes(PLAIN)
+    assert of("x.tar", read(folder)) == dict(FILES)
+
+
 # Manifests, and times of files
 
 
@@ -409,16 +430,14 @@ def test_a_manifest_with_impossible_values_is_a_wrong_request(tmp_path: Path, li
         read(tmp_path / "list.jsonl")
 
 
-def test_a_time_beyond_the_calendar_is_unknown(folder: Path) -> None:
-    try:
-        os.utime(folder / "sound.txt", (1 << 40, 1 << 40))
-    except OSError:
-        pytest.skip("the file system has no such times")
-    (rows,) = entries([str(folder)], KIND)
-    if os.stat(folder / "sound.txt").st_mtime < 1 << 39:
-        pytest.skip("the file system has no such times")
-    assert rows["mtime"].to_pylist() == [None]
-    assert read(folder) == {("sound.txt", None): b"sound"}
+@pytest.mark.parametrize("seconds", [1 << 40, -(1 << 40), 1 << 62])
+def test_a_time_beyond_the_calendar_is_unknown(folder: Path, seconds: int) -> None:
+    """Not every file system can store such times, so the status is made up."""
+    status = os.stat(folder / "sound.txt")
+    wrong = SimpleNamespace(st_mtime_ns=seconds * 10**9, st_size=status.st_size, st_mode=status.st_mode)
+    found = local._object("sound.txt", cast("os.stat_result", wrong))
+    assert (found.mtime, found.size) == (None, 5)
+    assert found.etag == f"{seconds * 10**9:x}-5"
 
 
 # Whatever else
