@@ -113,7 +113,7 @@ class Run:
         """Check the request. Raises `RequestError` before anything is written."""
         self.plan, self._say = plan, say
         self.table = Table(plan.sink, plan.schema)
-        listed = entries(plan.sources, plan.task.inputs)
+        listed = entries(plan.sources, plan.task.inputs, plan.stream.fetch)
         self._entries = _peeked(_outside(storage.canonical(plan.sink), listed))
         self.counts = RunCounts()
         self._committer: Committer | None = None

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import ERROR_CODES
+from pipeline.errors import ERROR_CODES, InputError, RequestError
 from pipeline.images.outputs import mask_problem
 from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
+from pipeline.storage.columnar import read_parquet
 from pipeline.storage.threads import ordered
 from pipeline.table.parts import Part
 from pipeline.table.readers import parts_of
@@ -103,8 +103,8 @@ def _look(sink: str, part: Part) -> _Found | None:
     where = storage.join(sink, "table", part.path)
     try:
         data = storage.read(where)
-        rows = pq.ParquetFile(pa.BufferReader(data)).read()
-    except (OSError, pa.ArrowException):
+        rows = read_parquet(data)
+    except (OSError, InputError, pa.ArrowException):
         return None
     problems = []
     if len(data) != part.size or rows.num_rows != part.rows:
@@ -197,7 +197,11 @@ def _manifest(folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Input keys, version keys and names of the inputs that a run has listed."""
     inputs, versions, names = [np.empty((0, 2), np.uint64)], [np.empty((0, 2), np.uint64)], [np.empty(0, object)]
     for shard in storage.names(folder):
-        rows = pq.read_table(pa.BufferReader(storage.read(storage.join(folder, shard))), columns=list(VERSION_KEY))
+        where = storage.join(folder, shard)
+        try:
+            rows = read_parquet(storage.read(where), VERSION_KEY)
+        except InputError as reason:
+            raise RequestError(f"{where}: {reason.message}") from reason
         inputs.append(keys(rows, INPUT_KEY))
         versions.append(keys(rows, VERSION_KEY))
         pairs = zip(rows["uri"].to_pylist(), rows["member"].to_pylist(), strict=True)

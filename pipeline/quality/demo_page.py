@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline import storage
 from pipeline.images import inputs as image_inputs
@@ -15,14 +14,16 @@ from pipeline.quality.pages import Page
 from pipeline.rows import InputKind
 from pipeline.source.entries import entries
 from pipeline.source.fetch import FetchConfig, fetch
-from pipeline.table.readers import open_delta
+from pipeline.table.parts import read_part
+from pipeline.table.readers import parts_of
 from pipeline.text.inputs import decode_text, parse_record
 from pipeline.text.outputs import render_html
 
 
 def rows_of(sink: str) -> list[dict[str, Any]]:
     """The rows of a table, sorted by key."""
-    rows = pa.table(open_delta(sink).to_pyarrow_table()).to_pylist()
+    table = storage.join(sink, "table")
+    rows = [row for part in parts_of(sink) for row in read_part(table, part).to_pylist()]
     return sorted(rows, key=lambda row: (row["uri"], row["member"] or ""))
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline import storage
 from pipeline.quality.pages import Page
+from pipeline.storage.columnar import ParquetReader
 
 
 def run_report(folder: str, parts: Sequence[str], summary: Mapping[str, Any], examples: int = 12) -> str:
@@ -45,7 +44,7 @@ def _examples(parts: Sequence[str], count: int) -> tuple[list[dict[str, Any]], l
     done: list[dict[str, Any]] = []
     for part in parts:
         with storage.open_file(part) as file:
-            rows = pq.ParquetFile(file).read().to_pylist()
+            rows = ParquetReader(file).read().to_pylist()
         failed += [row for row in rows if row["error"] is not None]
         done += [row for row in rows if row["error"] is None]
         if len(done) >= count and len(failed) >= count:

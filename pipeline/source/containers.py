@@ -6,20 +6,22 @@ is a byte range of the object, which `pipeline.source.fetch` reads without this 
 
 from __future__ import annotations
 
-import gzip
 import io
-import tarfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from contextlib import closing
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
-import zstandard
 
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.rows import ERROR_TYPE, OBJECT, RECORD, InputKind, error_value
 from pipeline.source import records
+from pipeline.source.archives import ArchivedFile, archived_files
+from pipeline.source.compression import COMPRESSIONS, Progress, decompress, is_compressed
 from pipeline.storage import LISTING, Read
+
+T = TypeVar("T")
 
 #: Columns of a listed input. ``start`` and ``end``: its byte range in its container, after decompression; in a Parquet
 #: file ``start`` is the row's number. ``error``: why it cannot be read, if the listing has found that out.
@@ -36,26 +38,36 @@ ENTRIES = pa.schema(
         ("error", ERROR_TYPE),
     ]
 )
-COMPRESSIONS = (".gz", ".zst")
 CHUNK_ROWS = 8192
 
 _LINES, _PARQUET, _TAR = "lines", "parquet", "tar"
-_BROKEN = (OSError, EOFError, InputError, zstandard.ZstdError, pa.ArrowException, tarfile.TarError)
+_PIECE_BYTES = 1 << 20
+#: A few bytes that are compressed can stand for any number of inputs. So many are listed, and one for each byte.
+_PACKED_INPUTS = 1 << 20
+_MAX_PACKED_FILES = 1 << 22  # of one archive, since their names are in memory until its end
 
 
-def members(row: dict[str, Any], kind: InputKind) -> Iterator[pa.Table]:
-    """The entries of a container. If it cannot be read to its end, there is one failed entry for the container."""
-    container = kind_of(row["uri"])
+def members(row: dict[str, Any], kind: InputKind, limits: Read) -> Iterator[pa.Table]:
+    """The entries of a container. If it cannot be read to its end, one more entry, which has failed, stands for it.
+
+    Whatever is raised while one container is opened and read is the failure of this container. The deadline of
+    ``limits`` is the time after which a container fails in which nothing is found.
+    """
+    buffered: list[dict[str, Any]] = []
+    progress = Progress(limits.deadline_s)
     try:
-        if container == _LINES:
-            yield from _lines(row)
-        elif container == _PARQUET:
-            yield from _parquet_rows(row, kind)
-        else:
-            yield from _tar_files(row, kind)
-    except _BROKEN as reason:
+        for found in _found(row, kind, progress):
+            progress.made()
+            buffered.append(row | found)
+            if len(buffered) == CHUNK_ROWS:
+                yield _table(buffered)
+                buffered = []
+                progress.made()  # the reader of the entries may have let us wait
+    except Exception as reason:
         failure = error_value("list", container_error(row["uri"], reason))
-        yield _table([row | {"format": OBJECT, "error": failure}])
+        buffered.append(row | {"format": OBJECT, "error": failure})
+    if buffered:
+        yield _table(buffered)
 
 
 def read_members(
@@ -71,9 +83,10 @@ def read_members(
     opened = storage.open_file(first["uri"], Read(etag=first["etag"], deadline_s=limits.deadline_s))
     if kind_of(first["uri"]) == _PARQUET:
         with opened:
-            yield from records.read_rows(opened, kind, {listed[index]["start"]: index for index in wanted})
+            yield from records.read_rows(opened, kind, {listed[index]["start"]: index for index in wanted}, limits)
         return
-    with decompress(first["uri"], opened) as file:
+    progress = Progress(limits.deadline_s)
+    with decompress(first["uri"], opened, progress) as file:
         position = 0
         for index in wanted:
             start, end = listed[index]["start"], listed[index]["end"]
@@ -90,6 +103,7 @@ def read_members(
                 yield index, InputError("changed", "the file is shorter than when it was listed")
                 continue
             yield index, content
+            progress.made()
 
 
 def container_error(uri: str, reason: BaseException) -> InputError:
@@ -97,7 +111,7 @@ def container_error(uri: str, reason: BaseException) -> InputError:
     known = storage.input_error(reason)
     if isinstance(reason, InputError) or known.code != "unreadable":
         return known
-    if uri.endswith(COMPRESSIONS) or kind_of(uri) in (_PARQUET, _TAR):
+    if is_compressed(uri) or kind_of(uri) in (_PARQUET, _TAR):
         return InputError("bad_archive", "the file that holds the records is broken")
     return known
 
@@ -118,94 +132,78 @@ def is_plain_tar(uri: str) -> bool:
     return uri.lower().endswith(".tar")
 
 
-def decompress(uri: str, file: BinaryIO) -> BinaryIO:
-    """A file with the decompressed bytes; the name decides on the compression. It can seek forward only."""
-    name = uri.lower()
-    if name.endswith((".gz", ".tgz")):
-        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
-    if name.endswith(".zst"):
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
-        return cast("BinaryIO", io.BufferedReader(_Forward(reader)))  # type: ignore[arg-type]
-    return file
+def _found(row: dict[str, Any], kind: InputKind, progress: Progress) -> Iterator[dict[str, Any]]:
+    """What a container adds to its row, for each input in it."""
+    container = kind_of(row["uri"])
+    opened = storage.open_file(row["uri"])
+    if container == _PARQUET:
+        with opened:
+            yield from _parquet_rows(opened, kind)
+        return
+    most = None
+    if is_compressed(row["uri"]):
+        most = opened.seek(0, io.SEEK_END) + _PACKED_INPUTS
+        opened.seek(0)
+    with closing(decompress(row["uri"], opened, progress)) as file:
+        if container == _LINES:
+            yield from _limited(_lines(file, progress), most)
+        else:
+            files = archived_files(file, is_plain_tar(row["uri"]), progress)
+            yield from _tar_files(_limited(files, most and min(most, _MAX_PACKED_FILES)), kind)
 
 
-def _lines(row: dict[str, Any]) -> Iterator[pa.Table]:
-    buffered: list[dict[str, Any]] = []
-    with _open(row["uri"]) as file:
-        start = 0
-        for number, line in enumerate(file, 1):
-            end = start + len(line)
-            if line.strip():
-                extra = {"member": str(number), "size": len(line), "format": RECORD, "start": start, "end": end}
-                buffered.append(row | extra)
-            start = end
-            if len(buffered) == CHUNK_ROWS:
-                yield _table(buffered)
-                buffered = []
-    if buffered:
-        yield _table(buffered)
+def _limited(items: Iterator[T], most: int | None) -> Iterator[T]:
+    """The items, and after ``most`` of them an `InputError` ``too_large``."""
+    for number, item in enumerate(items):
+        if most is not None and number >= most:
+            raise InputError("too_large", f"more inputs than the limit of {most} in a compressed file of its size")
+        yield item
 
 
-def _parquet_rows(row: dict[str, Any], kind: InputKind) -> Iterator[pa.Table]:
-    count, format_ = records.count_rows(row["uri"], kind)
-    shared = row | {"format": format_, "size": row["size"] // max(1, count)}
-    for start in range(0, count, CHUNK_ROWS):
-        numbers = range(start, min(start + CHUNK_ROWS, count))
-        yield _table([shared | {"member": str(number + 1), "start": number} for number in numbers])
+def _lines(file: BinaryIO, progress: Progress) -> Iterator[dict[str, Any]]:
+    """The lines that are not blank. A line is read in pieces, since it may be longer than memory."""
+    number, start, end, blank = 1, 0, 0, True
+    while piece := file.readline(_PIECE_BYTES):
+        progress.check()
+        end += len(piece)
+        blank = blank and not piece.strip()
+        if not piece.endswith(b"\n"):
+            continue
+        if not blank:
+            yield _line(number, start, end)
+        number, start, blank = number + 1, end, True
+    if not blank:
+        yield _line(number, start, end)
 
 
-def _tar_files(row: dict[str, Any], kind: InputKind) -> Iterator[pa.Table]:
+def _line(number: int, start: int, end: int) -> dict[str, Any]:
+    return {"member": str(number), "size": end - start, "format": RECORD, "start": start, "end": end}
+
+
+def _parquet_rows(file: BinaryIO, kind: InputKind) -> Iterator[dict[str, Any]]:
+    for numbers, format_, size in records.list_rows(file, kind):
+        for number in numbers:
+            yield {"member": str(number + 1), "size": size, "format": format_, "start": number}
+
+
+def _tar_files(files: Iterator[ArchivedFile], kind: InputKind) -> Iterator[dict[str, Any]]:
     """The files in a tar archive with a suffix of the kind. Of files with the same name, the last one, as tar does."""
-    found: dict[str, dict[str, Any]] = {}
-    mode: Any = "r:" if is_plain_tar(row["uri"]) else "r|"
-    with _open(row["uri"]) as file, tarfile.open(fileobj=file, mode=mode, encoding="utf-8") as archive:
-        while (item := archive.next()) is not None:
-            if item.isreg() and item.name.lower().endswith(kind.suffixes) and kind_of(item.name) is None:
-                start = item.offset_data
-                extra = {"member": item.name, "size": item.size, "start": start, "end": start + item.size}
-                found[item.name] = row | {"format": OBJECT} | extra
-            cast("Any", archive).members = []  # tarfile would keep all of them in memory
-    rows = list(found.values())
-    for start in range(0, len(rows), CHUNK_ROWS):
-        yield _table(rows[start : start + CHUNK_ROWS])
+    found: dict[str, tuple[int, int, bool]] = {}
+    problem: Exception | None = None
+    try:
+        for item in files:
+            if item.name.lower().endswith(kind.suffixes) and kind_of(item.name) is None:
+                found[item.name] = (item.start, item.size, item.is_sparse)
+    except Exception as reason:
+        problem = reason
+    for name, (start, size, is_sparse) in found.items():
+        extra = {"member": name, "size": size, "format": OBJECT, "start": start, "end": start + size}
+        if is_sparse:
+            extra["error"] = error_value("list", InputError("bad_archive", "the file is stored with holes"))
+        yield extra
+    if problem is not None:
+        raise problem
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table({name: [row.get(name) for row in rows] for name in ENTRIES.names}, schema=ENTRIES)
-
-
-def _open(uri: str) -> BinaryIO:
-    """A container's decompressed bytes, as a file that can seek forward."""
-    return decompress(uri, storage.open_file(uri))
-
-
-class _Forward(io.RawIOBase):
-    """A decompressing reader as an unbuffered file, since zstandard's cannot be buffered or iterated by lines."""
-
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence != io.SEEK_SET or offset < self._position:
-            raise OSError("only forward")
-        while self._position < offset:
-            step = len(self._reader.read(min(1 << 20, offset - self._position)))
-            if not step:
-                break
-            self._position += step
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        count = self._reader.readinto(buffer)
-        self._position += count
-        return count

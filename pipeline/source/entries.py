@@ -19,27 +19,32 @@ import pyarrow.compute as pc
 from pipeline import storage
 from pipeline.errors import InputError, RequestError
 from pipeline.rows import OBJECT, InputKind
-from pipeline.source.containers import CHUNK_ROWS, COMPRESSIONS, ENTRIES, kind_of, members
+from pipeline.source.compression import COMPRESSIONS
+from pipeline.source.containers import CHUNK_ROWS, ENTRIES, kind_of, members
+from pipeline.source.fetch import FetchConfig
 from pipeline.source.globs import is_glob, matching_glob
 from pipeline.source.manifests import listing_page, manifest_pages
-from pipeline.storage import LISTING
+from pipeline.storage import LISTING, Read
 from pipeline.storage.threads import ordered
 
 _LIST_THREADS = 8
 
 
-def entries(sources: Sequence[str], kind: InputKind) -> Iterator[pa.Table]:
+def entries(sources: Sequence[str], kind: InputKind, config: FetchConfig | None = None) -> Iterator[pa.Table]:
     """Yield all inputs of all sources, as tables of `ENTRIES` of about `CHUNK_ROWS` rows. An input may come twice.
 
     A source is a folder (all objects below it whose name has a suffix of the kind), a glob (``*`` and ``?`` stay within
     a folder, ``**`` does not), a single object, or a manifest: a Parquet, CSV or JSONL file with a column ``uri``. If a
     manifest also has ``etag`` and ``size``, they are taken as true. Local folders are listed in the order of names.
     `RequestError` if a source does not exist.
+
+    The deadline of ``config`` is also the time in which something must be found in a container, or else it fails.
     """
     assert not isinstance(sources, str)
     buffered: list[pa.Table] = []
+    limits = (config or FetchConfig()).limits()
     for source in sources:
-        for page in _expanded(_pages(source, kind), kind):
+        for page in _expanded(_pages(source, kind), kind, limits):
             buffered.append(page)
             if sum(part.num_rows for part in buffered) >= CHUNK_ROWS:
                 yield pa.concat_tables(buffered)
@@ -81,7 +86,7 @@ def _with_suffix(page: pa.Table, kind: InputKind) -> pa.Table:
     return page.filter(pc.call_function("or", [matches, pc.call_function("equal", [page["etag"], pa.scalar("")])]))
 
 
-def _expanded(pages: Iterable[pa.Table], kind: InputKind) -> Iterator[pa.Table]:
+def _expanded(pages: Iterable[pa.Table], kind: InputKind, limits: Read) -> Iterator[pa.Table]:
     """Entries of the objects: one for each, or if the object is a container, one for each record or file in it."""
 
     def containers() -> Iterator[pa.Table | dict[str, Any]]:
@@ -98,7 +103,7 @@ def _expanded(pages: Iterable[pa.Table], kind: InputKind) -> Iterator[pa.Table]:
                     yield page.slice(start, end - start)
 
     def expand(item: pa.Table | dict[str, Any]) -> Iterator[pa.Table]:
-        return iter([_objects(item)]) if isinstance(item, pa.Table) else members(item, kind)
+        return iter([_objects(item)]) if isinstance(item, pa.Table) else members(item, kind, limits)
 
     def begin(item: pa.Table | dict[str, Any]) -> tuple[pa.Table | None, Iterator[pa.Table]]:
         results = expand(item)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pyarrow as pa
-import zstandard
 
 from pipeline import storage
 from pipeline.config import check
 from pipeline.errors import InputError
 from pipeline.rows import ERROR_TYPE, InputKind, error_value
-from pipeline.source.containers import COMPRESSIONS, ENTRIES, container_error, decompress, is_plain_tar, read_members
+from pipeline.source.compression import decompress, is_compressed
+from pipeline.source.containers import ENTRIES, container_error, is_plain_tar, read_members
 from pipeline.storage import Read
 
 
@@ -26,12 +26,17 @@ class FetchConfig:
     threads: int = 16
     """Number of inputs that one worker downloads at the same time."""
     deadline_s: float = 60.0
-    """Seconds after which an input that has not arrived fails as timeout, retries included."""
+    """Seconds after which an input that has not arrived fails as timeout, retries included. Also the seconds after
+    which a container fails in which no further input is found."""
 
     def __post_init__(self) -> None:
         check(self, "max_bytes", self.max_bytes >= 1, "be at least 1")
         check(self, "threads", self.threads >= 1, "be at least 1")
         check(self, "deadline_s", self.deadline_s > 0, "be positive")
+
+    def limits(self, etag: str | None = None) -> Read:
+        """The limits as a request for an object, which must have the tag ``etag`` if there is one."""
+        return Read(etag=etag, max_bytes=self.max_bytes, deadline_s=self.deadline_s)
 
 
 def fetch(rows: pa.Table, kind: InputKind, config: FetchConfig) -> tuple[list[bytes | None], pa.Array]:
@@ -53,11 +58,12 @@ def fetch(rows: pa.Table, kind: InputKind, config: FetchConfig) -> tuple[list[by
                     errors[index] = error_value("fetch", item)
                 else:
                     data[index] = item
+            failure = InputError("bad_archive", "the file that holds the records does not have this one")
         except Exception as reason:
             failure = container_error(listed[group[0]]["uri"], reason)
-            for index in group:
-                if data[index] is None and errors[index] is None:
-                    errors[index] = error_value("fetch", failure)
+        for index in group:
+            if data[index] is None and errors[index] is None:
+                errors[index] = error_value("fetch", failure)
 
     if config.threads == 1 or len(groups) == 1:
         for group in groups:
@@ -82,7 +88,7 @@ def _fetch_group(
     if not group:
         return
     group.sort(key=lambda index: listed[index]["start"] or 0)  # a compressed container can only be read forward
-    limits = Read(etag=first["etag"] or None, max_bytes=config.max_bytes, deadline_s=config.deadline_s)
+    limits = config.limits(first["etag"] or None)
     if first["member"] is None:
         yield group[0], _fetch_object(first["uri"], limits)
     elif is_plain_tar(first["uri"]):
@@ -93,12 +99,14 @@ def _fetch_group(
 
 def _fetch_object(uri: str, read: Read) -> bytes:
     data = storage.fetch(uri, read)
-    if not uri.endswith(COMPRESSIONS):
+    if not is_compressed(uri):
         return data
     try:
         with decompress(uri, io.BytesIO(data)) as file:
             plain = file.read(read.max_bytes + 1)
-    except (OSError, EOFError, zstandard.ZstdError) as reason:
+    except MemoryError:
+        raise
+    except Exception as reason:
         raise InputError("bad_archive", "the compressed data are broken") from reason
     if len(plain) > read.max_bytes:
         raise InputError("too_large", f"more than the limit of {read.max_bytes} bytes after decompression")

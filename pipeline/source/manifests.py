@@ -9,15 +9,20 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import RequestError
+from pipeline.errors import InputError, RequestError
 from pipeline.rows import InputKind
 from pipeline.source.containers import CHUNK_ROWS
 from pipeline.storage import LISTING
+from pipeline.storage.columnar import ParquetReader
+from pipeline.storage.names import without_surrogates
+
+#: Some columns of a manifest, as lists, since names in it may be no text that Arrow can hold.
+_Batch = dict[str, list[Any]]
 
 _STAT_THREADS = 32
+_MAX_LINE_BYTES = 1 << 20
 
 
 def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
@@ -29,22 +34,22 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
                 table = pyarrow.csv.read_csv(file)
             if "uri" not in table.column_names:
                 raise RequestError(f"manifest {uri!r} must have a column 'uri', got {', '.join(table.column_names)}")
-            return _named(uri, iter([table]))
+            return _named(uri, iter([_csv_batch(table)]))
         if name.endswith(".parquet"):
             with storage.open_file(uri) as file:
-                names = pq.ParquetFile(file).schema_arrow.names
+                names = ParquetReader(file).schema.names
             if "uri" not in names or {*kind.record[:1], *kind.bytes_columns} & set(names):
                 return None
             return _named(uri, _parquet_batches(uri, [item for item in ("uri", "etag", "size") if item in names]))
         if name.endswith(".jsonl"):
             with storage.open_file(uri) as file:
-                first = _record(file.readline())
+                first = _record(file.readline(_MAX_LINE_BYTES))
             if not isinstance(first, dict) or "uri" not in first or set(kind.record[:1]) & set(first):
                 return None
             return _named(uri, _json_batches(uri))
-    except (pa.ArrowException, ValueError) as reason:
-        if isinstance(reason, RequestError):
-            raise
+    except (RequestError, storage.StoreError):
+        raise
+    except (InputError, pa.ArrowException, ValueError) as reason:
         if name.endswith(".csv"):
             raise RequestError(f"manifest {uri!r} cannot be read") from reason
     return None  # if it is a broken container instead, listing its members makes an error row
@@ -52,54 +57,74 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
 
 def _record(line: bytes) -> Any:
     try:
-        return json.loads(line or b"null")
-    except ValueError:
+        try:
+            return json.loads(line or b"null")
+        except UnicodeDecodeError:  # names as an old disk has them
+            return json.loads(line.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError):
         return None
 
 
-def _parquet_batches(uri: str, columns: list[str]) -> Iterator[pa.Table]:
+def _csv_batch(table: pa.Table) -> _Batch:
+    named = zip(table.column_names, table.columns, strict=True)
+    return {name: column.to_pylist() for name, column in named if name in ("uri", "etag", "size")}
+
+
+def _parquet_batches(uri: str, columns: list[str]) -> Iterator[_Batch]:
     with storage.open_file(uri) as file:
-        for batch in pq.ParquetFile(file).iter_batches(CHUNK_ROWS, columns=columns):
-            yield pa.Table.from_batches([batch])
+        for batch in ParquetReader(file).batches(columns, CHUNK_ROWS):
+            yield batch.to_pydict()
 
 
-def _json_batches(uri: str) -> Iterator[pa.Table]:
+def _json_batches(uri: str) -> Iterator[_Batch]:
     buffered: list[dict[str, Any]] = []
     with storage.open_file(uri) as file:
-        for line in file:
+        while line := file.readline(_MAX_LINE_BYTES + 1):
+            if len(line) > _MAX_LINE_BYTES:
+                raise RequestError(f"manifest {uri!r} has a line of more than {_MAX_LINE_BYTES} bytes")
             if line.strip():
                 record = _record(line)
                 buffered.append(record if isinstance(record, dict) else {})
             if len(buffered) == CHUNK_ROWS:
-                yield _json_table(buffered)
+                yield _json_batch(buffered)
                 buffered = []
-    yield _json_table(buffered)
+    yield _json_batch(buffered)
 
 
-def _json_table(records: list[dict[str, Any]]) -> pa.Table:
+def _json_batch(records: list[dict[str, Any]]) -> _Batch:
     has_version = bool(records) and all(isinstance(item.get("etag"), str) and item.get("size") for item in records)
     names = ("uri", "etag", "size") if has_version else ("uri",)
-    return pa.table({name: [item.get(name) for item in records] for name in names})
+    return {name: [item.get(name) for item in records] for name in names}
 
 
-def _named(manifest: str, batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _named(manifest: str, batches: Iterator[_Batch]) -> Iterator[pa.Table]:
     """Pages of the objects that a manifest lists. Their tags and sizes are looked up if the manifest has none."""
     wrong = f"manifest {manifest!r}: every 'uri' must be a string that is not empty"
     try:
         for batch in batches:
-            uris = batch["uri"].to_pylist()
-            if any(not isinstance(uri, str) or not uri for uri in uris):
+            uris = [_text(uri) for uri in batch["uri"]]
+            if not all(uris):
                 raise RequestError(wrong)
-            if {"etag", "size"} <= set(batch.column_names) and not batch["etag"].null_count:
-                tags = zip(uris, batch["size"].to_pylist(), batch["etag"].to_pylist(), strict=True)
+            if {"etag", "size"} <= set(batch) and None not in batch["etag"]:
+                tags = zip(uris, batch["size"], batch["etag"], strict=True)
                 yield listing_page(
-                    [storage.Object(storage.canonical(uri), size or 0, str(tag)) for uri, size, tag in tags]
+                    [storage.Object(storage.canonical(uri), int(size or 0), _text(str(tag))) for uri, size, tag in tags]
                 )
                 continue
             with ThreadPoolExecutor(_STAT_THREADS, "stat") as pool:
                 yield listing_page(list(pool.map(_look, uris)))
-    except pa.ArrowException as reason:
+    except RequestError:
+        raise
+    except InputError as reason:
+        raise RequestError(f"manifest {manifest!r} cannot be read: {reason.message}") from reason
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as reason:
         raise RequestError(f"manifest {manifest!r} cannot be read") from reason
+
+
+def _text(value: Any) -> str:
+    """A value of a manifest as text that a table can hold; empty if it is no text."""
+    value = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    return without_surrogates(value) if isinstance(value, str) else ""
 
 
 def _look(uri: str) -> storage.Object:

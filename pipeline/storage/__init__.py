@@ -1,7 +1,8 @@
 """Reading and writing objects by URI: local paths, S3, and all other schemes of fsspec, with the same functions.
 
 A local object is named by its absolute path without a scheme, a remote one by its URI. Neither is percent-encoded, so
-that other tools can open the names that are stored in tables.
+that other tools can open the names that are stored in tables. Names that are no text are escaped
+(`pipeline.storage.names`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pipeline.errors import InputError, RequestError
 from pipeline.storage import s3
 from pipeline.storage.fsspec_store import FsspecStore
 from pipeline.storage.local import LocalStore
+from pipeline.storage.names import without_surrogates
 from pipeline.storage.retries import Verdict, retry
 from pipeline.storage.store import LISTING, Object, Read, Store, StoreError, with_retries
 from pipeline.storage.threads import ordered
@@ -83,12 +85,16 @@ def configured() -> dict[str, str]:
 
 
 def canonical(uri: str) -> str:
-    """The form of ``uri`` that this project stores: local paths absolute and without ``file://``; no trailing slash."""
+    """The form of ``uri`` that this project stores: local paths absolute and without ``file://``; no trailing slash.
+
+    It is text that a table can hold, whatever the name (`pipeline.storage.names`).
+    """
+    uri = without_surrogates(uri)
     if uri.startswith("file://"):
         uri = uri[len("file://") :]
     if "://" in uri:
         return _SCHEMES.get(uri.split("://", 1)[0], uri.split("://", 1)[0]) + "://" + uri.split("://", 1)[1].rstrip("/")
-    return os.path.abspath(os.path.expanduser(uri))
+    return without_surrogates(os.path.abspath(os.path.expanduser(uri)))
 
 
 def store(uri: str) -> Store:

@@ -11,6 +11,7 @@ import fsspec
 import pyarrow as pa
 
 from pipeline.errors import RequestError
+from pipeline.storage.names import as_name, as_text
 from pipeline.storage.store import LISTING, Object, Read, Store, StoreError
 
 _PAGE = 1000
@@ -31,7 +32,7 @@ class FsspecStore(Store):
     def names(self, uri: str) -> list[str]:
         fs, path = self._at(uri)
         try:
-            return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False))
+            return sorted(as_text(entry.rstrip("/").rsplit("/", 1)[-1]) for entry in fs.ls(path, detail=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -86,14 +87,14 @@ class FsspecStore(Store):
 
     def walk(self, uri: str, begins: str) -> Iterator[pa.Table]:
         fs, path = self._at(uri)
-        inside = f"{path.rstrip('/')}/{begins}"
+        inside = f"{as_text(path).rstrip('/')}/{begins}"
         page: list[Object] = []
         for _, _, files in fs.walk(path, detail=True):
             for name in sorted(files):
                 info = files[name]
-                if begins and not str(info["name"]).startswith(inside):
+                if begins and not as_text(str(info["name"])).startswith(inside):
                     continue
-                page.append(self._object(fs, info, f"{self._scheme}://{str(info['name']).lstrip('/')}"))
+                page.append(self._object(fs, info, f"{self._scheme}://{as_text(str(info['name'])).lstrip('/')}"))
                 if len(page) == _PAGE:
                     yield _table(page)
                     page = []
@@ -108,7 +109,7 @@ class FsspecStore(Store):
 
     def _at(self, uri: str) -> tuple[Any, str]:
         try:
-            fs, path = fsspec.core.url_to_fs(uri)
+            fs, path = fsspec.core.url_to_fs(as_name(uri))
         except (ValueError, ImportError) as reason:
             raise RequestError(f"no store for {uri!r}: the scheme is not known or its package is missing") from reason
         fs.invalidate_cache()

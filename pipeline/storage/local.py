@@ -12,36 +12,38 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
+from pipeline.storage.names import as_name, as_text
 from pipeline.storage.store import LISTING, Object, Read, Store, StoreError
 
 _PAGE = 4096
-_NOT_A_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_NO_FILE = "the path is not a file"
+_NOT_A_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
 
 class LocalStore(Store):
+    """Files by their paths, as text (`pipeline.storage.names`). Whatever is no file or folder is not opened: a named
+    pipe would wait for a writer, and a device may have no end."""
+
     def stat(self, uri: str) -> Object:
-        return _object(uri, os.stat(uri))
+        return _object(uri, os.stat(as_name(uri)))
 
     def is_folder(self, uri: str) -> bool:
-        return os.path.isdir(uri)
+        return os.path.isdir(as_name(uri))
 
     def names(self, uri: str) -> list[str]:
         try:
-            return sorted(os.listdir(uri))
+            return sorted(as_text(name) for name in os.listdir(as_name(uri)))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def read(self, uri: str) -> bytes:
-        with open(uri, "rb") as file:
+        with open(_opened(uri), "rb") as file:
             return file.read()
 
     def get(self, uri: str, read: Read, timeout_s: float) -> bytes:
         try:
-            # O_NONBLOCK, since opening a named pipe would otherwise wait for a writer.
-            with open(os.open(uri, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            with open(_opened(uri), "rb") as file:
                 status = os.fstat(file.fileno())
-                if not stat_module.S_ISREG(status.st_mode):
-                    raise StoreError("unreadable", "the path is not a file")
                 read.check_tag(_etag(status))
                 first, last = read.start or 0, status.st_size if read.end is None else read.end
                 read.check_size(last - first)
@@ -55,13 +57,13 @@ class LocalStore(Store):
             raise StoreError("out_of_memory", "not enough memory to hold the object") from reason
         except (OSError, ValueError) as reason:
             no_file = isinstance(reason, OSError) and reason.errno in _NOT_A_FILE
-            message = "the path is not a file" if no_file else "the store failed to read the object"
+            message = _NO_FILE if no_file else "the store failed to read the object"
             raise StoreError("unreadable", message) from reason
 
     def write(self, uri: str, data: bytes) -> None:
         temporary = _written(uri, data)
         try:
-            os.replace(temporary, uri)
+            os.replace(temporary, as_name(uri))
         except BaseException:
             os.unlink(temporary)
             raise
@@ -69,7 +71,7 @@ class LocalStore(Store):
     def create(self, uri: str, data: bytes) -> bool:
         temporary = _written(uri, data)
         try:
-            os.link(temporary, uri)  # atomic, and fails if the name exists
+            os.link(temporary, as_name(uri))  # atomic, and fails if the name exists
             return True
         except FileExistsError:
             return False
@@ -78,14 +80,14 @@ class LocalStore(Store):
 
     def delete(self, uri: str) -> None:
         try:
-            os.remove(uri)
+            os.remove(as_name(uri))
         except FileNotFoundError:
             return
 
     def walk(self, uri: str, begins: str) -> Iterator[pa.Table]:
         """Folder by folder, in the order of names. Files that cannot be examined have an empty tag, and get a row."""
         page: list[Object] = []
-        for item in _walk(uri, frozenset(), begins):
+        for item in _walk(as_name(uri), frozenset(), begins):
             page.append(item)
             if len(page) == _PAGE:
                 yield _page(page)
@@ -94,7 +96,12 @@ class LocalStore(Store):
             yield _page(page)
 
     def open(self, uri: str, read: Read) -> BinaryIO:
-        descriptor = os.open(uri, os.O_RDONLY)
+        try:
+            descriptor = _opened(uri)
+        except OSError as reason:
+            if reason.errno in _NOT_A_FILE:
+                raise StoreError("unreadable", _NO_FILE) from reason
+            raise
         try:
             read.check_tag(_etag(os.fstat(descriptor)))
         except BaseException:
@@ -103,10 +110,21 @@ class LocalStore(Store):
         return cast("BinaryIO", os.fdopen(descriptor, "rb"))
 
 
+def _opened(uri: str) -> int:
+    """A descriptor of a regular file, to read it. `OSError` with an errno of `_NOT_A_FILE` for everything else."""
+    # O_NONBLOCK, since opening a named pipe would otherwise wait for a writer. It changes nothing for regular files.
+    descriptor = os.open(as_name(uri), os.O_RDONLY | os.O_NONBLOCK)
+    if not stat_module.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EISDIR, _NO_FILE)
+    return descriptor
+
+
 def _written(uri: str, data: bytes) -> str:
     """Write the data to a new file in the folder of ``uri``; returns the file's name."""
-    os.makedirs(os.path.dirname(uri), exist_ok=True)
-    temporary = f"{uri}.{uuid.uuid4().hex}.tmp"
+    name = as_name(uri)
+    os.makedirs(os.path.dirname(name), exist_ok=True)
+    temporary = f"{name}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -118,29 +136,30 @@ def _written(uri: str, data: bytes) -> str:
 
 
 def _walk(folder: str, above: frozenset[tuple[int, int]], begins: str = "") -> Iterator[Object]:
-    """The files below a folder. ``above`` are the folders on the way to it: links to them are not followed."""
+    """The files below a folder, which is a name of the system. ``above`` are the folders on the way to it: links to
+    them are not followed."""
     try:
         status = os.stat(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         # A folder that cannot be opened becomes one failed input, so that its files are not silently missing.
-        yield Object(folder, 0, "")
+        yield Object(as_text(folder), 0, "")
         return
     here = (status.st_dev, status.st_ino)
     if here in above:
         return
     for entry in entries:
-        if not entry.name.startswith(begins):
+        if not as_text(entry.name).startswith(begins):
             continue
         try:
             status = entry.stat()
         except OSError:  # a broken link
-            yield Object(entry.path, 0, "")
+            yield Object(as_text(entry.path), 0, "")
             continue
         if stat_module.S_ISDIR(status.st_mode):
             yield from _walk(entry.path, above | {here})
         else:
-            yield _object(entry.path, status)
+            yield _object(as_text(entry.path), status)
 
 
 def _page(objects: list[Object]) -> pa.Table:
@@ -149,7 +168,10 @@ def _page(objects: list[Object]) -> pa.Table:
 
 
 def _object(uri: str, status: os.stat_result) -> Object:
-    written = datetime.fromtimestamp(status.st_mtime_ns // 1_000_000 / 1000, UTC)
+    try:
+        written = datetime.fromtimestamp(status.st_mtime_ns // 1_000_000 / 1000, UTC)
+    except (ValueError, OverflowError, OSError):  # a year that Python does not have
+        written = None
     return Object(uri, status.st_size, _etag(status), written)
 
 

@@ -25,7 +25,7 @@ from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
 from pipeline.storage.threads import ordered
 from pipeline.table.lease import LeaseLost
 from pipeline.table.ledger import TableContents
-from pipeline.table.log import committed_parts, opened, patiently
+from pipeline.table.log import columns_of, committed_parts, opened, patiently
 from pipeline.table.parts import THREADS, Part, read_part, scan, write_part
 from pipeline.table.schema import TableSchema
 from pipeline.table.supersede import is_of, rows_to_keep
@@ -53,7 +53,7 @@ class Table:
         self._is_lost = False
         self._delta = opened(self.uri)
         if self._delta is not None:
-            found = pa.schema(self._delta.schema().to_arrow())
+            found = columns_of(self._delta)
             self.schema = schema.within(found, sink)
             self.new_columns = [name for name in schema.names if name not in found.names]
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.errors import JobFailed, RequestError
+from pipeline.storage.names import as_name
 
 _NAME = re.compile(r"(\d{12})\.json")
 _POLLS = 6  # checks of another run's lease in the time of one renewal
@@ -79,6 +80,8 @@ def acquire(place: str, run_id: str, lease_s: float, *, option: str = "sink") ->
     lease time without renewal. ``option`` is the setting that names the folder, for the error message.
     """
     folder = storage.join(place, "lease")
+    if storage.is_local(folder) and as_name(folder) != folder:  # libraries that write there know it by another name
+        raise RequestError(f"{option} {place!r}: the name of a folder that is written must be UTF-8")
     mine = {
         "run_id": run_id,
         "host": socket.gethostname(),

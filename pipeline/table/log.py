@@ -31,10 +31,18 @@ def opened(uri: str) -> DeltaTable | None:
 
 def committed_parts(delta: DeltaTable) -> list[Part]:
     """The part files in the table's newest version."""
-    actions = pa.table(patiently(lambda: delta.get_add_actions(flatten=True)))
-    columns = ("path", "size_bytes", "num_records", "partition.model")
+    columns = ["path", "size_bytes", "num_records", "partition.model"]
+    actions = pa.table(patiently(lambda: delta.get_add_actions(flatten=True)).select(columns))
     values = zip(*(actions[name].to_pylist() for name in columns), strict=True)
     return [Part(path=path, size=size, rows=rows, model=model) for path, size, rows, model in values]
+
+
+def columns_of(delta: DeltaTable) -> pa.Schema:
+    """The columns of the table. `RequestError` if one has an Arrow extension type, since pyarrow would run its code."""
+    found = delta.schema()
+    if "ARROW:extension:name" in found.to_json():
+        raise RequestError(f"the table at {delta.table_uri} has a column with an Arrow extension type")
+    return pa.schema(found.to_arrow())
 
 
 def patiently(run: Callable[[], T]) -> T:
