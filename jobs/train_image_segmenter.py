@@ -9,7 +9,8 @@ from typing import Any
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit, require_folder
 from pipeline import config, models, package, storage
-from pipeline.distributed import preparation, train
+from pipeline.distributed import train
+from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation
 from pipeline.distributed.session import session
 from pipeline.errors import RequestError
 from pipeline.images.augment import AugmentConfig
@@ -76,9 +77,6 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
     else:
         learned, validation = held_out(learned, settings.validation_fraction)
 
-    def prepared() -> tuple[preparation.Prepared, preparation.Prepared]:
-        return preparation.prepare(learned, task, settings.out), preparation.prepare(validation, task, settings.out)
-
     with session(settings.cluster):
         return fit(
             settings,
@@ -86,7 +84,8 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
             model_name=settings.architecture,
             model_config=model,
             train_config=settings.train,
-            samples=prepared,
+            training=Preparation(learned, task, settings.out, part=TRAINING),
+            validation=Preparation(validation, task, settings.out, part=VALIDATION),
             data={"images": settings.images, "init": settings.init, "novelty": settings.novelty},
             copies=copies,
         )

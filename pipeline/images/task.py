@@ -57,6 +57,7 @@ class ImageSegmentation(Task):
     inputs: ClassVar[InputKind] = letterbox.IMAGES
     result: ClassVar[str] = "mask"
     stored_as_is: ClassVar[tuple[str, ...]] = ("mask.bytes",)
+    truth_unit: ClassVar[str] = "pixel with a class"
 
     def __post_init__(self) -> None:
         check(self, "classes", 2 <= len(self.classes) <= 65_536, "be 2 to 65536 names")
@@ -147,6 +148,13 @@ class ImageSegmentation(Task):
         if count > NO_CLASS:
             raise RequestError(f"labels of 8 bits name 255 classes at most, ImageSegmentation.classes has {count}")
         return letterbox.prepare(self, inputs, self._label)
+
+    def truth(self, samples: pa.Table) -> dict[str, int]:
+        """Pixels of each class, in the box."""
+        counts = np.zeros(NO_CLASS + 1, np.int64)
+        for label in samples["label"]:
+            counts += np.bincount(np.frombuffer(label.as_buffer(), np.uint8), minlength=len(counts))
+        return dict(zip(self.classes, counts.tolist(), strict=False))
 
     def collate(self, samples: pa.Table) -> Batch:
         """``image`` (b, 3, h, w) and ``label`` (b, h, w), both uint8; h and w are `height_px` and `width_px`."""
