@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from jobs.cli import say
 from jobs.commands import program
+from jobs.failures import name_failures
 from pipeline import config, package, storage
 from pipeline.distributed import train
 from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, Prepared
@@ -19,7 +20,6 @@ from pipeline.distributed.run import Run, RunConfig, RunPlan
 from pipeline.distributed.session import ClusterConfig, session
 from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import DONE, RequestError
-from pipeline.json_text import to_json
 from pipeline.quality.report import run_report
 from pipeline.runs.counts import RunCounts
 from pipeline.runs.life import Life
@@ -27,8 +27,6 @@ from pipeline.storage import StorageConfig
 from pipeline.task import Task
 
 T = TypeVar("T")
-
-_SHOWN = 10  # failed inputs that are named on standard error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,17 +164,10 @@ def _prepared(task: Task, training: Preparation, validation: Preparation) -> dic
 def _check_failures(settings: TrainSettings, plan: train.Plan) -> None:
     """Name the inputs that cannot be used, and raise `ErrorBudgetSpent` if there are too many."""
     parts = ((TRAINING, plan.train), (VALIDATION, plan.validation))
-    failures = [(name, item) for name, part in parts for item in part.failures]
     for name, part in parts:
         if part.failed:
             say(f"{sum(part.failed.values())} {name} inputs could not be used: {part.failed}")
-    for _, item in failures[:_SHOWN]:
-        say(f"  {item}")
-    if failures:
-        where = storage.join(plan.out, "failed_inputs.jsonl")
-        lines = "".join(to_json({"part": name, **dataclasses.asdict(item)}) + "\n" for name, item in failures)
-        storage.write(where, lines.encode("utf-8", "backslashreplace"))
-        say(f"all of them: {where}")
+    name_failures([(name, item) for name, part in parts for item in part.failures], plan.out)
     for _, part in parts:
         counts = RunCounts(done=part.inputs - sum(part.failed.values()), failed=sum(part.failed.values()))
         counts.errors.update(part.failed)

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config import check
-from pipeline.errors import InputError, RequestError
+from pipeline.config import added, check
 from pipeline.images import letterbox, metrics, novelty, outputs
 from pipeline.images.augment import AugmentConfig, augment_images
-from pipeline.images.inputs import NO_CLASS, Fitted, decode_label, fit_label
+from pipeline.images.inputs import NO_CLASS, Fitted, fit_label
+from pipeline.images.labels import LabelRules
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
 from pipeline.noise import Noise
@@ -51,6 +51,10 @@ class ImageSegmentation(Task):
     """Weight of each class's pixels in the loss; null: all pixels have the same weight."""
     autoencoder: ImageReconstruction | None = None
     """Settings for the autoencoder that the model carries, which gives each row's novelty; null: there is none."""
+    labels: Literal["ids", "rgb"] = added("ids")
+    """What the pixels of label files are: ids, values that are class ids; rgb, the colours of the palette."""
+    ignore_color: tuple[int, int, int] | None = added(None)
+    """Colour of pixels without a class in rgb labels; null: every pixel has a class."""
 
     kind: ClassVar[str] = "image_segmenter"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("miou", "max")
@@ -91,6 +95,17 @@ class ImageSegmentation(Task):
     def features(self) -> dict[str, dict[str, str]]:
         """Hugging Face features of the columns for which the Arrow type is not enough."""
         return {"mask": {"_type": "Image"}}
+
+    @property
+    def label_rules(self) -> LabelRules:
+        """How label files of the training data say which class a pixel has."""
+        return LabelRules(
+            classes=self.classes,
+            palette=self.palette,
+            ignore_index=self.ignore_index,
+            labels=self.labels,
+            ignore_color=self.ignore_color,
+        )
 
     def prepare(self, inputs: pa.Table) -> pa.Table:
         prepared = letterbox.prepare(self, inputs)
@@ -144,9 +159,7 @@ class ImageSegmentation(Task):
 
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:
         """The columns of `prepare`, and ``label``: raw uint8 class ids in the box, 255 for pixels without a class."""
-        count = len(self.classes)
-        if count > NO_CLASS:
-            raise RequestError(f"labels of 8 bits name 255 classes at most, ImageSegmentation.classes has {count}")
+        self.label_rules.check()
         return letterbox.prepare(self, inputs, self._label)
 
     def truth(self, samples: pa.Table) -> dict[str, int]:
@@ -190,25 +203,8 @@ class ImageSegmentation(Task):
         return {"miou": metrics.miou(confusion), "global_accuracy": metrics.global_accuracy(confusion), **named}
 
     def _label(self, data: bytes, fitted: Fitted) -> np.ndarray:
-        label = decode_label(data, fitted.height, fitted.width)
-        unknown = label >= len(self.classes)
-        if self.ignore_index is not None:
-            unknown &= label != self.ignore_index
-        if unknown.any():
-            raise InputError("bad_label", f"the label has the value {label[unknown].min()}, which is no class")
-        label[label >= len(self.classes)] = NO_CLASS
+        label = self.label_rules.read(data, fitted.height, fitted.width)
         return fit_label(label, self.height_px, self.width_px)
-
-
-def described_classes(content: Any) -> dict[str, Any]:
-    """The settings ``classes``, ``palette`` and ``ignore_index`` of `ImageSegmentation`, from a parsed classes.json."""
-    if not isinstance(content, Mapping) or not {"classes", "palette"} <= set(content):
-        raise RequestError("classes.json must be an object with classes and palette")
-    return {
-        "classes": tuple(str(name) for name in content["classes"]),
-        "palette": tuple((int(color[0]), int(color[1]), int(color[2])) for color in content["palette"]),
-        "ignore_index": content.get("ignore_index"),
-    }
 
 
 def upsampled_argmax(logits: Float[Tensor, "b k h w"], height: int, width: int) -> Iterator[np.ndarray]:
