@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,11 @@ from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.rows import InputKind
 from pipeline.source.containers import CHUNK_ROWS
+from pipeline.source.texts import encoding_of, read_text
 from pipeline.storage import LISTING
 
 _STAT_THREADS = 32
+_HEAD_BYTES = 1 << 20  # enough for the first line of a manifest
 
 
 def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
@@ -25,8 +28,7 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
     name = uri.lower()
     try:
         if name.endswith(".csv"):
-            with storage.open_file(uri) as file:
-                table = pyarrow.csv.read_csv(file)
+            table = pyarrow.csv.read_csv(io.BytesIO(read_text(uri).encode()))
             if "uri" not in table.column_names:
                 raise RequestError(f"manifest {uri!r} must have a column 'uri', got {', '.join(table.column_names)}")
             return _named(uri, iter([table]))
@@ -38,9 +40,13 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
             return _named(uri, _parquet_batches(uri, [item for item in ("uri", "etag", "size") if item in names]))
         if name.endswith(".jsonl"):
             with storage.open_file(uri) as file:
-                first = _record(file.readline())
+                head = file.read(_HEAD_BYTES)
+            encoding = encoding_of(head)
+            first = _record(_first_line(head.decode(encoding, "ignore")).encode())
             if not isinstance(first, dict) or "uri" not in first or set(kind.record[:1]) & set(first):
                 return None
+            if encoding != "utf-8":
+                raise RequestError(f"manifest {uri!r} must be UTF-8, it is {encoding.upper()}")
             return _named(uri, _json_batches(uri))
     except (pa.ArrowException, ValueError) as reason:
         if isinstance(reason, RequestError):
@@ -48,6 +54,10 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
         if name.endswith(".csv"):
             raise RequestError(f"manifest {uri!r} cannot be read") from reason
     return None  # if it is a broken container instead, listing its members makes an error row
+
+
+def _first_line(text: str) -> str:
+    return next((line for line in text.removeprefix("\ufeff").split("\n") if line.strip()), "")
 
 
 def _record(line: bytes) -> Any:
@@ -66,14 +76,25 @@ def _parquet_batches(uri: str, columns: list[str]) -> Iterator[pa.Table]:
 def _json_batches(uri: str) -> Iterator[pa.Table]:
     buffered: list[dict[str, Any]] = []
     with storage.open_file(uri) as file:
-        for line in file:
+        for number, line in enumerate(file, 1):
             if line.strip():
                 record = _record(line)
-                buffered.append(record if isinstance(record, dict) else {})
+                if not isinstance(record, dict):
+                    why = _not_utf8(line) or "must be a JSON object with a string 'uri'"
+                    raise RequestError(f"manifest {uri!r}, line {number}: {why}")
+                buffered.append(record)
             if len(buffered) == CHUNK_ROWS:
                 yield _json_table(buffered)
                 buffered = []
     yield _json_table(buffered)
+
+
+def _not_utf8(line: bytes) -> str | None:
+    try:
+        line.decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        return f"must be UTF-8, but byte {reason.start} of the line (0x{line[reason.start]:02x}) is not"
+    return None
 
 
 def _json_table(records: list[dict[str, Any]]) -> pa.Table:

@@ -49,6 +49,11 @@ def decoded(data: bytes, name: str) -> str:
     return text
 
 
+def encoding_of(head: bytes) -> str:
+    """The encoding that the byte order mark at the beginning of a file names; UTF-8 if there is none."""
+    return next((encoding for mark, encoding in _MARKS if head.startswith(mark)), "utf-8")
+
+
 def lines_of(text: str) -> list[str]:
     """The lines of a text; they end with a line feed, a carriage return or both, and with nothing else."""
     found = _LINE_END.split(text)
