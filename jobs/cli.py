@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 import re
 import signal
@@ -30,6 +31,7 @@ from jobs.summary import finish
 from pipeline import storage
 from pipeline.errors import DONE, WRONG_REQUEST, JobFailed, RequestError, Stopped
 from pipeline.runs.life import one_line, outcome_of
+from pipeline.source.texts import decoded, encoding_of
 
 S = TypeVar("S")
 
@@ -76,6 +78,8 @@ def parse(settings: type[S], argv: Sequence[str]) -> S:
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
     parser.add_class_arguments(settings)
     arguments.check(options, argv)
+    for file in _config_files(argv):
+        _check_text(file)
     try:
         # jsonargparse prints some errors itself; an error here is one line, printed once.
         with contextlib.redirect_stderr(io.StringIO()):
@@ -87,6 +91,24 @@ def parse(settings: type[S], argv: Sequence[str]) -> S:
         raise RequestError(_cause(reason, options)) from reason
     fields = {field.name: _expanded(field.name, getattr(values, field.name)) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     return settings(**fields)
+
+
+def _config_files(argv: Sequence[str]) -> list[str]:
+    """The files that ``--config`` names."""
+    found = [given.partition("=")[2] for given in argv if given.startswith("--config=")]
+    return found + [value for name, value in itertools.pairwise(argv) if name == "--config"]
+
+
+def _check_text(file: str) -> None:
+    """`RequestError` that names the file, the line and the byte if a file of settings is no UTF-8."""
+    try:
+        with open(file, "rb") as opened:
+            data = opened.read()
+    except (OSError, ValueError):
+        return  # the parser says why
+    if (encoding := encoding_of(data[:4])) != "utf-8":
+        raise RequestError(f"--config: {file} must be UTF-8, it is {encoding.upper()}")
+    decoded(data, f"--config: {file}")
 
 
 def _expanded(name: str, value: Any) -> Any:

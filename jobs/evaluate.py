@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +9,15 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.cli import main, say
+from jobs.failures import name_failures
 from pipeline import config, package, storage
 from pipeline.errors import RequestError
+from pipeline.images.labels import LabelRules, read_classes
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
 from pipeline.quality.evaluation import Evaluation, evaluate_autoencoder, evaluate_documents, evaluate_images
 from pipeline.quality.pages import Page
+from pipeline.runs.life import store_json
 from pipeline.source.labelled import all_inputs, split_files
 from pipeline.storage import StorageConfig
 from pipeline.task import Task
@@ -52,21 +54,31 @@ def work(settings: Evaluate) -> dict[str, Any]:
     task_class, evaluate = KINDS[described.kind]
     task = config.from_dict(task_class, described.task)
     rows = _rows(settings, task)
+    extra: dict[str, Any] = {}
+    if isinstance(task, TextSegmentation):
+        extra = {"split": settings.split, "group": settings.group}
+    elif isinstance(task, ImageSegmentation):
+        extra = {"rules": _label_rules(settings, task)}
     say(f"evaluating {described.kind} on {rows.num_rows} inputs")
-    extra = {"split": settings.split, "group": settings.group} if isinstance(task, TextSegmentation) else {}
     found = evaluate(task, described.model(), rows, **extra)
     out = settings.out or storage.join(settings.model, "evaluations", settings.split)
+    if found.failed:
+        say(f"{len(found.failures)} inputs could not be evaluated: {found.failed}")
+    name_failures([(settings.split, item) for item in found.failures], out)
+    if found.missing_classes:
+        say(f"warning: no pixel in the labels: {', '.join(found.missing_classes)}")
     summary = {
         "status": "done",
         "model": described.digest,
         "data": settings.data,
         "split": settings.split,
         "inputs": rows.num_rows,
-        "failed": dict(found.failed),
+        "failed": found.failed,
+        "missing_classes": found.missing_classes,
         "metrics": found.metrics,
         "details": found.details,
     }
-    storage.write(storage.join(out, "metrics.json"), (json.dumps(summary, indent=2) + "\n").encode())
+    store_json(storage.join(out, "metrics.json"), summary)
     page = Page(f"{described.kind} on {settings.split}")
     page.table("Metrics", [{"metric": name, "value": value} for name, value in found.metrics.items()])
     page.table("Details", found.details)
@@ -82,6 +94,14 @@ def _rows(settings: Evaluate, task: Task) -> pa.Table:
     if isinstance(task, TextSegmentation):
         return all_inputs(settings.data, task.inputs)
     return split_files(settings.data, settings.split)
+
+
+def _label_rules(settings: Evaluate, task: ImageSegmentation) -> LabelRules:
+    """The rules of the data's own classes.json. Its classes are the package's; in another order they are mapped."""
+    rules = LabelRules(**read_classes(settings.data)).for_classes(task.classes, settings.model)
+    if rules.classes != task.classes:
+        say("the classes of the data have another order than those of the package; they are mapped by name")
+    return rules
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import typing
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +29,7 @@ from pipeline.models.autoencoders.samplers import (
 )
 from pipeline.package import Package
 from pipeline.quality.pages import Page
+from pipeline.rows import FailedInput, by_code
 from pipeline.source.labelled import training_inputs
 from pipeline.storage import StorageConfig
 
@@ -102,7 +102,7 @@ def work(settings: Sample) -> dict[str, Any]:
     task, model = config.from_dict(ImageReconstruction, described.task), described.model()
     assert isinstance(model, Autoencoder), described.model_name
     rows = None if settings.images is None else training_inputs(settings.images, ImageReconstruction.inputs)[0]
-    failed: Counter[str] = Counter()
+    failed: list[FailedInput] = []
     sampler, fitted_to = _sampler(settings, described, task, model, rows, failed)
     fitted = time.monotonic()
     say(f"drawing {settings.count} samples of {task.height_px} x {task.width_px} pixels")
@@ -118,7 +118,7 @@ def work(settings: Sample) -> dict[str, Any]:
     if rows is not None and set(wanted) != {"samples"}:
         chosen = rows.take(_chosen(rows, _STUDIED, settings.seed))
         # Failed images that the fit has counted are not counted again.
-        ignored: Counter[str] = Counter() if fitted_to else failed
+        ignored: list[FailedInput] = [] if fitted_to else failed
         studied = drawn_pictures.study(task, model, chosen, shown=_SHOWN, seed=settings.seed, failed=ignored)
         for name in wanted:
             if name != "samples":
@@ -129,7 +129,7 @@ def work(settings: Sample) -> dict[str, Any]:
         **origin,
         "count": settings.count,
         "fitted_to": fitted_to,
-        "failed": dict(failed),
+        "failed": by_code(failed),
         "samples": table,
         **_write(settings, grids, channels),
         "fit_seconds": round(fitted - started, 1),
@@ -148,7 +148,7 @@ def _sampler(
     task: ImageReconstruction,
     model: Autoencoder,
     rows: pa.Table | None,
-    failed: Counter[str],
+    failed: list[FailedInput],
 ) -> tuple[Sampler, int]:
     """The sampler, and the number of images to which it was fitted in this run."""
     shapes = model.latent_shapes(task.height_px, task.width_px)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Any, NoReturn
 
 from pipeline.errors import DONE
+from pipeline.json_text import to_json
 
 
 def finish(summary: dict[str, Any], code: int) -> NoReturn:
     """Print the summary as one line of JSON, with its error on standard error, and end the process with ``code``."""
     if code != DONE and summary.get("error"):
         print(f"error: {summary['error']}", file=sys.stderr, flush=True)
-    print(json.dumps({**summary, "exit_code": code}, ensure_ascii=True), flush=True)
+    print(to_json({**summary, "exit_code": code}, ascii_only=True), flush=True)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # threads of the cluster's client must not keep a finished job alive

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit, require_folder
 from pipeline import config
-from pipeline.distributed import preparation, train
+from pipeline.distributed import train
+from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation
 from pipeline.distributed.session import session
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.models.autoencoders.conv_vae import ConvVAEConfig
@@ -40,12 +41,6 @@ def work(settings: TrainAutoencoder) -> dict[str, Any]:
     inputs, split = training_inputs(settings.images, ImageReconstruction.inputs)
     learned, validation = held_out(inputs, settings.validation_fraction)
 
-    def prepared() -> tuple[preparation.Prepared, preparation.Prepared]:
-        return (
-            preparation.prepare(learned, settings.task, settings.out),
-            preparation.prepare(validation, settings.task, settings.out),
-        )
-
     with session(settings.cluster):
         return fit(
             settings,
@@ -53,7 +48,8 @@ def work(settings: TrainAutoencoder) -> dict[str, Any]:
             model_name=settings.architecture,
             model_config=config.to_dict(model),
             train_config=settings.train,
-            samples=prepared,
+            training=Preparation(learned, settings.task, settings.out, part=TRAINING),
+            validation=Preparation(validation, settings.task, settings.out, part=VALIDATION),
             data={"images": settings.images, "split": split},
         )
 

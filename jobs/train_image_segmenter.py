@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit, require_folder
 from pipeline import config, models, package, storage
-from pipeline.distributed import preparation, train
+from pipeline.distributed import train
+from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation
 from pipeline.distributed.session import session
 from pipeline.errors import RequestError
 from pipeline.images.augment import AugmentConfig
+from pipeline.images.labels import read_classes
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.images.task import ImageSegmentation, described_classes
+from pipeline.images.task import ImageSegmentation
 from pipeline.models.segmenters.interface import Segmenter, init_from_autoencoder
 from pipeline.models.segmenters.with_autoencoder import carry_autoencoder
 from pipeline.package import Package
@@ -60,7 +61,7 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
     train.claim(settings.out)
     encoder, carried = _autoencoder(settings.init), _autoencoder(settings.novelty)
     task = ImageSegmentation(
-        **_classes(settings.images),
+        **read_classes(settings.images),
         height_px=settings.height_px,
         width_px=settings.width_px,
         class_weights=settings.class_weights,
@@ -76,9 +77,6 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
     else:
         learned, validation = held_out(learned, settings.validation_fraction)
 
-    def prepared() -> tuple[preparation.Prepared, preparation.Prepared]:
-        return preparation.prepare(learned, task, settings.out), preparation.prepare(validation, task, settings.out)
-
     with session(settings.cluster):
         return fit(
             settings,
@@ -86,7 +84,8 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
             model_name=settings.architecture,
             model_config=model,
             train_config=settings.train,
-            samples=prepared,
+            training=Preparation(learned, task, settings.out, part=TRAINING),
+            validation=Preparation(validation, task, settings.out, part=VALIDATION),
             data={"images": settings.images, "init": settings.init, "novelty": settings.novelty},
             copies=copies,
         )
@@ -125,18 +124,6 @@ def _seen(carried: Package) -> ImageReconstruction:
             f"novelty {carried.uri!r}: the package has no reference to tell percentiles by; train it anew"
         )
     return task
-
-
-def _classes(folder: str) -> dict[str, Any]:
-    where = storage.join(folder, "classes.json")
-    try:
-        return described_classes(json.loads(storage.read(where)))
-    except FileNotFoundError as reason:
-        raise RequestError(f"images {folder!r}: a labelled folder needs classes.json") from reason
-    except ValueError as reason:
-        if isinstance(reason, RequestError):
-            raise
-        raise RequestError(f"{where} is not JSON") from reason
 
 
 if __name__ == "__main__":

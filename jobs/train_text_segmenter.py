@@ -8,7 +8,8 @@ from typing import Any
 from jobs.cli import main
 from jobs.wiring import TrainSettings, fit
 from pipeline import config, package
-from pipeline.distributed import preparation, train
+from pipeline.distributed import train
+from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, RecordSplit
 from pipeline.distributed.session import session
 from pipeline.models.documents.sentence_tagger import SentenceTaggerConfig, init_from_tagger
 from pipeline.source.labelled import all_inputs, held_out
@@ -41,13 +42,7 @@ def work(settings: TrainTextSegmenter) -> dict[str, Any]:
         copies = (train.CopyWeights.of(package.load(settings.init, TextSegmentation.kind), init_from_tagger),)
     inputs = all_inputs(settings.documents, TextSegmentation.inputs)
     learned, validation = held_out(inputs, settings.validation_fraction)
-    keep = None if settings.split is None else preparation.RecordSplit(settings.split)
-
-    def prepared() -> tuple[preparation.Prepared, preparation.Prepared]:
-        return (
-            preparation.prepare(learned, settings.task, settings.out, keep=keep),
-            preparation.prepare(validation, settings.task, settings.out, keep=keep),
-        )
+    keep = None if settings.split is None else RecordSplit(settings.split)
 
     with session(settings.cluster):
         return fit(
@@ -56,7 +51,8 @@ def work(settings: TrainTextSegmenter) -> dict[str, Any]:
             model_name="sentence_tagger",
             model_config=config.to_dict(settings.model),
             train_config=settings.train,
-            samples=prepared,
+            training=Preparation(learned, settings.task, settings.out, part=TRAINING, keep=keep),
+            validation=Preparation(validation, settings.task, settings.out, part=VALIDATION, keep=keep),
             data={"documents": settings.documents, "split": settings.split},
             copies=copies,
         )

@@ -6,20 +6,22 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from jobs.cli import say
 from jobs.commands import program
+from jobs.failures import name_failures
 from pipeline import config, package, storage
 from pipeline.distributed import train
-from pipeline.distributed.preparation import Prepared
+from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, Prepared
 from pipeline.distributed.run import Run, RunConfig, RunPlan
 from pipeline.distributed.session import ClusterConfig, session
 from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import DONE, RequestError
 from pipeline.quality.report import run_report
+from pipeline.runs.counts import RunCounts
 from pipeline.runs.life import Life
 from pipeline.storage import StorageConfig
 from pipeline.task import Task
@@ -80,6 +82,11 @@ class TrainSettings:
     """Folder for the model package, its checkpoints, prepared samples and logs."""
     validation_fraction: float = 0.1
     """Fraction of the training inputs that is held out for validation, if the data have no validation split."""
+    max_error_rate: float = 0.1
+    """Do not train if a larger fraction of the training or of the validation inputs cannot be used, and more than
+    error_floor of them."""
+    error_floor: int = 3
+    """Number of inputs that cannot be used up to which a training always begins."""
     lease_s: float = 30.0
     """Seconds without renewal after which the lease of a training on another machine counts as abandoned."""
     storage: StorageConfig = field(default_factory=StorageConfig)
@@ -87,6 +94,8 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         config.check(self, "validation_fraction", 0 < self.validation_fraction < 1, "be between 0 and 1")
+        config.check(self, "max_error_rate", 0 <= self.max_error_rate <= 1, "be in [0, 1]")
+        config.check(self, "error_floor", self.error_floor >= 0, "not be negative")
         config.check(self, "lease_s", self.lease_s > 0, "be positive")
 
 
@@ -97,23 +106,22 @@ def fit(
     model_name: str,
     model_config: Mapping[str, Any],
     train_config: train.DistributedTrainConfig,
-    samples: Callable[[], tuple[Prepared, Prepared]],
+    training: Preparation,
+    validation: Preparation,
     data: dict[str, Any],
     copies: tuple[train.CopyWeights, ...] = (),
 ) -> dict[str, Any]:
-    """Prepare the samples and train, while holding the lease on ``settings.out``. Needs a Ray session."""
-    prepared, validation = samples()
-    say(f"{prepared.rows} training samples, {validation.rows} for validation")
-    for name, part in (("training", prepared), ("validation", validation)):
-        if part.failed:
-            say(f"{sum(part.failed.values())} {name} inputs could not be used: {part.failed}")
+    """Prepare the samples and train, while holding the lease on ``settings.out``. Needs a Ray session.
+
+    A finished training is found, and another training in ``settings.out`` refused, before anything is written.
+    """
     plan = train.Plan(
         task=task,
         model_name=model_name,
         model_config=dict(model_config),
         copies=copies,
-        train=prepared,
-        validation=validation,
+        train=training.planned(),
+        validation=validation.planned(),
         config=train_config,
         out=storage.canonical(settings.out),
         card={"data": data, "command": command_line(), "training": config.to_dict(train_config)},
@@ -122,13 +130,48 @@ def fit(
     if finished is not None:
         say(f"{plan.out} is trained already with these settings")
         return finished
+    plan = dataclasses.replace(plan, **_prepared(task, training, validation))
     life = Life(plan.out, f"training-{os.getpid()}", settings.lease_s, option="out")
     held = life.begin()
     summary: dict[str, Any] = {}
-    outcome = life.work(lambda: summary.update(train.fit(plan, say, held.check)))
+
+    def work() -> None:
+        _check_failures(settings, plan)
+        summary.update(train.fit(plan, say, held.check))
+
+    outcome = life.work(work)
     summary |= outcome.summary()
     life.finish(storage.join(plan.out, "summary.json"), summary)
     return summary
+
+
+def _prepared(task: Task, training: Preparation, validation: Preparation) -> dict[str, Prepared]:
+    """The prepared samples, as fields of a plan. What was written is deleted if the request is refused."""
+    try:
+        found = training.prepare(), validation.prepare()
+        for part, name in zip(found, (TRAINING, VALIDATION), strict=True):
+            say(f"{part.rows} {name} samples")
+            part.check_truth(task, name)
+            if missing := part.missing_classes():
+                say(f"warning: no {task.truth_unit} in the {name} labels: {', '.join(missing)}")
+    except RequestError:
+        training.discard()
+        validation.discard()
+        raise
+    return dict(zip(("train", "validation"), found, strict=True))
+
+
+def _check_failures(settings: TrainSettings, plan: train.Plan) -> None:
+    """Name the inputs that cannot be used, and raise `ErrorBudgetSpent` if there are too many."""
+    parts = ((TRAINING, plan.train), (VALIDATION, plan.validation))
+    for name, part in parts:
+        if part.failed:
+            say(f"{sum(part.failed.values())} {name} inputs could not be used: {part.failed}")
+    name_failures([(name, item) for name, part in parts for item in part.failures], plan.out)
+    for _, part in parts:
+        counts = RunCounts(done=part.inputs - sum(part.failed.values()), failed=sum(part.failed.values()))
+        counts.errors.update(part.failed)
+        counts.check_budget(settings.max_error_rate, settings.error_floor)
 
 
 def command_line() -> str:

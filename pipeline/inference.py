@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import nn
 
-from pipeline.rows import INPUT_SCHEMA
+from pipeline.rows import INPUT_SCHEMA, FailedInput, failed_input
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.task import Task
 
@@ -18,7 +17,7 @@ BATCH_ROWS = 16
 
 
 def predictions(
-    task: Task, model: nn.Module, rows: pa.Table, failed: Counter[str]
+    task: Task, model: nn.Module, rows: pa.Table, failed: list[FailedInput]
 ) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
     """Yield for each batch: its inputs, the indices of the inputs without an error, and the predictions for these."""
     model = model.eval()
@@ -27,24 +26,32 @@ def predictions(
 
 
 def prepared_batches(
-    task: Task, rows: pa.Table, failed: Counter[str]
+    task: Task, rows: pa.Table, failed: list[FailedInput]
 ) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
     """Yield for each batch: its inputs, the indices of the inputs without an error, and these prepared."""
     for start in range(0, rows.num_rows, BATCH_ROWS):
         batch = rows.slice(start, BATCH_ROWS)
         data, errors = fetch(batch, task.inputs, FetchConfig())
-        codes = [error and error["code"] for error in errors.to_pylist()]
-        good = np.array([index for index, code in enumerate(codes) if code is None], np.int64)
-        failed.update(code for code in codes if code is not None)
+        found = errors.to_pylist()
+        good = np.array([index for index, error in enumerate(found) if error is None], np.int64)
+        _add(failed, batch, range(batch.num_rows), found)
         inputs = {
             "data": [data[index] for index in good],
             "format": [batch["format"][int(index)].as_py() for index in good],
             "label": [None] * len(good),
         }
         prepared = task.prepare(pa.table(inputs, schema=INPUT_SCHEMA))
-        codes = [error and error["code"] for error in prepared["error"].to_pylist()]
-        failed.update(code for code in codes if code is not None)
-        keep = np.array([code is None for code in codes], bool)
+        found = prepared["error"].to_pylist()
+        _add(failed, batch, good, found)
+        keep = np.array([error is None for error in found], bool)
         good, prepared = good[keep], prepared.filter(pa.array(keep)).drop_columns(["error"])
         if len(good):
             yield batch, good, prepared
+
+
+def _add(
+    failed: list[FailedInput], batch: pa.Table, places: Iterable[int], errors: Sequence[dict[str, str] | None]
+) -> None:
+    for place, error in zip(places, errors, strict=True):
+        if error is not None:
+            failed.append(failed_input(batch.slice(int(place), 1).to_pylist()[0], error))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,38 @@ class InputKind:
     bytes_columns: tuple[str, ...] = ("bytes", "image", "data", "content")
     """Columns of a Parquet file that can contain whole inputs as binary values, or as structs with ``bytes``. The first
     one that the file has is used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedInput:
+    """An input that could not be used, and why."""
+
+    uri: str
+    member: str | None
+    label: str | None
+    """URI of its label, if the label is what failed."""
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        name = self.uri if self.member is None else f"{self.uri} ({self.member})"
+        return f"{name if self.label is None else self.label}: {self.code}, {self.message}"
+
+
+def failed_input(row: Mapping[str, Any], error: Mapping[str, Any], *, label: bool = False) -> FailedInput:
+    """The failure of an input from its row of a listing and its error. ``label``: whether its label has failed."""
+    return FailedInput(
+        uri=row["uri"],
+        member=row["member"],
+        label=row["label_uri"] if label else None,
+        code=error["code"],
+        message=error["message"],
+    )
+
+
+def by_code(failed: Iterable[FailedInput]) -> dict[str, int]:
+    """The number of failed inputs for each error code."""
+    return dict(Counter(item.code for item in failed))
 
 
 def error_value(stage: str, error: InputError) -> dict[str, str]:

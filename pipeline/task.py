@@ -36,6 +36,8 @@ class Task(ABC):
     result: ClassVar[str]
     #: Columns of `schema` that are compressed already, by their dotted names in Parquet, such as ``mask.bytes``.
     stored_as_is: ClassVar[tuple[str, ...]] = ()
+    #: What `truth` counts, in the singular, for messages.
+    truth_unit: ClassVar[str] = "label"
     #: Version of the rules that make rows. It is raised when the same settings and weights give other rows than before.
     results: ClassVar[int] = 1
 
@@ -72,6 +74,13 @@ class Task(ABC):
     @abstractmethod
     def collate(self, samples: pa.Table) -> Batch:
         """Turn rows of `prepare_samples`, without ``error``, into CPU tensors (b, ...)."""
+
+    def truth(self, samples: pa.Table) -> dict[str, int]:
+        """How much of each class the labels of samples hold: numbers of `truth_unit` by class, also those that are 0.
+
+        ``samples`` are rows of `prepare_samples`, without ``error``. Empty if the task learns without labels.
+        """
+        return {}
 
     def start(self, model: nn.Module, samples: Iterable[pa.Table]) -> None:
         """Initialise a new model from the training samples, on the CPU, before the first step of a training.

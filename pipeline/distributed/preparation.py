@@ -6,14 +6,17 @@ run and for every number of workers.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
+import os
 import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +25,8 @@ import ray
 
 from pipeline import config, storage
 from pipeline.errors import InputError, RequestError
-from pipeline.rows import INPUT_SCHEMA
+from pipeline.json_text import to_json
+from pipeline.rows import INPUT_SCHEMA, FailedInput, by_code, error_value, failed_input
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.source.keys import VERSION_KEY, keys
 from pipeline.storage.columnar import read_arrow
@@ -30,61 +34,171 @@ from pipeline.table.manifest import split
 from pipeline.task import Task
 from pipeline.training.samples import Samples
 
+_FAILED = pa.struct([(name, pa.string()) for name in ("uri", "member", "label", "code", "message")])
 _RECEIPT = pa.schema(
-    [("path", pa.string()), ("rows", pa.int64()), ("first", pa.int64()), ("failed", pa.list_(pa.string()))]
+    [
+        ("path", pa.string()),
+        ("rows", pa.int64()),
+        ("first", pa.int64()),
+        ("failed", pa.list_(_FAILED)),
+        ("truth", pa.map_(pa.string(), pa.int64())),
+    ]
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Prepared samples on storage: names of the shards in order, number of samples, and failed inputs by error code."""
+    """Prepared samples on storage: names of the shards in order, numbers of samples and of inputs, and failed inputs
+    by error code."""
 
     uri: str
-    shards: tuple[str, ...]
-    rows: int
-    failed: dict[str, int]
+    shards: tuple[str, ...] = ()
+    rows: int = 0
+    inputs: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+    failures: tuple[FailedInput, ...] = ()
+    """The failed inputs; empty in samples that an earlier version has prepared."""
+    truth: dict[str, int] = field(default_factory=dict)
+    """`Task.truth` of all samples; empty in samples that an earlier version has prepared."""
+    labels: str | None = None
+    """Digest of the versions of the label files; None if there are none."""
+    outdated: bool = False
+    """Whether samples of other labels lie at ``uri``."""
 
     def load(self) -> Samples:
         """The samples. Local shards are memory-mapped; remote ones are downloaded once to this machine."""
         return Samples([_load_shard(storage.join(self.uri, name)) for name in self.shards])
 
+    def check_truth(self, task: Task, part: str) -> None:
+        """`RequestError` if the labels of the samples leave nothing to learn or to measure. ``part``: their name."""
+        if not self.truth:
+            return
+        if not sum(self.truth.values()):
+            raise RequestError(f"no {task.truth_unit} in the labels of {self.rows} {part} samples")
+        present = [name for name, count in self.truth.items() if count]
+        if part == TRAINING and len(self.truth) > 1 and len(present) == 1:
+            raise RequestError(f"the labels of {self.rows} {part} samples have only one class, {present[0]!r}")
 
-def prepare(
-    inputs: pa.Table,
-    task: Task,
-    out: str,
-    *,
-    keep: Callable[[bytes], bool] | None = None,
-    fetch_config: FetchConfig | None = None,
-    block_rows: int = 64,
-    block_bytes: int = 32 << 20,
-) -> Prepared:
-    """Prepare samples below ``out``, or find them there. Inputs whose bytes the function ``keep`` rejects are left out.
+    def missing_classes(self) -> list[str]:
+        """Classes that have no label in any sample."""
+        return [name for name, count in self.truth.items() if not count]
 
-    Raises `RequestError` if there is no sample. Needs a Ray session.
+
+TRAINING, VALIDATION = "training", "validation"
+
+
+class Preparation:
+    """Samples that are to be prepared below a folder. What they are is known before anything is read or written.
+
+    The folder ``prepared/NAME`` has the digest of the inputs with their tags, of the names of their labels and of the
+    task in its name. The tags of the labels are not in it, since the first version left them out and its trainings must
+    go on. They are compared with ``labels`` in the folder's index instead, and with ``labels`` in ``training.json``:
+    samples of other labels are prepared again, and a training that has begun with other labels is refused. Where an
+    earlier version has left no ``labels``, its samples count as those of the present labels unless one of these was
+    written later than the index. As for images, a tag is that of the store: on local disks size and time.
     """
-    identity = {
-        "task": [type(task).__name__, config.identity(task)],
-        "inputs": hashlib.sha256(keys(inputs, (*VERSION_KEY, "label_uri")).tobytes()).hexdigest(),
-        "keep": repr(keep),
-    }
-    identity |= {"results": task.results} if task.results > 1 else {}
-    folder = storage.join(out, "prepared", config.digest(identity))
-    index = storage.join(folder, "index.json")
-    if storage.exists(index):
-        found = json.loads(storage.read(index))
-        return Prepared(uri=folder, shards=tuple(found["shards"]), rows=found["rows"], failed=found["failed"])
-    receipts = _run(
-        split(inputs, block_rows, block_bytes), _Sampling(task, folder, keep, fetch_config or FetchConfig())
-    )
-    receipts.sort(key=lambda receipt: receipt["first"])
-    failed = Counter(code for receipt in receipts for code in receipt["failed"])
-    shards = [receipt["path"] for receipt in receipts if receipt["rows"]]
-    content = {"shards": shards, "rows": sum(receipt["rows"] for receipt in receipts), "failed": dict(failed)}
-    if not content["rows"]:
-        raise RequestError(f"no training samples in {inputs.num_rows} inputs; failed: {dict(failed)}")
-    storage.write(index, json.dumps(content).encode())
-    return Prepared(uri=folder, shards=tuple(shards), rows=content["rows"], failed=content["failed"])
+
+    def __init__(
+        self,
+        inputs: pa.Table,
+        task: Task,
+        out: str,
+        *,
+        part: str = TRAINING,
+        keep: Callable[[bytes], bool] | None = None,
+        fetch_config: FetchConfig | None = None,
+        block_rows: int = 64,
+        block_bytes: int = 32 << 20,
+    ) -> None:
+        """``part``: `TRAINING` or `VALIDATION`. Inputs whose bytes the function ``keep`` rejects are left out."""
+        self._inputs, self._task, self._out, self._part = inputs, task, storage.canonical(out), part
+        self._keep, self._fetch, self._block = keep, fetch_config or FetchConfig(), (block_rows, block_bytes)
+        identity = {
+            "task": [type(task).__name__, config.identity(task)],
+            "inputs": hashlib.sha256(keys(inputs, (*VERSION_KEY, "label_uri")).tobytes()).hexdigest(),
+            "keep": repr(keep),
+        }
+        identity |= {"results": task.results} if task.results > 1 else {}
+        self._folder = storage.join(out, "prepared", config.digest(identity))
+        self._is_new = storage.is_local(out) and not storage.exists(out)
+        self._labels = None
+        if inputs["label_uri"].null_count < inputs.num_rows:
+            self._labels = hashlib.sha256(keys(inputs, ("label_uri", "label_etag")).tobytes()).hexdigest()[:32]
+
+    def planned(self) -> Prepared:
+        """What `prepare` will return, but without the samples. Reads only the index."""
+        index = self._index()
+        outdated = index is not None and not self._is_current(index)
+        return Prepared(uri=self._folder, labels=self._labels, outdated=outdated)
+
+    def prepare(self) -> Prepared:
+        """Prepare the samples, or find them there. Needs a Ray session.
+
+        Raises `RequestError` if there is no sample; what this call has written is deleted then.
+        """
+        index = self._index()
+        if index is None or not self._is_current(index):
+            index = self._prepare()
+        return Prepared(
+            uri=self._folder,
+            shards=tuple(index["shards"]),
+            rows=index["rows"],
+            inputs=self._inputs.num_rows,
+            failed=index["failed"],
+            failures=tuple(FailedInput(**item) for item in index.get("failures", ())),
+            truth=index.get("truth", {}),
+            labels=self._labels,
+        )
+
+    def discard(self) -> None:
+        """Delete what lies in the folder of these samples, for a request that is refused after all."""
+        storage.delete_all([storage.join(self._folder, name) for name in storage.names(self._folder)])
+        if storage.is_local(self._folder):
+            above = [os.path.dirname(self._folder), *([self._out] if self._is_new else [])]
+            for folder in (self._folder, *above):
+                with contextlib.suppress(OSError):  # other files are in it
+                    os.rmdir(folder)
+
+    def _prepare(self) -> dict[str, Any]:
+        blocks = split(self._inputs, *self._block)
+        receipts = _run(blocks, _Sampling(self._task, self._folder, self._keep, self._fetch))
+        receipts.sort(key=lambda receipt: receipt["first"])
+        failures = [FailedInput(**item) for receipt in receipts for item in receipt["failed"]]
+        truth: Counter[str] = Counter()
+        for receipt in receipts:
+            truth.update(dict(receipt["truth"]))
+        index = {
+            "shards": [receipt["path"] for receipt in receipts if receipt["rows"]],
+            "rows": sum(receipt["rows"] for receipt in receipts),
+            "failed": by_code(failures),
+            "failures": [dataclasses.asdict(item) for item in failures],
+            "truth": dict(truth),
+            "labels": self._labels,
+        }
+        if not index["rows"]:
+            self.discard()
+            first = f"; the first: {failures[0]}" if failures else ""
+            failed = f"failed: {by_code(failures)}{first}"
+            raise RequestError(f"no {self._part} samples in {self._inputs.num_rows} inputs; {failed}")
+        storage.write(storage.join(self._folder, "index.json"), to_json(index).encode())
+        return index
+
+    def _index(self) -> dict[str, Any] | None:
+        where = storage.join(self._folder, "index.json")
+        return json.loads(storage.read(where)) if storage.exists(where) else None
+
+    def _is_current(self, index: dict[str, Any]) -> bool:
+        """Whether the samples of an index were prepared from the present labels."""
+        if "labels" in index:
+            return index["labels"] == self._labels
+        newest = max(self._inputs["label_mtime"].drop_null().to_pylist(), default=None)
+        written = storage.stat(storage.join(self._folder, "index.json")).mtime
+        return newest is None or written is None or newest <= written
+
+
+def prepare(inputs: pa.Table, task: Task, out: str, **settings: Any) -> Prepared:
+    """Prepare samples below ``out``, or find them there: see `Preparation`."""
+    return Preparation(inputs, task, out, **settings).prepare()
 
 
 @dataclass(frozen=True)
@@ -127,40 +241,43 @@ class _Sampling:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         data, errors = fetch(rows, self._task.inputs, self._fetch)
-        labels, label_errors = self._labels(rows)
-        codes = [(a or b or {}).get("code") for a, b in zip(errors.to_pylist(), label_errors, strict=True)]
-        good = [i for i, code in enumerate(codes) if code is None and self._wanted(data[i])]
-        failed = [code for code in codes if code is not None]
-        inputs = {
-            "data": [data[i] for i in good],
-            "format": [rows["format"][i].as_py() for i in good],
-            "label": [labels[i] for i in good],
-        }
-        samples = self._task.prepare_samples(pa.table(inputs, schema=INPUT_SCHEMA))
-        failed += [error["code"] for error in samples["error"].to_pylist() if error is not None]
-        samples = samples.filter(samples["error"].is_null()).drop_columns(["error"])
+        prepared: list[pa.Table] = []
+        failed: list[FailedInput] = []
+        for row, content, error in zip(rows.to_pylist(), data, errors.to_pylist(), strict=True):
+            label, label_error = self._label(row)
+            problem = error or label_error
+            if problem is not None:
+                failed.append(failed_input(row, problem, label=error is None))
+                continue
+            if content is None or not (self._keep is None or self._keep(content)):
+                continue
+            inputs = {"data": [content], "format": [row["format"]], "label": [label]}
+            samples = self._task.prepare_samples(pa.table(inputs, schema=INPUT_SCHEMA))
+            for problem in samples["error"].drop_null().to_pylist():
+                failed.append(failed_input(row, problem, label=problem["code"] == "bad_label"))
+            prepared.append(samples.filter(samples["error"].is_null()).drop_columns(["error"]))
+        samples = pa.concat_tables(prepared) if prepared else pa.table({})
         name = f"{uuid.uuid4().hex}.arrow"
         if samples.num_rows:
             storage.write(storage.join(self._folder, name), _ipc(samples))
-        receipt = {"path": name, "rows": samples.num_rows, "first": rows["ordinal"][0].as_py(), "failed": failed}
+        receipt = {
+            "path": name,
+            "rows": samples.num_rows,
+            "first": rows["ordinal"][0].as_py(),
+            "failed": [dataclasses.asdict(item) for item in failed],
+            "truth": list(self._task.truth(samples).items()) if samples.num_rows else [],
+        }
         return pa.Table.from_pylist([receipt], schema=_RECEIPT)
 
-    def _wanted(self, data: bytes | None) -> bool:
-        return data is not None and (self._keep is None or self._keep(data))
-
-    def _labels(self, rows: pa.Table) -> tuple[list[bytes | None], list[dict[str, str] | None]]:
-        labels: list[bytes | None] = []
-        errors: list[dict[str, str] | None] = []
-        for uri in rows["label_uri"].to_pylist():
-            label, error = None, None
-            if uri is not None:
-                try:
-                    label = storage.fetch(uri, storage.Read(max_bytes=self._fetch.max_bytes))
-                except InputError as reason:
-                    error = {"code": reason.code}
-            labels.append(label)
-            errors.append(error)
-        return labels, errors
+    def _label(self, row: dict[str, Any]) -> tuple[bytes | None, dict[str, str] | None]:
+        """The bytes of an input's label, or the error; neither if the input has no label file."""
+        if row["label_uri"] is None:
+            return None, None
+        limits = storage.Read(etag=row["label_etag"] or None, max_bytes=self._fetch.max_bytes)
+        try:
+            return storage.fetch(row["label_uri"], limits), None
+        except InputError as reason:
+            return None, error_value("fetch", reason)
 
 
 def _ipc(samples: pa.Table) -> bytes:

@@ -31,6 +31,7 @@ from pipeline.config import check
 from pipeline.distributed.preparation import Prepared
 from pipeline.distributed.session import cluster_size
 from pipeline.errors import RequestError
+from pipeline.json_text import to_json
 from pipeline.package import Package
 from pipeline.runs.life import read_json, store_json
 from pipeline.runs.settings import differences
@@ -77,7 +78,10 @@ class CopyWeights:
         return cls(package_uri=found.uri, package_digest=found.digest, copy=copy)
 
     def __call__(self, model: nn.Module) -> None:
-        self.copy(model, package.load(self.package_uri).model())
+        found = package.load(self.package_uri)
+        if found.digest != self.package_digest:
+            raise RequestError(f"model package at {self.package_uri} has changed since the training began")
+        self.copy(model, found.model())
 
     def __repr__(self) -> str:
         return f"CopyWeights({self.package_digest}, {self.copy.__name__})"
@@ -130,6 +134,11 @@ def finished(plan: Plan) -> dict[str, Any] | None:
     if found["fingerprint"] != plan.fingerprint():
         changes = "; ".join(_changes(found, plan)) or "its data or its settings"
         raise RequestError(f"out {plan.out!r} holds another training; choose another. What differs: {changes}")
+    labels = found.get("labels")
+    if labels != _labels(plan) if labels is not None else plan.train.outdated or plan.validation.outdated:
+        raise RequestError(
+            f"out {plan.out!r} holds another training; choose another. What differs: label files have changed since"
+        )
     summary = found.get("summary")
     return None if summary is None else summary | {"resumed_from_step": summary["steps"]}
 
@@ -198,7 +207,13 @@ def _fit_apart(trainer: ray.train.torch.TorchTrainer, check: Callable[[], None])
 
 def _described(plan: Plan) -> dict[str, Any]:
     """The content of ``training.json`` when a training begins."""
-    return {"fingerprint": plan.fingerprint(), "identity": plan.identity(), "card": plan.card}
+    known = {"fingerprint": plan.fingerprint(), "identity": plan.identity(), "card": plan.card}
+    return known | {"labels": _labels(plan)}
+
+
+def _labels(plan: Plan) -> list[str | None]:
+    """The digests of the labels' versions. Apart from the identity: see `pipeline.distributed.preparation`."""
+    return [plan.train.labels, plan.validation.labels]
 
 
 def _changes(found: dict[str, Any], plan: Plan) -> list[str]:
@@ -345,6 +360,10 @@ class _FirstWorker:
             "train_samples": len(trainer.train),
             "validation_samples": len(trainer.validation),
             "failed_inputs": {"train": plan.train.failed, "validation": plan.validation.failed},
+            "missing_classes": {
+                "train": plan.train.missing_classes(),
+                "validation": plan.validation.missing_classes(),
+            },
             "metrics": trainer.best_metrics,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "training_seconds": round(time.monotonic() - self._started, 3),
@@ -384,4 +403,4 @@ class _History:
         self._lines.append(line)
 
     def store(self) -> None:
-        storage.write(self._uri, "".join(json.dumps(line) + "\n" for line in self._lines).encode())
+        storage.write(self._uri, "".join(to_json(line) + "\n" for line in self._lines).encode())

@@ -7,7 +7,6 @@ pictures start from the means of the latents.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -26,6 +25,7 @@ from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.inference import prepared_batches
 from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.noise import Noise, ReservedStep
+from pipeline.rows import FailedInput, by_code
 from pipeline.table.schema import with_huggingface_features
 
 Path = Literal["spherical", "linear"]
@@ -76,7 +76,9 @@ class Studied:
     channels: list[Channel]
 
 
-def given(task: ImageReconstruction, rows: pa.Table, seed: int, failed: Counter[str]) -> Iterator[tuple[range, Tensor]]:
+def given(
+    task: ImageReconstruction, rows: pa.Table, seed: int, failed: list[FailedInput]
+) -> Iterator[tuple[range, Tensor]]:
     """Yield batches of images (b, c, h, w) in [0, 1] as the model gets them, with their numbers among the good ones."""
     start = 0
     for _, _, prepared in prepared_batches(task, rows, failed):
@@ -87,19 +89,19 @@ def given(task: ImageReconstruction, rows: pa.Table, seed: int, failed: Counter[
 
 
 def latents_of_inputs(
-    task: ImageReconstruction, model: Autoencoder, rows: pa.Table, seed: int, failed: Counter[str]
+    task: ImageReconstruction, model: Autoencoder, rows: pa.Table, seed: int, failed: list[FailedInput]
 ) -> list[Tensor]:
     """The latents of all good inputs, (n, d, y, x) for each level; samplers are fitted to them."""
     found = [
         fitting.latents_of_images(model, image, seed, numbers) for numbers, image in given(task, rows, seed, failed)
     ]
     if not found:
-        raise RequestError(f"none of the {rows.num_rows} images could be used: {dict(failed)}")
+        raise RequestError(f"none of the {rows.num_rows} images could be used: {by_code(failed)}")
     return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
 def study(
-    task: ImageReconstruction, model: Autoencoder, rows: pa.Table, *, shown: int, seed: int, failed: Counter[str]
+    task: ImageReconstruction, model: Autoencoder, rows: pa.Table, *, shown: int, seed: int, failed: list[FailedInput]
 ) -> Studied:
     """The first ``shown`` good images with their latents, and the channels by strength over all good images."""
     images: list[Tensor] = []
@@ -114,7 +116,7 @@ def study(
         means.append([level.noise for level in inference.levels])
         nats.append(inference.kl_of_channels())
     if not images:
-        raise RequestError(f"none of the {rows.num_rows} images could be used: {dict(failed)}")
+        raise RequestError(f"none of the {rows.num_rows} images could be used: {by_code(failed)}")
     levels = [torch.cat(parts) for parts in zip(*means, strict=True)]
     strengths = [torch.cat(parts).mean(0) for parts in zip(*nats, strict=True)]
     strengths = strengths or [level.var(0, correction=0).sum((1, 2)) for level in levels]

@@ -99,25 +99,68 @@ def decode_fitted(data: bytes, max_pixels: int, height_px: int, width_px: int) -
 
 
 def decode_label(data: bytes, height: int, width: int) -> np.ndarray:
-    """Decode a label image of the given size to class ids, (height, width) uint8.
+    """The stored values of a label image of the given size, (height, width) uint8.
 
-    It must be a palette or gray PNG of up to 8 bits. The stored values are the class ids; the palette's colours are
-    ignored. Raises `InputError` ``bad_label``.
+    It must be a palette or gray PNG of up to 8 bits. Of a gray one with 2 or 4 bits the values are those that are
+    stored, 0 to 3 or 0 to 15, not their shades. Raises `InputError` ``bad_label``.
     """
+    picture = _open_label(data, height, width)
+    if picture.format != "PNG" or picture.mode not in ("P", "L", "1"):
+        kind = "an RGB image" if picture.mode.startswith("RGB") else f"a {picture.format} of mode {picture.mode}"
+        raise InputError("bad_label", f"the label is not a gray or palette PNG of 8 bits, but {kind}")
+    _load_label(picture)
+    values = np.array(picture, np.uint8)
+    # Pillow scales gray values of 2 and 4 bits to 0 to 255.
+    return values // (255 // ((1 << data[24]) - 1)) if picture.mode == "L" and data[24] < 8 else values
+
+
+def decode_colors(data: bytes, height: int, width: int) -> np.ndarray:
+    """The colours of a label image of the given size, (height, width, 3) uint8. It must be an opaque PNG of 8 bits.
+
+    Raises `InputError` ``bad_label``.
+    """
+    picture = _open_label(data, height, width)
+    if picture.format != "PNG" or picture.mode not in ("RGB", "RGBA", "P", "L") or data[24] > 8:
+        raise InputError("bad_label", "the label is not a PNG of 8 bits in colours")
+    _load_label(picture)
+    colors = np.asarray(picture.convert("RGBA"))
+    if colors[..., 3].min() < 255:
+        raise InputError("bad_label", "the label has transparent pixels")
+    return colors[..., :3]
+
+
+def file_palette(data: bytes) -> list[tuple[int, int, int]] | None:
+    """The colours of an indexed PNG in the order of its indices; None for other files. The file must be a sound one."""
+    if not data.startswith(b"\x89PNG") or data[25] != 3:
+        return None
+    place = 8
+    while place + 8 <= len(data):
+        length, name = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if name == b"PLTE":
+            colors = data[place + 8 : place + 8 + length]
+            return [(colors[i], colors[i + 1], colors[i + 2]) for i in range(0, len(colors) - 2, 3)]
+        place += 12 + length
+    return None
+
+
+def _open_label(data: bytes, height: int, width: int) -> Image.Image:
+    """The header of a label image. Raises `InputError` ``bad_label`` unless it is an image of this size."""
     try:
         picture = _open(data, max_pixels=max(1, height * width))
-        if picture.size != (width, height):
-            raise InputError("bad_label", f"the label is {picture.height} x {picture.width}, not {height} x {width}")
-        if picture.format != "PNG" or picture.mode not in ("P", "L", "1"):
-            raise InputError("bad_label", "the label is not a gray or palette PNG of 8 bits")
-        _load(picture)
     except InputError as reason:
-        if reason.code == "bad_label":
-            raise
         if reason.code == "too_many_pixels":
             raise InputError("bad_label", f"the label is not {height} x {width}, as the image is") from reason
         raise InputError("bad_label", f"the label cannot be read: {reason.message}") from reason
-    return np.array(picture, np.uint8)
+    if picture.size != (width, height):
+        raise InputError("bad_label", f"the label is {picture.height} x {picture.width}, not {height} x {width}")
+    return picture
+
+
+def _load_label(picture: Image.Image) -> None:
+    try:
+        _load(picture)
+    except InputError as reason:
+        raise InputError("bad_label", f"the label cannot be read: {reason.message}") from reason
 
 
 def fit_label(label: np.ndarray, height_px: int, width_px: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
@@ -24,12 +26,12 @@ def class_iou(confusion: Float[Tensor, "k k"]) -> Float[Tensor, " k"]:
 
 
 def miou(confusion: Float[Tensor, "k k"]) -> float:
-    """Mean IoU over the classes that occur in truth or prediction; 0 if there are none."""
+    """Mean IoU over the classes that occur in truth or prediction; NaN if there are none."""
     iou = class_iou(confusion)
     seen = iou[~iou.isnan()]
-    return seen.mean().item() if len(seen) else 0.0
+    return seen.mean().item() if len(seen) else math.nan
 
 
 def global_accuracy(confusion: Float[Tensor, "k k"]) -> float:
-    """Fraction of the labelled pixels whose class is right; 0 if there are none."""
-    return (confusion.diagonal().sum() / confusion.sum().clamp(min=1)).item()
+    """Fraction of the labelled pixels whose class is right; NaN if there are none."""
+    return (confusion.diagonal().sum() / confusion.sum()).item()

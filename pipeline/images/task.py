@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config import check
-from pipeline.errors import InputError, RequestError
+from pipeline.config import added, check
 from pipeline.images import letterbox, metrics, novelty, outputs
 from pipeline.images.augment import AugmentConfig, augment_images
-from pipeline.images.inputs import NO_CLASS, Fitted, decode_label, fit_label
+from pipeline.images.inputs import NO_CLASS, Fitted, fit_label
+from pipeline.images.labels import LabelRules
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
 from pipeline.noise import Noise
@@ -51,12 +51,17 @@ class ImageSegmentation(Task):
     """Weight of each class's pixels in the loss; null: all pixels have the same weight."""
     autoencoder: ImageReconstruction | None = None
     """Settings for the autoencoder that the model carries, which gives each row's novelty; null: there is none."""
+    labels: Literal["ids", "rgb"] = added("ids")
+    """What the pixels of label files are: ids, values that are class ids; rgb, the colours of the palette."""
+    ignore_color: tuple[int, int, int] | None = added(None)
+    """Colour of pixels without a class in rgb labels; null: every pixel has a class."""
 
     kind: ClassVar[str] = "image_segmenter"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("miou", "max")
     inputs: ClassVar[InputKind] = letterbox.IMAGES
     result: ClassVar[str] = "mask"
     stored_as_is: ClassVar[tuple[str, ...]] = ("mask.bytes",)
+    truth_unit: ClassVar[str] = "pixel with a class"
 
     def __post_init__(self) -> None:
         check(self, "classes", 2 <= len(self.classes) <= 65_536, "be 2 to 65536 names")
@@ -90,6 +95,17 @@ class ImageSegmentation(Task):
     def huggingface_features(self) -> dict[str, dict[str, str]]:
         """Hugging Face features of the columns for which the Arrow type is not enough."""
         return {"mask": {"_type": "Image"}}
+
+    @property
+    def label_rules(self) -> LabelRules:
+        """How label files of the training data say which class a pixel has."""
+        return LabelRules(
+            classes=self.classes,
+            palette=self.palette,
+            ignore_index=self.ignore_index,
+            labels=self.labels,
+            ignore_color=self.ignore_color,
+        )
 
     def prepare(self, inputs: pa.Table) -> pa.Table:
         prepared = letterbox.prepare(self, inputs)
@@ -143,10 +159,15 @@ class ImageSegmentation(Task):
 
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:
         """The columns of `prepare`, and ``label``: raw uint8 class ids in the box, 255 for pixels without a class."""
-        count = len(self.classes)
-        if count > NO_CLASS:
-            raise RequestError(f"labels of 8 bits name 255 classes at most, ImageSegmentation.classes has {count}")
+        self.label_rules.check()
         return letterbox.prepare(self, inputs, self._label)
+
+    def truth(self, samples: pa.Table) -> dict[str, int]:
+        """Pixels of each class, in the box."""
+        counts = np.zeros(NO_CLASS + 1, np.int64)
+        for label in samples["label"]:
+            counts += np.bincount(np.frombuffer(label.as_buffer(), np.uint8), minlength=len(counts))
+        return dict(zip(self.classes, counts.tolist(), strict=False))
 
     def collate(self, samples: pa.Table) -> Batch:
         """``image`` (b, 3, h, w) and ``label`` (b, h, w), both uint8; h and w are `height_px` and `width_px`."""
@@ -182,25 +203,8 @@ class ImageSegmentation(Task):
         return {"miou": metrics.miou(confusion), "global_accuracy": metrics.global_accuracy(confusion), **named}
 
     def _label(self, data: bytes, fitted: Fitted) -> np.ndarray:
-        label = decode_label(data, fitted.height, fitted.width)
-        unknown = label >= len(self.classes)
-        if self.ignore_index is not None:
-            unknown &= label != self.ignore_index
-        if unknown.any():
-            raise InputError("bad_label", f"the label has the value {label[unknown].min()}, which is no class")
-        label[label >= len(self.classes)] = NO_CLASS
+        label = self.label_rules.read(data, fitted.height, fitted.width)
         return fit_label(label, self.height_px, self.width_px)
-
-
-def described_classes(content: Any) -> dict[str, Any]:
-    """The settings ``classes``, ``palette`` and ``ignore_index`` of `ImageSegmentation`, from a parsed classes.json."""
-    if not isinstance(content, Mapping) or not {"classes", "palette"} <= set(content):
-        raise RequestError("classes.json must be an object with classes and palette")
-    return {
-        "classes": tuple(str(name) for name in content["classes"]),
-        "palette": tuple((int(color[0]), int(color[1]), int(color[2])) for color in content["palette"]),
-        "ignore_index": content.get("ignore_index"),
-    }
 
 
 def upsampled_argmax(logits: Float[Tensor, "b k h w"], height: int, width: int) -> Iterator[np.ndarray]:

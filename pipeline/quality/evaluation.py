@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +15,12 @@ from pipeline import storage
 from pipeline.errors import InputError, RequestError
 from pipeline.images import inputs as image_inputs
 from pipeline.images import metrics as image_metrics
+from pipeline.images.labels import LabelRules
 from pipeline.images.outputs import overlay
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
 from pipeline.inference import BATCH_ROWS, predictions
-from pipeline.rows import INPUT_SCHEMA
+from pipeline.rows import INPUT_SCHEMA, FailedInput, by_code, error_value, failed_input
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.text import inputs as text_inputs
 from pipeline.text import metrics as text_metrics
@@ -30,41 +30,55 @@ from pipeline.text.task import TextSegmentation
 
 @dataclass(kw_only=True)
 class Evaluation:
-    """Metrics; a table of details; the number of failed inputs by error code; and pictures for a page."""
+    """Metrics, None where undefined; a table of details; failed inputs; what else to say; and pictures for a page."""
 
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     details: list[dict[str, Any]] = field(default_factory=list)
-    failed: Counter[str] = field(default_factory=Counter)
+    failures: list[FailedInput] = field(default_factory=list)
+    missing_classes: list[str] = field(default_factory=list)
+    """Classes that have no pixel in the labels."""
     pictures: list[tuple[str, np.ndarray]] = field(default_factory=list)
     markup: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def failed(self) -> dict[str, int]:
+        """The number of failed inputs by error code."""
+        return by_code(self.failures)
 
-def evaluate_images(task: ImageSegmentation, model: nn.Module, rows: pa.Table, pictures: int = 6) -> Evaluation:
+
+def evaluate_images(
+    task: ImageSegmentation,
+    model: nn.Module,
+    rows: pa.Table,
+    pictures: int = 6,
+    rules: LabelRules | None = None,
+) -> Evaluation:
     """mIoU and global accuracy from one confusion matrix at each image's own size. Pixels without a class do not count.
 
-    ``rows`` are inputs with a ``label_uri``.
+    The mean of mIoU is over the classes that occur in truth or prediction. ``rows`` are inputs with a ``label_uri``;
+    ``rules`` say how to read the labels, None: as those that the model was trained on. `RequestError` if no pixel with
+    a class was found.
     """
+    rules = rules or task.label_rules
+    rules.check()
     classes = len(task.classes)
     confusion = torch.zeros(classes, classes, dtype=torch.float64)
     result = Evaluation(metrics={})
-    for batch, good, predicted in predictions(task, model, rows, result.failed):
+    for batch, good, predicted in predictions(task, model, rows, result.failures):
         for index, row in enumerate(predicted.to_pylist()):
             size = row["height"], row["width"]
             mask = np.frombuffer(row["mask"], np.uint8 if classes <= 256 else np.uint16).reshape(size)
             source = batch.slice(int(good[index]), 1).to_pylist()[0]
             try:
-                label = image_inputs.decode_label(
-                    storage.fetch(source["label_uri"], storage.Read(max_bytes=1 << 30)), *size
-                )
+                label = rules.read(storage.fetch(source["label_uri"], storage.Read(max_bytes=1 << 30)), *size)
             except InputError as reason:
-                result.failed[reason.code] += 1
+                result.failures.append(failed_input(source, error_value("evaluate", reason), label=True))
                 continue
             truth = torch.from_numpy(label.astype(np.int64))
-            if task.ignore_index is not None:
-                truth[truth == task.ignore_index] = classes
             confusion += image_metrics.confusion_matrix(truth, torch.from_numpy(mask.astype(np.int64)), classes)
             if len(result.pictures) < 3 * pictures:
                 result.pictures += _compared(source["uri"], task, mask, label)
+    _require(bool(confusion.sum()), "pixel with a class", rows, result)
     iou = image_metrics.class_iou(confusion)
     pixels = confusion.sum(1)
     result.metrics = {
@@ -72,9 +86,10 @@ def evaluate_images(task: ImageSegmentation, model: nn.Module, rows: pa.Table, p
         "global_accuracy": image_metrics.global_accuracy(confusion),
     }
     result.details = [
-        {"class": name, "IoU": iou[index].item(), "pixels": int(pixels[index])}
+        {"class": name, "IoU": None if iou[index].isnan() else iou[index].item(), "pixels": int(pixels[index])}
         for index, name in enumerate(task.classes)
     ]
+    result.missing_classes = [name for index, name in enumerate(task.classes) if not pixels[index]]
     return result
 
 
@@ -82,11 +97,12 @@ def evaluate_autoencoder(task: ImageReconstruction, model: nn.Module, rows: pa.T
     """The mean negative evidence lower bound at the posterior's mean, in bits for each dimension."""
     result = Evaluation(metrics={})
     bits: list[float] = []
-    for batch, good, predicted in predictions(task, model, rows, result.failed):
+    for batch, good, predicted in predictions(task, model, rows, result.failures):
         bits += predicted["bits_per_dimension"].to_pylist()
         if len(result.pictures) < 2 * pictures:
             names = [batch["uri"][int(index)].as_py() for index in good[:pictures]]
             result.pictures += reconstruction_pairs(task, model, names)
+    _require(bool(bits), "image", rows, result)
     result.metrics = {"bits_per_dimension": float(np.mean(bits)), "bits_standard_deviation": float(np.std(bits))}
     return result
 
@@ -98,33 +114,36 @@ def evaluate_documents(
 
     The paragraphs of each document are joined by one space first, so that line breaks do not show them. Only records
     whose ``split`` has the given value are used (``all``: every record). ``f1_all_boundaries`` is the F1 of a baseline
-    that begins a paragraph at every sentence.
+    that begins a paragraph at every sentence. A fraction of nothing is None: the precision where no boundary was found,
+    for example. `RequestError` if no document has a boundary.
     """
     result = Evaluation(metrics={})
-    scores: dict[str, list[_Document]] = {}
+    documents: list[_Document] = []
+    groups: dict[str, list[_Document]] = {}
     for start in range(0, rows.num_rows, BATCH_ROWS):
         batch = rows.slice(start, BATCH_ROWS)
         data, errors = fetch(batch, task.inputs, FetchConfig())
-        result.failed.update(error["code"] for error in errors.to_pylist() if error is not None)
-        for content, form in zip(data, batch["format"].to_pylist(), strict=True):
+        for content, error, row in zip(data, errors.to_pylist(), batch.to_pylist(), strict=True):
             if content is None:
+                result.failures.append(failed_input(row, error))
                 continue
             try:
-                document = _assess(task, model, content, form, split, group)
+                document = _assess(task, model, content, row["format"], split, group)
             except InputError as reason:
-                result.failed[reason.code] += 1
+                result.failures.append(failed_input(row, error_value("evaluate", reason)))
                 continue
             if document is None:
                 continue
-            scores.setdefault("all", []).append(document)
+            documents.append(document)
             if document.group is not None:
-                scores.setdefault(document.group, []).append(document)
+                groups.setdefault(document.group, []).append(document)
             if len(result.markup) < 2:
                 page = text_outputs.render_html(document.text, document.paragraphs, document.truth)
                 result.markup.append((f"Document {document.name}", page))
-    if not scores:
-        raise RequestError(f"no document of split {split!r} with paragraphs")
-    result.details = [{"documents of": name, **_summary(documents)} for name, documents in scores.items()]
+    boundaries = sum(len(document.truth) - 1 for document in documents)
+    _require(boundaries > 0, f"paragraph boundary of split {split!r}", rows, result)
+    parts = [("all", documents), *groups.items()]
+    result.details = [{"documents of": name, **_summary(found)} for name, found in parts]
     result.metrics = {key: value for key, value in result.details[0].items() if key != "documents of"}
     return result
 
@@ -142,12 +161,13 @@ class _Document:
 def _assess(
     task: TextSegmentation, model: nn.Module, content: bytes, form: str, split: str, group: str | None
 ) -> _Document | None:
-    """The figures of one document. None if it belongs to another split, or has no paragraph boundary."""
+    """The figures of one document. None if it belongs to another split."""
     if form == "json":
-        extra = json.loads(content) if content.lstrip().startswith(b"{") else {}
-        if split not in ("all", extra.get("split")):
+        extra = _record(content)
+        if extra is not None and split not in ("all", extra.get("split")):
             return None
         parsed = text_inputs.parse_record(content)
+        extra = extra or {}
     else:
         extra, parsed = {}, {"text": text_inputs.decode_text(content)[0], "paragraphs": None, "doc_id": None}
     spans = parsed["paragraphs"] or text_inputs.blank_line_paragraphs(parsed["text"])
@@ -166,6 +186,22 @@ def _assess(
     )
 
 
+def _record(content: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _require(found: bool, what: str, rows: pa.Table, result: Evaluation) -> None:
+    """`RequestError` that says what was looked for, where, and why it was not there, unless it was ``found``."""
+    if found:
+        return
+    why = f"; failed: {result.failed}; the first: {result.failures[0]}" if result.failures else ""
+    raise RequestError(f"nothing to evaluate: no {what} in {rows.num_rows} inputs such as {rows['uri'][0]}{why}")
+
+
 def _paragraphs(task: TextSegmentation, model: nn.Module, text: str) -> list[tuple[int, int, float]]:
     record = json.dumps({"text": text}).encode()
     prepared = task.prepare(pa.table({"data": [record], "format": ["json"], "label": [None]}, schema=INPUT_SCHEMA))
@@ -177,13 +213,14 @@ def _paragraphs(task: TextSegmentation, model: nn.Module, text: str) -> list[tup
     return [(span["start"], span["end"], span["score"]) for span in encoded["paragraphs"][0].as_py()]
 
 
-def _summary(documents: list[_Document]) -> dict[str, float]:
+def _summary(documents: list[_Document]) -> dict[str, float | None]:
     found = text_metrics.summarize([document.score for document in documents])
+    hits, extra, missed = found.counts.hits, found.counts.extra, found.counts.missed
     return {
         "documents": float(found.documents),
-        "f1": found.counts.f1,
-        "precision": found.counts.precision,
-        "recall": found.counts.recall,
+        "f1": found.counts.f1 if hits + extra + missed else None,
+        "precision": found.counts.precision if hits + extra else None,
+        "recall": found.counts.recall if hits + missed else None,
         "f1_all_boundaries": found.trivial.f1,
         "pk": found.pk,
         "window_diff": found.window_diff,

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.errors import DONE, FAILED, JobFailed, RequestError, Stopped
+from pipeline.json_text import to_json
 from pipeline.table import lease
 from pipeline.table.lease import Lease
 
@@ -90,8 +91,7 @@ class Life:
 
 def store_json(uri: str, content: dict[str, Any]) -> None:
     """Write a JSON object, indented for people."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    storage.write(uri, text.encode("utf-8", "backslashreplace"))
+    storage.write(uri, (to_json(content, indent=2) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def read_json(uri: str) -> dict[str, Any] | None:

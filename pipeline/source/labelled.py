@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,33 +11,52 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.errors import RequestError
+from pipeline.errors import InputError, RequestError
 from pipeline.rows import OBJECT, InputKind
 from pipeline.source.entries import ENTRIES, entries
 from pipeline.source.keys import INPUT_KEY, GrowingKeySet, keys
+from pipeline.source.texts import lines_of, read_text
 
-LABELLED = pa.schema([("ordinal", pa.int64()), *ENTRIES, ("label_uri", pa.string())])
+#: The label of an input is a file with a tag and a time of its own, or in the input itself: then these are null.
+_LABEL = pa.schema(
+    [("label_uri", pa.string()), ("label_etag", pa.string()), ("label_mtime", ENTRIES.field("mtime").type)]
+)
+LABELLED = pa.schema([("ordinal", pa.int64()), *ENTRIES, *_LABEL])
+
+_NAME = r'(?:"([^"]+)"|([^\s"]\S*))'
+_LINE = re.compile(rf"\s*{_NAME}\s+{_NAME}\s*")
 
 
 def split_files(folder: str, name: str) -> pa.Table:
-    """The inputs that ``NAME.txt`` in a labelled image folder lists (``image label`` on each line), in its order."""
+    """The inputs that ``NAME.txt`` in a labelled image folder lists, in its order.
+
+    Each line has the names of an image and of its label below the folder. A tab separates them, or else white space;
+    a name that has spaces can stand in double quotes. Empty lines, and lines that begin with ``#``, are left out.
+    """
     where = storage.join(folder, f"{name}.txt")
     try:
-        lines = storage.read(where).decode().splitlines()
+        lines = lines_of(read_text(where))
     except (FileNotFoundError, NotADirectoryError) as reason:
         raise RequestError(f"data {folder!r}: split {name!r} needs the file {name}.txt there") from reason
-    rows = []
+    rows, numbers = [], []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if not line.strip() or line.lstrip().startswith("#"):
             continue
-        names = line.split()
+        names = _names(line)
         if len(names) != 2:
-            raise RequestError(f"{where}, line {number}: must be 'image label', got {line!r}")
+            rule = "must be 'image label'; a tab may separate them, and quotes enclose a name with spaces"
+            raise RequestError(f"{where}, line {number}: {rule}; got {line!r}")
         image, label = (storage.join(folder, item) for item in names)
         rows.append({"uri": image, "etag": "", "size": 0, "format": OBJECT, "label_uri": label})
+        numbers.append(number)
     if not rows:
         raise RequestError(f"data {folder!r}: {name}.txt lists no images")
-    return _numbered(pa.Table.from_pylist(_with_tags(rows), schema=LABELLED))
+    tagged = _with_tags(rows)
+    for number, row in zip(numbers, tagged, strict=True):
+        if "\\" in row["uri"] and not row["etag"]:
+            rule = "no such file; names of folders and files are separated by /, not by a backslash"
+            raise RequestError(f"{where}, line {number}: {row['uri']}: {rule}")
+    return _numbered(pa.Table.from_pylist(tagged, schema=LABELLED))
 
 
 def training_inputs(uri: str, kind: InputKind) -> tuple[pa.Table, str]:
@@ -55,28 +75,52 @@ def all_inputs(uri: str, kind: InputKind) -> pa.Table:
     # Object stores list in no fixed order, but the result of a training depends on the order of its samples.
     table = table.take(np.argsort(table["uri"].to_numpy(), kind="stable"))
     table = table.filter(pa.array(GrowingKeySet().new(keys(table, INPUT_KEY))))
-    return _numbered(table.append_column("label_uri", pa.nulls(table.num_rows, pa.string())))
+    for item in _LABEL:
+        table = table.append_column(item.name, pa.nulls(table.num_rows, item.type))
+    return _numbered(table)
 
 
 def held_out(inputs: pa.Table, fraction: float) -> tuple[pa.Table, pa.Table]:
-    """Split inputs into two tables: the rest, and about ``fraction`` of them (at least one), chosen by hashed names."""
+    """Split inputs into two tables: the rest, and about ``fraction`` of them (at least one), chosen by hashed names.
+
+    Both have at least one input. `RequestError` if there are fewer than two.
+    """
+    if inputs.num_rows < 2:
+        rule = "at least 2 inputs are needed, since a part of them is held out for validation"
+        raise RequestError(f"{rule}; got only {inputs['uri'][0].as_py()!r}")
     names = keys(inputs, ("uri", "member"))
     rank = np.argsort([hashlib.sha256(row.tobytes()).digest() for row in names], kind="stable")
     chosen = np.zeros(inputs.num_rows, bool)
-    chosen[rank[: max(1, round(fraction * inputs.num_rows))]] = True
+    chosen[rank[: min(max(1, round(fraction * inputs.num_rows)), inputs.num_rows - 1)]] = True
     return _numbered(inputs.filter(pa.array(~chosen))), _numbered(inputs.filter(pa.array(chosen)))
 
 
+def _names(line: str) -> list[str]:
+    """The names on a line of a list."""
+    if "\t" in line:
+        parts = [part.strip() for part in line.split("\t") if part.strip()]
+        return [part[1:-1] if len(part) > 1 and part[0] == part[-1] == '"' else part for part in parts]
+    found = _LINE.fullmatch(line)
+    return [part for part in found.groups() if part is not None] if found else []
+
+
 def _with_tags(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the tags of their images and labels; a tag is empty if the file cannot be found."""
+
     def tagged(row: dict[str, Any]) -> dict[str, Any]:
-        try:
-            found = storage.stat(row["uri"])
-        except OSError:
-            return row  # fetching it will report the error
-        return row | {"etag": found.etag, "size": found.size}
+        image, label = _found(row["uri"]), _found(row["label_uri"])
+        tags = {"etag": image.etag, "size": image.size, "label_etag": label.etag, "label_mtime": label.mtime}
+        return row | tags
 
     with ThreadPoolExecutor(16, "stat") as pool:
         return list(pool.map(tagged, rows))
+
+
+def _found(uri: str) -> storage.Object:
+    try:
+        return storage.stat(uri)
+    except (OSError, InputError):
+        return storage.Object(uri, 0, "")  # fetching it will report the error
 
 
 def _numbered(table: pa.Table) -> pa.Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from pipeline import storage
 from pipeline.errors import InputError, RequestError
 from pipeline.rows import InputKind
 from pipeline.source.containers import CHUNK_ROWS
+from pipeline.source.texts import decoded, encoding_of
 from pipeline.storage import LISTING
 from pipeline.storage.columnar import ParquetReader
 from pipeline.storage.names import without_surrogates
@@ -30,8 +33,7 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
     name = uri.lower()
     try:
         if name.endswith(".csv"):
-            with storage.open_file(uri) as file:
-                table = pyarrow.csv.read_csv(file)
+            table = pyarrow.csv.read_csv(io.BytesIO(_csv_bytes(uri)))
             if "uri" not in table.column_names:
                 raise RequestError(f"manifest {uri!r} must have a column 'uri', got {', '.join(table.column_names)}")
             return _named(uri, iter([_csv_batch(table)]))
@@ -43,9 +45,13 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
             return _named(uri, _parquet_batches(uri, [item for item in ("uri", "etag", "size") if item in names]))
         if name.endswith(".jsonl"):
             with storage.open_file(uri) as file:
-                first = _record(file.readline(_MAX_LINE_BYTES))
+                head = file.read(_MAX_LINE_BYTES)
+            encoding = encoding_of(head)
+            first = _record(_first_line(head.decode(encoding, "ignore")).encode())
             if not isinstance(first, dict) or "uri" not in first or set(kind.record[:1]) & set(first):
                 return None
+            if encoding != "utf-8":
+                raise RequestError(f"manifest {uri!r} must be UTF-8, it is {encoding.upper()}")
             return _named(uri, _json_batches(uri))
     except (RequestError, storage.StoreError):
         raise
@@ -55,10 +61,20 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
     return None  # if it is a broken container instead, listing its members makes an error row
 
 
+def _csv_bytes(uri: str) -> bytes:
+    """A CSV file in UTF-8, if its byte order mark names another encoding. Names may be bytes that are no text."""
+    data = storage.read(uri)
+    return data if encoding_of(data) == "utf-8" else decoded(data, uri).encode()
+
+
+def _first_line(text: str) -> str:
+    return next((line for line in text.removeprefix("\ufeff").split("\n") if line.strip()), "")
+
+
 def _record(line: bytes) -> Any:
     try:
         try:
-            return json.loads(line or b"null")
+            return json.loads(line.removeprefix(codecs.BOM_UTF8) or b"null")
         except UnicodeDecodeError:  # names as an old disk has them
             return json.loads(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):
@@ -79,12 +95,17 @@ def _parquet_batches(uri: str, columns: list[str]) -> Iterator[_Batch]:
 def _json_batches(uri: str) -> Iterator[_Batch]:
     buffered: list[dict[str, Any]] = []
     with storage.open_file(uri) as file:
+        number = 0
         while line := file.readline(_MAX_LINE_BYTES + 1):
+            number += 1
             if len(line) > _MAX_LINE_BYTES:
-                raise RequestError(f"manifest {uri!r} has a line of more than {_MAX_LINE_BYTES} bytes")
+                raise RequestError(f"manifest {uri!r}, line {number}: must have {_MAX_LINE_BYTES} bytes at most")
             if line.strip():
                 record = _record(line)
-                buffered.append(record if isinstance(record, dict) else {})
+                if not isinstance(record, dict):
+                    rule = "must be a JSON object with a string 'uri'"
+                    raise RequestError(f"manifest {uri!r}, line {number}: {rule}")
+                buffered.append(record)
             if len(buffered) == CHUNK_ROWS:
                 yield _json_batch(buffered)
                 buffered = []

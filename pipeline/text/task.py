@@ -52,6 +52,7 @@ class TextSegmentation(Task):
         suffixes=(".txt", ".text", ".md", ".jsonl", ".parquet", ".tar"), record=("text", "doc_id", "paragraphs")
     )
     result: ClassVar[str] = "paragraphs"
+    truth_unit: ClassVar[str] = "paragraph boundary"
 
     buckets: int = 65536
     """Number of ids of hashed features; it must be the same as the model's setting of this name."""
@@ -160,6 +161,11 @@ class TextSegmentation(Task):
             rows += samples or [None]
             row_errors += [error] * len(samples or [None])
         return _table(_SAMPLE_FIELDS, rows).append_column("error", pa.array(row_errors, errors.type))
+
+    def truth(self, samples: pa.Table) -> dict[str, int]:
+        """The paragraphs that begin inside the documents, which are the boundaries to be found."""
+        found = sum(int((values_at(samples, "labels", row) == 1).sum()) for row in range(samples.num_rows))
+        return {"boundary": found + sum(samples["missed"].to_pylist())}
 
     def collate(self, samples: pa.Table) -> Batch:
         """content (b, t), counts (b, s), frame (b, s, f), dense (b, s, v), lengths (b,); labels (b, s), missed (b,)."""

@@ -84,6 +84,9 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same():
     np.testing.assert_allclose(fitted.pixels.astype(int), whole.astype(int), atol=4)
 
 
+NOT_GRAY = "the label is not a gray or palette PNG of 8 bits"
+
+
 def test_labels_are_values_whatever_their_palette():
     label = np.array([[0, 1, 2], [10, 11, 0]], np.uint8)
     indexed = Image.fromarray(label)
@@ -98,8 +101,14 @@ def test_labels_are_values_whatever_their_palette():
         (b"", "the label cannot be read: the file has no bytes"),
         (encoded(np.zeros((3, 2), np.uint8), "PNG"), "the label is 3 x 2, not 2 x 3"),
         (encoded(np.zeros((2, 4), np.uint8), "PNG"), "the label is not 2 x 3, as the image is"),
-        (encoded(np.zeros((2, 3, 3), np.uint8), "PNG"), "the label is not a gray or palette PNG of 8 bits"),
-        (encoded(np.zeros((2, 3), np.uint8), "JPEG"), "the label is not a gray or palette PNG of 8 bits"),
+        (
+            encoded(np.zeros((2, 3, 3), np.uint8), "PNG"),
+            f"{NOT_GRAY}, but an RGB image",
+        ),
+        (
+            encoded(np.zeros((2, 3), np.uint8), "JPEG"),
+            f"{NOT_GRAY}, but a JPEG of mode L",
+        ),
     ],
 )
 def test_bad_labels(data, message):

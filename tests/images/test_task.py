@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from pipeline.config import from_dict, to_dict
 from pipeline.errors import RequestError
 from pipeline.images.inputs import NO_CLASS
+from pipeline.images.labels import described_classes
 from pipeline.images.outputs import decode_mask
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.images.task import ImageSegmentation, described_classes, upsampled_argmax
+from pipeline.images.task import ImageSegmentation, upsampled_argmax
 from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
 from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.noise import Noise
@@ -182,7 +183,7 @@ def test_bad_labels_fail_their_row_only():
     errors = samples["error"].to_pylist()
     assert errors[0] is None
     assert [error["code"] for error in errors[1:]] == ["bad_label"] * 3
-    assert errors[2]["message"] == "the label has the value 7, which is no class"
+    assert errors[2]["message"] == "the label has the value 7, which is no class: ids are 0 to 2, or 11 for no class"
 
 
 def test_loss_by_hand():
@@ -275,7 +276,7 @@ def test_a_model_that_does_not_fit_the_task_is_refused(task, settings, message):
 
 
 def test_settings_are_checked():
-    clash = described_classes(CLASSES | {"ignore_index": 1})
+    clash = described_classes(CLASSES) | {"ignore_index": 1}
     with pytest.raises(RequestError, match=r"ImageSegmentation.ignore_index must not be the id of a class, got 1"):
         ImageSegmentation(**clash)
     with pytest.raises(RequestError, match=r"ImageSegmentation.class_weights must have a value for each class"):

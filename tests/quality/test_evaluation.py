@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipeline import package
 from pipeline.distributed.stages import StreamConfig
+from pipeline.errors import RequestError
 from pipeline.examples.scenes import CLASSES, PALETTE, scene, write_scenes
 from pipeline.images.inputs import decode_label
+from pipeline.images.labels import LabelRules
 from pipeline.images.metrics import confusion_matrix, miou
 from pipeline.images.outputs import decode_mask
 from pipeline.images.task import ImageSegmentation
+from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
 from pipeline.models.segmenters.unet import UNet, UNetConfig
-from pipeline.quality.evaluation import evaluate_images
-from pipeline.source.labelled import split_files
+from pipeline.quality.evaluation import Evaluation, evaluate_documents, evaluate_images
+from pipeline.source.labelled import all_inputs, split_files
+from pipeline.text.task import TextSegmentation
 from testing.equality import table_rows
 from testing.runs import new_run
 
@@ -58,3 +64,70 @@ def test_scenes_are_a_function_of_the_seed() -> None:
     assert not np.array_equal(one[0], other[0])
     assert one[0].shape == (40, 60, 3)
     assert set(np.unique(one[1])) <= set(range(len(CLASSES)))
+
+
+def evaluated(folder: Path, split: str, **changes: Any) -> Evaluation:
+    task = ImageSegmentation(classes=CLASSES, palette=PALETTE, height_px=16, width_px=24)
+    torch.manual_seed(3)
+    model = UNet(UNetConfig(classes=5, widths=(8, 16), blocks=(1, 1)))
+    return evaluate_images(task, model, split_files(str(folder), split), **changes)
+
+
+def stored(label: Path) -> np.ndarray:
+    with Image.open(label) as picture:
+        return np.array(picture)
+
+
+def test_nothing_that_can_be_evaluated_is_no_result(tmp_path: Path) -> None:
+    write_scenes(str(tmp_path), {"test": 2}, height=20, width=30)
+    for label in tmp_path.rglob("labels/test/*.png"):
+        label.unlink()
+    with pytest.raises(
+        RequestError, match=r"no pixel with a class in 2 inputs .*failed: {'not_found': 2}; the first: "
+    ):
+        evaluated(tmp_path, "test")
+
+
+def test_a_class_that_never_occurs_is_named_and_has_no_figure(tmp_path: Path) -> None:
+    write_scenes(str(tmp_path), {"test": 1}, height=20, width=30)
+    (label,) = tmp_path.rglob("labels/test/*.png")
+    Image.fromarray(np.full_like(stored(label), 1)).save(label)
+    found = evaluated(tmp_path, "test")
+    assert found.missing_classes == [name for index, name in enumerate(CLASSES) if index != 1]
+    figures = [detail["IoU"] for detail in found.details if detail["IoU"] is not None]
+    assert found.metrics["miou"] == pytest.approx(sum(figures) / len(figures)), "of those in truth or prediction"
+    Image.fromarray(np.full_like(stored(label), 77)).save(label)
+    with pytest.raises(RequestError, match="the label has the value 77, which is no class"):
+        evaluated(tmp_path, "test")
+
+
+def test_labels_in_another_order_give_the_same_figures(tmp_path: Path) -> None:
+    write_scenes(str(tmp_path), {"test": 2}, height=20, width=30)
+    before = evaluated(tmp_path, "test").metrics
+    order = [3, 0, 4, 1, 2]
+    for path in tmp_path.rglob("labels/test/*.png"):
+        ids = stored(path)
+        Image.fromarray(np.argsort(order).astype(np.uint8)[ids]).save(path)
+    rules = LabelRules(classes=tuple(CLASSES[i] for i in order), palette=tuple(PALETTE[i] for i in order))
+    assert evaluated(tmp_path, "test", rules=rules.for_classes(CLASSES, "package")).metrics == before
+
+
+def documents(folder: Path, *records: bytes) -> Evaluation:
+    (folder / "records.jsonl").write_bytes(b"\n".join(records))
+    task = TextSegmentation(buckets=64)
+    model = SentenceTagger(SentenceTaggerConfig(buckets=64, vector_size=8, width=8, hidden=8))
+    return evaluate_documents(task, model, all_inputs(str(folder), task.inputs), split="test")
+
+
+def test_documents_without_a_boundary_are_no_perfect_result(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no paragraph boundary of split 'test' in 2 inputs"):
+        documents(tmp_path, b'{"text": "One. Two. Three.", "split": "test"}', b'{"text": "A.", "split": "train"}')
+
+
+def test_broken_records_fail_alone(tmp_path: Path) -> None:
+    """A record whose split nobody can tell counts as failed, as in training."""
+    good = b'{"text": "It rained. It poured.\\n\\nIt ended.", "split": "test"}'
+    found = documents(tmp_path, good, b'{"text": "It', b"[1]")
+    assert found.failed == {"bad_record": 2}
+    assert found.metrics["documents"] == 1
+    assert found.metrics["recall"] is not None

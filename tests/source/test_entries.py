@@ -128,7 +128,7 @@ def test_records_of_a_file_that_changed_are_not_cut_from_the_new_one(tmp_path: P
 
 def test_a_broken_line_of_a_manifest_is_a_wrong_request(tmp_path: Path) -> None:
     (tmp_path / "list.jsonl").write_text('{"uri": "a.jpg"}\n{broken\n')
-    with pytest.raises(RequestError, match="every 'uri' must be a string"):
+    with pytest.raises(RequestError, match="line 2: must be a JSON object with a string 'uri'"):
         listed(tmp_path / "list.jsonl", InputKind(suffixes=(".jpg",)))
 
 
