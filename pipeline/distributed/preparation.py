@@ -29,7 +29,7 @@ from pipeline.json_text import to_json
 from pipeline.rows import INPUT_SCHEMA, FailedInput, by_code, error_value, failed_input
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.source.keys import VERSION_KEY, keys
-from pipeline.storage.columnar import read_arrow
+from pipeline.storage.columnar import own_file, read_arrow
 from pipeline.table.manifest import split
 from pipeline.task import Task
 from pipeline.training.samples import Samples
@@ -299,8 +299,5 @@ def _load_shard(uri: str) -> pa.Table:
         if not cached.exists():
             storage.write(str(cached), storage.read(uri))
         path = str(cached)
-    try:
-        with pa.memory_map(path) as source:
-            return read_arrow(source)
-    except InputError as reason:
-        raise RequestError(f"prepared samples {uri!r} cannot be read: {reason.message}") from reason
+    with own_file(uri), pa.memory_map(path) as source:
+        return read_arrow(source)

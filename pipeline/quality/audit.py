@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.errors import ERROR_CODES, InputError, RequestError
+from pipeline.errors import ERROR_CODES, InputError
 from pipeline.images.outputs import mask_problem
 from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
-from pipeline.storage.columnar import read_parquet
+from pipeline.storage.columnar import own_file, read_parquet
 from pipeline.storage.threads import ordered
 from pipeline.table.parts import Part
 from pipeline.table.readers import parts_of
@@ -198,10 +198,8 @@ def _manifest(folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     inputs, versions, names = [np.empty((0, 2), np.uint64)], [np.empty((0, 2), np.uint64)], [np.empty(0, object)]
     for shard in storage.names(folder):
         where = storage.join(folder, shard)
-        try:
+        with own_file(where):
             rows = read_parquet(storage.read(where), VERSION_KEY)
-        except InputError as reason:
-            raise RequestError(f"{where}: {reason.message}") from reason
         inputs.append(keys(rows, INPUT_KEY))
         versions.append(keys(rows, VERSION_KEY))
         pairs = zip(rows["uri"].to_pylist(), rows["member"].to_pylist(), strict=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.quality.pages import Page
-from pipeline.storage.columnar import ParquetReader
+from pipeline.storage.columnar import ParquetReader, own_file
 
 
 def run_report(folder: str, parts: Sequence[str], summary: Mapping[str, Any], examples: int = 12) -> str:
@@ -43,7 +43,7 @@ def _examples(parts: Sequence[str], count: int) -> tuple[list[dict[str, Any]], l
     failed: list[dict[str, Any]] = []
     done: list[dict[str, Any]] = []
     for part in parts:
-        with storage.open_file(part) as file:
+        with own_file(part), storage.open_file(part) as file:
             rows = ParquetReader(file).read().to_pylist()
         failed += [row for row in rows if row["error"] is not None]
         done += [row for row in rows if row["error"] is None]

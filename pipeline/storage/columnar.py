@@ -15,12 +15,13 @@ import binascii
 import io
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, JobFailed, RequestError
 
 _SCHEMA, _HIDDEN_SCHEMA = b"ARROW:schema", b"ARROW:schem_"
 _EXTENSION, _HIDDEN_EXTENSION = b"ARROW:extension:name", b"ARROW:extension:nam_"
@@ -28,6 +29,24 @@ _MAX_FOOTER_BYTES = 1 << 28
 _PARQUET_END, _ARROW_END = b"PAR1", b"ARROW1"
 #: Text of JSON is the one extension type whose storage is what the task wants.
 _HARMLESS = "arrow.json"
+
+
+class ForeignType(InputError):
+    """A column has an extension type."""
+
+
+@contextmanager
+def own_file(name: str) -> Iterator[None]:
+    """Reads a file that a run has written, so that no failure is that of an input.
+
+    `RequestError` if a column has an extension type, since then somebody else wrote it. `JobFailed` if it is damaged.
+    """
+    try:
+        yield
+    except ForeignType as reason:
+        raise RequestError(f"{name}: {reason.message}") from reason
+    except (InputError, pa.ArrowException) as reason:
+        raise JobFailed(f"{name} is damaged") from reason
 
 
 class ParquetReader:
@@ -61,7 +80,7 @@ class ParquetReader:
         for field in self.schema:
             found = extension_type(field) if columns is None or field.name in columns else None
             if found is not None and found != _HARMLESS:
-                raise InputError("bad_archive", f"column {field.name!r} has the extension type {found!r}")
+                raise ForeignType("bad_archive", f"column {field.name!r} has the extension type {found!r}")
 
 
 def read_parquet(data: bytes | pa.Buffer, columns: Sequence[str] | None = None) -> pa.Table:
@@ -84,7 +103,7 @@ def read_arrow(source: pa.NativeFile) -> pa.Table:
         raise InputError("bad_archive", "the Arrow file has no valid end")
     source.seek(size - end - 4 - length)
     if _EXTENSION in source.read(length):  # the end has the schema that is used
-        raise InputError("bad_archive", "the Arrow file has a column with an extension type")
+        raise ForeignType("bad_archive", "the Arrow file has a column with an extension type")
     source.seek(0)
     return pa.ipc.open_file(source).read_all()
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.source.entries import ENTRIES
 from pipeline.source.keys import INPUT_KEY, VERSION_KEY, GrowingKeySet, KeySet, keys
-from pipeline.storage.columnar import read_parquet
+from pipeline.storage.columnar import own_file, read_parquet
 
 COLUMNS = pa.schema([("ordinal", pa.int64()), *ENTRIES, ("pending", pa.bool_())])
 SHARD_ROWS = 1 << 17
@@ -67,7 +67,9 @@ class Manifest:
     def rows(self) -> Iterator[pa.Table]:
         """All inputs with the columns `COLUMNS`, one table for each shard."""
         for shard in range(self.shards):
-            yield read_parquet(storage.read(self._shard_uri(shard)))
+            with own_file(self._shard_uri(shard)):
+                rows = read_parquet(storage.read(self._shard_uri(shard)))
+            yield rows
 
     def _numbered(self, chunk: pa.Table, done: KeySet, room: int | None) -> pa.Table:
         inputs = keys(chunk, INPUT_KEY)

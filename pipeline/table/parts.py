@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import InputError, RequestError
-from pipeline.storage.columnar import ParquetReader, read_parquet
+from pipeline.storage.columnar import ParquetReader, own_file, read_parquet
 from pipeline.storage.threads import ordered
 from pipeline.table.schema import TableSchema, leaves
 
@@ -48,15 +47,13 @@ def write_part(table_uri: str, schema: TableSchema, rows: pa.Table, run_id: str,
 
 
 def read_part(table_uri: str, part: Part, columns: list[str] | None = None) -> pa.Table:
-    """The rows of a part, with all or some columns. `RequestError` if it is no Parquet file that a run can write."""
+    """The rows of a part, with all or some columns. Raises as `own_file` does."""
     uri = storage.join(table_uri, part.path)
-    try:
+    with own_file(uri):
         if part.size <= _WHOLE_BYTES:
             return read_parquet(storage.read(uri), columns)
         with storage.open_file(uri) as file:
             return ParquetReader(file).read(columns)
-    except InputError as reason:
-        raise RequestError(f"part {uri!r} of the table cannot be read: {reason.message}") from reason
 
 
 def scan(table_uri: str, parts: Sequence[Part]) -> Iterator[tuple[Part, pa.Table]]:
