@@ -17,13 +17,14 @@ from pipeline import config, package, storage
 from pipeline.distributed import train
 from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, Prepared
 from pipeline.distributed.run import Run, RunConfig, RunPlan
-from pipeline.distributed.session import ClusterConfig, session
+from pipeline.distributed.session import ClusterConfig, require_gpu, session
 from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import DONE, RequestError
 from pipeline.quality.report import run_report
 from pipeline.runs.counts import RunCounts
 from pipeline.runs.life import Life
 from pipeline.storage import StorageConfig
+from pipeline.table.lease import check_place
 from pipeline.task import Task
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
     """Segment a source into a table. ``overrides`` are settings of the task; those that are None are not changed."""
     described = package.load(settings.model, task_class.kind)
     changed = {name: value for name, value in overrides.items() if value is not None}
+    check_place(settings.sink, "sink")
     described.model()  # loaded now, so that a broken package is a wrong request, before anything is written
     plan = RunPlan(
         task=config.from_dict(task_class, described.task | changed),
@@ -64,6 +66,8 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
     )
     run = Run(plan, say)
     with session(settings.cluster):
+        if settings.stream.device == "gpu":
+            require_gpu(settings.cluster, "stream.device 'gpu'")
         if settings.dry_run:
             found = run.forecast()
             low, high = found["predicted_range"]
@@ -130,6 +134,8 @@ def fit(
     if finished is not None:
         say(f"{plan.out} is trained already with these settings")
         return finished
+    if train_config.gpu:
+        require_gpu(settings.cluster, "train.gpu")
     plan = dataclasses.replace(plan, **_prepared(task, training, validation))
     life = Life(plan.out, f"training-{os.getpid()}", settings.lease_s, option="out")
     held = life.begin()

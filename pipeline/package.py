@@ -38,7 +38,10 @@ class Package:
 
     def weights(self) -> dict[str, Tensor]:
         """The tensors by name, after checking their hash."""
-        data = storage.read(storage.join(self.uri, "model.safetensors"))
+        try:
+            data = storage.read(storage.join(self.uri, "model.safetensors"))
+        except OSError as reason:
+            raise RequestError(f"package {self.uri}: model.safetensors cannot be read") from reason
         if hashlib.sha256(data).hexdigest() != self.weights_sha256:
             raise RequestError(f"package {self.uri}: model.safetensors is not the one that config.json names")
         try:
@@ -92,10 +95,27 @@ def load(uri: str, kind: str | None = None) -> Package:
         raise RequestError(f"model package at {uri}: config.json must have the keys {', '.join(sorted(keys))}")
     if settings["format"] != FORMAT:
         raise RequestError(f"model package at {uri}: format must be {FORMAT}, got {settings['format']!r}")
+    _check_members(uri, settings)
     package = _package(uri, settings)
     if kind is not None and package.kind != kind:
         raise RequestError(f"model package at {uri} must be of kind {kind!r}, got {package.kind!r}")
     return package
+
+
+def _check_members(uri: str, settings: dict[str, Any]) -> None:
+    """`RequestError` that names the first member of config.json that is not what `save` writes."""
+    model = settings["model"] if isinstance(settings["model"], dict) else {}
+    members = {
+        "kind": (settings["kind"], str),
+        "model.name": (model.get("name"), str),
+        "model.config": (model.get("config"), dict),
+        "task": (settings["task"], dict),
+        "weights_sha256": (settings["weights_sha256"], str),
+    }
+    for name, (value, wanted) in members.items():
+        if not isinstance(value, wanted):
+            rule = "a string" if wanted is str else "an object"
+            raise RequestError(f"model package at {uri}: {name} in config.json must be {rule}, got {value!r}")
 
 
 def _package(uri: str, settings: dict[str, Any]) -> Package:

@@ -55,3 +55,25 @@ def test_broken_weights_are_refused(uri: str) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(RequestError, match=r"model.safetensors is not the one that config.json names"):
         package.load(uri).model()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {}}, r"model.name in config.json must be a string, got None"),
+        ({"model": "conv_vae"}, r"model.name in config.json must be a string, got None"),
+        ({"task": None}, r"task in config.json must be an object, got None"),
+        ({"weights_sha256": 7}, r"weights_sha256 in config.json must be a string, got 7"),
+    ],
+)
+def test_an_incomplete_description_is_refused_by_its_member(uri: str, change: dict[str, object], message: str) -> None:
+    file = Path(uri) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(RequestError, match=message):
+        package.load(uri)
+
+
+def test_missing_weights_are_refused(uri: str) -> None:
+    (Path(uri) / "model.safetensors").unlink()
+    with pytest.raises(RequestError, match=r"model.safetensors cannot be read"):
+        package.load(uri).model()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import ray
 from pipeline import storage
 from pipeline.config import check
 from pipeline.errors import RequestError
+
+_ANSWER_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ def session(config: ClusterConfig) -> Iterator[None]:
         return
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     own = address == "local"
+    if not own:
+        _require_answer(address)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
@@ -61,6 +66,26 @@ def session(config: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """`RequestError` if nothing listens at ``[ray://]HOST:PORT``. Ray itself would wait for minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return  # "auto", say
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except (OSError, OverflowError) as reason:
+        raise RequestError(f"no Ray cluster at {address!r}") from reason
+
+
+def require_gpu(config: ClusterConfig, setting: str) -> None:
+    """`RequestError` that names a setting which needs a GPU if the new cluster on this machine has none.
+
+    A cluster that was there before may get machines with GPUs later, so it is not asked. Needs an open session.
+    """
+    if (config.address or os.environ.get("RAY_ADDRESS") or "local") == "local" and cluster_size("GPU") == 0:
+        raise RequestError(f"{setting} needs a GPU, and the cluster on this machine has none")
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:

@@ -35,6 +35,7 @@ from pipeline.json_text import to_json
 from pipeline.package import Package
 from pipeline.runs.life import read_json, store_json
 from pipeline.runs.settings import differences
+from pipeline.table.lease import check_place
 from pipeline.task import Task
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.trainer import Progress, TrainConfig, Trainer
@@ -121,7 +122,8 @@ class Plan:
 
 
 def claim(out: str) -> None:
-    """`RequestError` if ``out`` contains a model package that was not trained there."""
+    """`RequestError` if ``out`` cannot be written, or contains a model package that was not trained there."""
+    check_place(out, "out")
     if storage.exists(storage.join(out, "config.json")) and not storage.exists(storage.join(out, "training.json")):
         raise RequestError(f"out {out!r} holds a model package that was not trained there; choose another")
 

@@ -73,6 +73,22 @@ class Lease:
         storage.write(_uri(self._folder, self.number), _bytes(self._record))
 
 
+def check_place(place: str, option: str) -> None:
+    """`RequestError` if a folder cannot be made or written at a local path. Nothing is written.
+
+    Jobs call this before they connect to a cluster, which takes long. Stores tell it only when they are written to.
+    """
+    if not storage.is_local(place):
+        return
+    above = storage.canonical(place)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        raise RequestError(f"{option} {place!r} cannot be written: {above} is no folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise RequestError(f"{option} {place!r} cannot be written: no permission to write to {above}")
+
+
 def acquire(place: str, run_id: str, lease_s: float, *, option: str = "sink") -> Lease:
     """Take the lease on a folder. `RequestError` that names the holder if another run has it.
 
@@ -93,12 +109,17 @@ def acquire(place: str, run_id: str, lease_s: float, *, option: str = "sink") ->
         "released": False,
         "token": secrets.token_hex(16),
     }
+    check_place(place, option)
     while True:
         newest = _newest(folder)
         if newest is not None and not _is_free(folder, newest, f"{option} {place!r}"):
             continue  # another run has taken a newer lease meanwhile
         number = (newest or 0) + 1
-        if storage.create(_uri(folder, number), _bytes(mine)) and _newest(folder) == number:
+        try:
+            created = storage.create(_uri(folder, number), _bytes(mine))
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as reason:
+            raise RequestError(f"{option} {place!r} cannot be written ({type(reason).__name__})") from reason
+        if created and _newest(folder) == number:
             for old in _numbers(folder)[:-2]:
                 storage.delete(_uri(folder, old))
             return Lease(folder, number, mine)

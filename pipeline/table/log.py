@@ -16,6 +16,7 @@ from pipeline.table.parts import Part
 T = TypeVar("T")
 
 _READ_DEADLINE_S = 60.0
+_UNKNOWN_SCHEME = "Unable to recognise URL"  # delta-rs has no type for it
 
 
 def opened(uri: str) -> DeltaTable | None:
@@ -27,6 +28,11 @@ def opened(uri: str) -> DeltaTable | None:
         return None
     except DeltaError as reason:
         raise RequestError(f"the table at {uri} cannot be opened") from reason
+    except OSError as reason:
+        if _UNKNOWN_SCHEME in str(reason):
+            scheme = uri.partition("://")[0]
+            raise RequestError(f"the table at {uri} cannot be opened: tables cannot be kept at {scheme}://") from reason
+        raise
 
 
 def committed_parts(delta: DeltaTable) -> list[Part]:
@@ -52,4 +58,5 @@ def patiently(run: Callable[[], T]) -> T:
 
 def _judge(reason: Exception) -> storage.Verdict:
     is_final = isinstance(reason, FileNotFoundError | PermissionError) or not isinstance(reason, OSError)
+    is_final |= _UNKNOWN_SCHEME in str(reason)
     return "final" if is_final else "transient"

@@ -210,5 +210,5 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"split 'train' needs the file train.txt"):
         split_files(str(tmp_path), "train")
     (tmp_path / "train.txt").write_text("a.jpg a.png\nonly-one\n")
-    with pytest.raises(RequestError, match=r"line 2: must be 'image label', got 'only-one'"):
+    with pytest.raises(RequestError, match=r"line 2: must be 'image label'; .*; got 'only-one'"):
         split_files(str(tmp_path), "train")

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import RequestError
-from pipeline.table import lease
+from pipeline.table import lease, log
 from pipeline.table.lease import LeaseLost
 from tests.table.test_delta import A, add, held, opened, rows
 
@@ -173,3 +173,18 @@ def test_orphans_of_ended_runs_leave_and_others_stay(tmp_path: Path) -> None:
     assert not (tmp_path / "table" / orphan.path).exists()
     assert (tmp_path / "table" / living.path).exists()
     assert [row[0] for row in held(tmp_path)] == ["seen"]
+
+
+def test_a_place_that_cannot_be_written_is_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RequestError, match=rf"out '{place}' cannot be written: {tmp_path}/file is no folder"):
+            lease.acquire(str(place), "r", 1.0, option="out")
+    with pytest.raises(RequestError, match=r"sink '/proc/x' cannot be written"):
+        lease.acquire("/proc/x", "r", 1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_table_needs_a_store_that_can_keep_it() -> None:
+    with pytest.raises(RequestError, match=r"tables cannot be kept at memory://"):
+        log.opened("memory://x/table")
