@@ -70,6 +70,11 @@ COMMANDS: dict[str, Command] = {
         summary="evaluate a package on labelled data",
         first=("group", "out", "storage.endpoint-url"),
     ),
+    "convert-labels": Command(
+        settings="ConvertLabels",
+        summary="turn coloured labels and masks into class ids",
+        first=("classes",),
+    ),
     "verify": Command(
         settings="Verify",
         summary="check that a table is complete and sound",
@@ -83,7 +88,9 @@ COMMANDS: dict[str, Command] = {
 }
 
 #: Options that hold a path or a URI: a leading ``~`` in them is the home directory, and shells complete file names.
-PATHS = frozenset({"data", "documents", "fitted", "images", "init", "model", "novelty", "out", "sink", "source"})
+PATHS = frozenset(
+    {"classes", "data", "documents", "fitted", "images", "init", "labels", "model", "novelty", "out", "sink", "source"}
+)
 
 
 def module_of(command: str) -> str:

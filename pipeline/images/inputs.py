@@ -84,6 +84,12 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
     return np.asarray(_pixels(_open(data, max_pixels), None))
 
 
+def image_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """(height, width) of an image file as it is stored, from its header. Raises `InputError` as `decode_image` does."""
+    picture = _open(data, max_pixels)
+    return picture.height, picture.width
+
+
 def decode_fitted(data: bytes, max_pixels: int, height_px: int, width_px: int) -> Fitted:
     """`decode_image`, then scale to the box, keep the aspect, and pad at the right and at the bottom.
 
@@ -120,7 +126,7 @@ def decode_colors(data: bytes, height: int, width: int) -> np.ndarray:
     Raises `InputError` ``bad_label``.
     """
     picture = _open_label(data, height, width)
-    if picture.format != "PNG" or picture.mode not in ("RGB", "RGBA", "P", "L") or data[24] > 8:
+    if picture.format != "PNG" or picture.mode not in ("RGB", "RGBA", "P", "L", "1") or data[24] > 8:
         raise InputError("bad_label", "the label is not a PNG of 8 bits in colours")
     _load_label(picture)
     colors = np.asarray(picture.convert("RGBA"))

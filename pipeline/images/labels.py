@@ -76,7 +76,7 @@ class LabelRules:
                 known += f", or {self.ignore_index} for no class"
             if unknown == [255] and self.ignore_index is None:
                 hint = "; if 255 marks pixels without a class, set ignore_index to 255 in classes.json; if it marks a "
-                hint += "class, the label must hold that class's id instead"
+                hint += "class, convert_labels --form mask writes its id instead"
             raise InputError("bad_label", f"the label has the value {unknown[0]}, which is no class: {known}{hint}")
         self._check_palette(file_palette(data), [int(value) for value in values if value < count])
         return np.where(label < count, label, np.uint8(NO_CLASS))
