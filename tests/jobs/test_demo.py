@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jobs import demo
 from testing.equality import table_rows
@@ -36,3 +38,13 @@ def test_the_whole_demonstration_on_one_cpu(tmp_path: Path) -> None:
     assert code == 0, err[-3000:]
     check(summary, err, demo.SCENES["test"])
     assert summary["images"]["trained"] > 0.5
+    noise = np.random.default_rng(0).integers(0, 256, (180, 240, 3), np.uint8)
+    (tmp_path / "strange").mkdir()
+    Image.fromarray(noise).save(tmp_path / "strange" / "noise.png")
+    given = ["--source", str(tmp_path / "strange"), "--model", str(tmp_path / "demo" / "segmenter")]
+    code, _, err = run_job("segment_images", *given, "--sink", str(tmp_path / "sink"), "--cluster.cpus", "1")
+    assert code == 0, err[-3000:]
+    (strange,) = table_rows(str(tmp_path / "sink"))
+    familiar = [row for row in table_rows(str(tmp_path / "demo" / "masks")) if row["error"] is None]
+    assert strange["novelty"] == 100
+    assert strange["novelty_raw"] > max(row["novelty_raw"] for row in familiar)

@@ -126,7 +126,7 @@ def test_ctrl_c_commits_what_is_done_and_the_same_command_goes_on(place: Path) -
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.heavy)])
 def test_a_driver_killed_at_random_moments(place: Path, kills: int) -> None:
     """SIGKILL, again and again; each run takes up what is missing, and the table is that of an uninterrupted run."""
-    dice, sink = random.Random(0), f"killed {kills}"
+    dice, sink = random.Random(0), f"killed-{kills}"
     killed = held = 0
     every: dict[int, str] = {}
     for _ in range(kills):
