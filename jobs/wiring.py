@@ -115,9 +115,10 @@ def fit(
     data: dict[str, Any],
     copies: tuple[train.CopyWeights, ...] = (),
 ) -> dict[str, Any]:
-    """Prepare the samples and train, while holding the lease on ``settings.out``. Needs a Ray session.
+    """Prepare the samples, then train while holding the lease on ``settings.out``. Needs a Ray session.
 
-    A finished training is found, and another training in ``settings.out`` refused, before anything is written.
+    A finished training is found, and another training in ``settings.out`` refused, before anything is written. The
+    samples are prepared before the lease is taken, so that a request that they refuse leaves nothing behind.
     """
     plan = train.Plan(
         task=task,

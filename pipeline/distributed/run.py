@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,7 +21,7 @@ from pipeline.package import Package
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
 from pipeline.runs.forecast import forecast
-from pipeline.runs.life import Life, Outcome, store_json
+from pipeline.runs.life import Life, Outcome, read_json, store_json
 from pipeline.runs.names import run_name
 from pipeline.runs.settings import described_settings, settings_digest
 from pipeline.source.entries import entries
@@ -257,9 +256,8 @@ class Run:
                 now = time.monotonic()
                 if committer.is_waiting and now - last_commit >= config.commit_s:
                     committer.commit()
-                    last_commit = (
-                        time.monotonic()
-                    )  # after the commit, so that a slow store does not get one for each part
+                    # After the commit, so that a slow store does not get one for each part.
+                    last_commit = time.monotonic()
                 if now - last_word >= _PROGRESS_S:
                     self._say(self.counts.progress())
                     last_word = now
@@ -289,10 +287,8 @@ class Run:
         runs = storage.join(self.plan.sink, "runs")
 
         def ended(name: str) -> bool:
-            try:
-                return json.loads(storage.read(storage.join(runs, name, "summary.json")))["exit_code"] == 0
-            except (OSError, ValueError, KeyError):
-                return False
+            summary = read_json(storage.join(runs, name, "summary.json"))
+            return summary is not None and summary.get("exit_code") == 0
 
         names = [name for name in storage.names(runs) if name != self.run_id]
         return [name for name, clean in zip(names, ordered(ended, names, 16), strict=True) if not clean]

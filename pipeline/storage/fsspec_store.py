@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.errors import RequestError
 from pipeline.storage.names import as_name, as_text
-from pipeline.storage.store import LISTING, Object, Read, Store, StoreError
+from pipeline.storage.store import Object, Read, Store, StoreError, pages
 
 _PAGE = 1000
 
@@ -86,20 +86,17 @@ class FsspecStore(Store):
             return
 
     def walk(self, uri: str, begins: str) -> Iterator[pa.Table]:
+        return pages(self._walk(uri, begins), _PAGE)
+
+    def _walk(self, uri: str, begins: str) -> Iterator[Object]:
         fs, path = self._at(uri)
         inside = f"{as_text(path).rstrip('/')}/{begins}"
-        page: list[Object] = []
         for _, _, files in fs.walk(path, detail=True):
             for name in sorted(files):
                 info = files[name]
                 if begins and not as_text(str(info["name"])).startswith(inside):
                     continue
-                page.append(self._object(fs, info, f"{self._scheme}://{as_text(str(info['name'])).lstrip('/')}"))
-                if len(page) == _PAGE:
-                    yield _table(page)
-                    page = []
-        if page:
-            yield _table(page)
+                yield self._object(fs, info, f"{self._scheme}://{as_text(str(info['name'])).lstrip('/')}")
 
     def open(self, uri: str, read: Read) -> BinaryIO:
         fs, path = self._at(uri)
@@ -120,7 +117,3 @@ class FsspecStore(Store):
         written = next((info[name] for name in ("LastModified", "mtime", "created") if name in info), None)
         mtime = written if isinstance(written, datetime) else None
         return Object(uri, int(info.get("size") or 0), str(tag).strip('"'), mtime)
-
-
-def _table(objects: list[Object]) -> pa.Table:
-    return pa.table({name: [getattr(item, name) for item in objects] for name in LISTING.names}, schema=LISTING)

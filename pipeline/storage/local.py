@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from pipeline.storage.names import as_name, as_text
-from pipeline.storage.store import LISTING, Object, Read, Store, StoreError
+from pipeline.storage.store import Object, Read, Store, StoreError, pages
 
 _PAGE = 4096
 _NO_FILE = "the path is not a file"
@@ -86,14 +86,7 @@ class LocalStore(Store):
 
     def walk(self, uri: str, begins: str) -> Iterator[pa.Table]:
         """Folder by folder, in the order of names. Files that cannot be examined have an empty tag, and get a row."""
-        page: list[Object] = []
-        for item in _walk(as_name(uri), frozenset(), begins):
-            page.append(item)
-            if len(page) == _PAGE:
-                yield _page(page)
-                page = []
-        if page:
-            yield _page(page)
+        return pages(_walk(as_name(uri), frozenset(), begins), _PAGE)
 
     def open(self, uri: str, read: Read) -> BinaryIO:
         try:
@@ -160,11 +153,6 @@ def _walk(folder: str, above: frozenset[tuple[int, int]], begins: str = "") -> I
             yield from _walk(entry.path, above | {here})
         else:
             yield _object(as_text(entry.path), status)
-
-
-def _page(objects: list[Object]) -> pa.Table:
-    columns = {name: [getattr(item, name) for item in objects] for name in LISTING.names}
-    return pa.table(columns, schema=LISTING)
 
 
 def _object(uri: str, status: os.stat_result) -> Object:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
@@ -32,6 +33,13 @@ class Object:
     size: int
     etag: str
     mtime: datetime | None = None
+
+
+def pages(objects: Iterable[Object], page_rows: int) -> Iterator[pa.Table]:
+    """The objects as tables with the columns of `LISTING`, of at most ``page_rows`` rows. None is empty."""
+    remaining = iter(objects)
+    while page := list(islice(remaining, page_rows)):
+        yield pa.table({name: [getattr(item, name) for item in page] for name in LISTING.names}, schema=LISTING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
