@@ -24,7 +24,7 @@ class ConvertLabels:
     labels: str
     """Folder of label files: all PNG files in it and below it."""
     out: str
-    """Folder for the converted labels, which get the same names; it must not be the folder of the labels."""
+    """Folder for the converted labels, which get the same names; neither it nor labels may be in the other."""
     form: Form
     """What pixels are: rgb, the colour of their class; mask, 0 or 255 for class 0 or 1; instances, 0 for class 0 or the
     number of an instance for class 1."""
@@ -34,8 +34,10 @@ class ConvertLabels:
 
     def __post_init__(self) -> None:
         check(self, "classes", self.classes is not None or self.form != "rgb", "be given for labels in colours")
-        apart = storage.canonical(self.labels) != storage.canonical(self.out)
-        check(self, "out", apart, "be another folder than labels")
+        # What is written must neither be listed as a label nor replace one.
+        one, other = (f"{storage.canonical(uri).rstrip('/')}/" for uri in (self.labels, self.out))
+        apart = not one.startswith(other) and not other.startswith(one)
+        check(self, "out", apart, "be another folder than labels, neither in the other")
 
 
 def work(settings: ConvertLabels) -> dict[str, Any]:

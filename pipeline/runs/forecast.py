@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import tempfile
@@ -101,8 +102,9 @@ def _timed(blocks: list[pa.Table], sink: str, receipts: Receipts) -> list[tuple[
     finally:
         if storage.is_local(sink):
             shutil.rmtree(scratch, ignore_errors=True)
-            if not existed and Path(storage.canonical(sink)).exists():
-                shutil.rmtree(storage.canonical(sink))
+            if not existed:
+                with contextlib.suppress(OSError):  # a run has begun there meanwhile
+                    Path(storage.canonical(sink)).rmdir()
         else:
             storage.delete_all(uri for page in storage.walk(scratch) for uri in page["uri"].to_pylist())
 

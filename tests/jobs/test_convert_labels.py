@@ -66,5 +66,6 @@ def test_what_is_of_another_form_fails_alone(folder: Path) -> None:
 def test_wrong_requests(folder: Path) -> None:
     assert "ConvertLabels.classes must be given for labels in colours" in convert(folder, "rgb")[1]["error"]
     assert "there is no PNG file" in convert(folder, "mask")[1]["error"]
-    code, summary, _ = call_job("convert_labels", "--labels", str(folder), "--out", f"{folder}/", "--form", "mask")
-    assert (code, "ConvertLabels.out must be another folder than labels" in summary["error"]) == (2, True)
+    for labels, out in ((folder, f"{folder}/"), (folder, folder / "to"), (folder / "from", folder)):
+        code, summary, _ = call_job("convert_labels", "--labels", str(labels), "--out", str(out), "--form", "mask")
+        assert (code, "ConvertLabels.out must be another folder than labels" in summary["error"]) == (2, True)

@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.runs.forecast import forecast
 from pipeline.source.entries import ENTRIES
+from pipeline.table.delta import Table
 from pipeline.table.readers import open_delta
-from tests.table.test_delta import A, B, add, opened, rows
+from tests.table.test_delta import SCHEMA, A, B, add, opened, rows
 
 
 def timed(blocks: list[pa.Table], _: str) -> Iterator[dict[str, Any]]:
@@ -50,3 +51,31 @@ def test_a_listing_is_counted_against_one_scan(tmp_path: Path, part_reads: list[
     assert sorted(part_reads) == sorted(open_delta(str(tmp_path)).file_uris()), "each part is read once"
     low, high = found["predicted_range"]
     assert 0 <= low <= found["predicted_seconds"] <= high
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_sink_is_left_to_a_run_that_began_meanwhile(tmp_path: Path, begun: bool) -> None:
+    sink = tmp_path / "sink"
+
+    def receipts(blocks: list[pa.Table], scratch: str) -> Iterator[dict[str, Any]]:
+        Path(scratch).mkdir(parents=True)
+        if begun:
+            (sink / "table").mkdir()
+        yield from timed(blocks, scratch)
+
+    forecast(
+        iter([pa.Table.from_pylist([{"uri": "a", "etag": "1", "size": 1}], schema=ENTRIES)]),
+        Table(str(sink), SCHEMA),
+        str(sink),
+        model=A,
+        settings="s",
+        described={},
+        retry_errors=False,
+        limit=None,
+        block_bytes=1 << 20,
+        receipts=receipts,
+        stages=("fetch", "write"),
+        say=lambda _: None,
+    )
+    assert [path.name for path in sink.glob("*")] == (["table"] if begun else [])
+    assert sink.exists() == begun
