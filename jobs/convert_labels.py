@@ -35,8 +35,7 @@ class ConvertLabels:
     def __post_init__(self) -> None:
         check(self, "classes", self.classes is not None or self.form != "rgb", "be given for labels in colours")
         # What is written must neither be listed as a label nor replace one.
-        one, other = (f"{storage.canonical(uri).rstrip('/')}/" for uri in (self.labels, self.out))
-        apart = not one.startswith(other) and not other.startswith(one)
+        apart = not storage.is_within(self.out, self.labels) and not storage.is_within(self.labels, self.out)
         check(self, "out", apart, "be another folder than labels, neither in the other")
 
 

@@ -48,6 +48,12 @@ class Demo:
     """Documents of your own with paragraphs (a file or a folder); null: Python's language reference."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
+    def __post_init__(self) -> None:
+        for name in ("images", "documents"):
+            own = getattr(self, name)
+            kept = own is None or not storage.is_within(own, self.out)
+            config.check(self, name, kept, "be outside of out, which is deleted")
+
 
 def work(settings: Demo) -> dict[str, Any]:
     out = storage.canonical(settings.out)

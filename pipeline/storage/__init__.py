@@ -112,6 +112,11 @@ def is_local(uri: str) -> bool:
     return "://" not in canonical(uri)
 
 
+def is_within(uri: str, folder: str) -> bool:
+    """Whether the URI is the folder's, or that of something below it, by their names."""
+    return f"{canonical(uri).rstrip('/')}/".startswith(f"{canonical(folder).rstrip('/')}/")
+
+
 def join(uri: str, *parts: str) -> str:
     """The canonical URI of ``uri`` with the parts appended: ``uri/part/part``."""
     return "/".join([canonical(uri), *parts])

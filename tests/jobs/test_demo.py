@@ -11,6 +11,7 @@ from PIL import Image
 
 from jobs import demo
 from testing.equality import table_rows
+from testing.jobs import call_job
 from testing.processes import run_job
 from tests.jobs.conftest import SCENES, Demonstration
 
@@ -48,3 +49,12 @@ def test_the_whole_demonstration_on_one_cpu(tmp_path: Path) -> None:
     familiar = [row for row in table_rows(str(tmp_path / "demo" / "masks")) if row["error"] is None]
     assert strange["novelty"] == 100
     assert strange["novelty_raw"] > max(row["novelty_raw"] for row in familiar)
+
+
+@pytest.mark.parametrize("option", ["images", "documents"])
+def test_data_of_the_users_own_are_not_deleted_with_an_earlier_demonstration(tmp_path: Path, option: str) -> None:
+    (tmp_path / ".parquetry-demo").touch()
+    (tmp_path / "mine").mkdir()
+    code, summary, _ = call_job("demo", "--out", str(tmp_path), f"--{option}", str(tmp_path / "mine"))
+    assert (code, f"Demo.{option} must be outside of out" in summary["error"]) == (2, True)
+    assert (tmp_path / "mine").exists()
