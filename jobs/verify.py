@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from jobs.cli import main, say
 from pipeline import storage
 from pipeline.errors import DONE, FAILED
 from pipeline.quality.audit import audit
+from pipeline.quality.repair import open_table, repair
 from pipeline.storage import StorageConfig
 from pipeline.table import lease
+from pipeline.table.lease import Lease
 from pipeline.table.vacuum import vacuum
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,29 +27,49 @@ class Verify:
 
     sink: str
     """URI of the sink: the table is SINK/table."""
+    repair: bool = False
+    """First undo what other tools have done: write their files again, with what marks masks as pictures; take files
+    that are not there out of the table, so that the next run makes their rows again; remove doubled rows. Refused
+    while a run writes to the sink."""
     vacuum: bool = False
     """Also delete files to which no version of the table refers. Refused while a run writes to the sink."""
     lease_s: float = 30.0
-    """For vacuum: seconds without renewal after which the lease of a run on another machine counts as abandoned."""
+    """For repair and vacuum: seconds without renewal after which the lease of a run on another machine counts as
+    abandoned."""
     storage: StorageConfig = field(default_factory=StorageConfig)
 
 
 def work(settings: Verify) -> dict[str, Any]:
     summary: dict[str, Any] = {"table": storage.join(settings.sink, "table")}
+    if settings.repair:
+        table = open_table(settings.sink)
+        summary["repaired"] = _alone(settings, "repair", table.last_lease(), lambda held: repair(table, held))
+        say(f"repaired: {', '.join(f'{count} {name}' for name, count in summary['repaired'].items())}")
     say(f"reading {summary['table']}")
     summary |= audit(settings.sink).summary()
+    if summary["other_tools"]:
+        say(f"another tool has changed the table: {', '.join(summary['other_tools'])}")
+    if summary["foreign_files"]:
+        say(f"{summary['foreign_files']} files are of another tool and mark no column as a picture; see --repair")
     if settings.vacuum:
-        held = lease.acquire(settings.sink, f"vacuum-{os.getpid()}", settings.lease_s)
-        try:
-            summary["vacuumed"] = vacuum(settings.sink)
-        finally:
-            held.release()
+        summary["vacuumed"] = _alone(
+            settings, "vacuum", open_table(settings.sink).last_lease(), lambda _: vacuum(settings.sink)
+        )
         say(f"{summary['vacuumed']} files deleted that no version of the table names")
     for name, problem in summary["problems"].items():
         say(f"{problem['count']} {name}: {problem['meaning']}, such as {'; '.join(problem['examples'][:3])}")
     sound = not summary["problems"]
     error = {} if sound else {"error": f"the table is not sound: {', '.join(summary['problems'])}"}
     return summary | error | {"status": "sound" if sound else "not sound", "exit_code": DONE if sound else FAILED}
+
+
+def _alone(settings: Verify, purpose: str, last_lease: int, work: Callable[[Lease], T]) -> T:
+    """Call ``work`` while no run can write to the sink."""
+    held = lease.acquire(settings.sink, f"{purpose}-{os.getpid()}", settings.lease_s, after=last_lease)
+    try:
+        return work(held)
+    finally:
+        held.release()
 
 
 if __name__ == "__main__":

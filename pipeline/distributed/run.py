@@ -20,15 +20,16 @@ from pipeline.distributed.watchdog import make_unfinished_blocks
 from pipeline.package import Package
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
+from pipeline.runs.earlier import EarlierRun, deleted_rows, earlier_runs
 from pipeline.runs.forecast import forecast
-from pipeline.runs.life import Life, Outcome, read_json, store_json
-from pipeline.runs.names import run_name
+from pipeline.runs.life import Life, Outcome, store_json
 from pipeline.runs.settings import described_settings, settings_digest
 from pipeline.source.entries import entries
-from pipeline.storage.threads import ordered
 from pipeline.table.delta import Table
 from pipeline.table.lease import Lease
+from pipeline.table.log import Change
 from pipeline.table.manifest import Manifest
+from pipeline.table.names import run_name
 from pipeline.table.schema import TableSchema
 from pipeline.task import Task
 
@@ -118,6 +119,9 @@ class Run:
         self._committer: Committer | None = None
         self._seconds = 0.0
         self._outcome: Outcome | None = None
+        self._changes: list[Change] = []
+        self._version_at_start = 0
+        self._finished: list[EarlierRun] = []
         self._name(run_name(self.table.last_run_id()))
 
     @property
@@ -130,6 +134,8 @@ class Run:
             "model": self.plan.package.digest,
             "settings": self.plan.settings,
             **self.counts.summary(),
+            **({"other_tools": [str(change) for change in self._changes]} if self._changes else {}),
+            "table_version": self.table.version,
             "seconds": round(self._seconds, 3),
             **({} if self._outcome is None else self._outcome.summary()),
         }
@@ -146,7 +152,7 @@ class Run:
         the sink; then nothing is written.
         """
         life = Life(self.plan.sink, self.run_id, self.plan.config.lease_s)
-        lease = life.begin()
+        lease = life.begin(after=self.table.last_lease())
         self._outcome = life.work(lambda: self._execute(lease))
         life.finish(storage.join(self.folder, "summary.json"), self.summary)
         return self._outcome
@@ -210,7 +216,14 @@ class Run:
             self._name(run_name(self.table.last_run_id()))
         # Written at the beginning, so that it also describes the rows of a run that is killed.
         store_json(storage.join(self.folder, "config.json"), self.plan.described())
-        self.counts.orphans = self.table.remove_orphans(self._unfinished())
+        earlier = earlier_runs(self.plan.sink, self.run_id)
+        self._finished = [run for run in earlier if run.is_done]
+        # Runs that did not end with success have left files behind.
+        self.counts.orphans = self.table.remove_orphans(run.name for run in earlier if not run.is_done)
+        self._version_at_start = self.table.version
+        self._changes = self.table.changes_of_others(max((run.table_version for run in self._finished), default=0))
+        if self._changes:
+            self._say(f"another tool has changed the table since the last run: {', '.join(map(str, self._changes))}")
 
     def _write_manifest(self) -> bool:
         """List the sources and skip what the table has. Returns whether rows of this model will become outdated.
@@ -224,6 +237,10 @@ class Run:
         counts.listed, counts.pending = self._manifest.listed, self._manifest.pending
         counts.skipped, counts.repeated = counts.listed - counts.pending, self._manifest.repeated
         self._say(f"{counts.listed} inputs listed, {counts.skipped} in the table already, {counts.pending} to do")
+        if self._changes:
+            counts.remade = deleted_rows(self._manifest, contents.inputs, self._finished)
+            if counts.remade:
+                self._say(f"{counts.remade} of them had a row that another tool has deleted")
         return contents.outdated(self._manifest.inputs(), self._manifest.pending)
 
     def _run_passes(self, lease: Lease) -> None:
@@ -242,7 +259,8 @@ class Run:
                 rows = block_rows(pending, plan.stream)
                 for blocks in self._manifest.blocks(committer.accepted, rows, plan.stream.block_bytes):
                     self._stream(blocks, work, committer, lease)
-            committer.commit()
+                committer.commit()
+                self._forget_lost_parts(committer)
         finally:
             ray.kill(unfinished)
 
@@ -265,11 +283,27 @@ class Run:
                 self.counts.check_budget(config.max_error_rate, config.error_floor)
         self._say(self.counts.progress())
 
+    def _forget_lost_parts(self, committer: Committer) -> None:
+        """Take out of the table the parts whose files another tool has deleted, so that the next pass makes them again.
+
+        A file that is written but not committed yet belongs to no version of the table, so a ``vacuum`` without a
+        retention time deletes it.
+        """
+        model = self.plan.package.digest
+        lost = self.table.lost_parts(self.run_id, model)
+        if lost:
+            self._say(f"another tool has deleted {len(lost)} files of this run before they were committed")
+            self.table.drop(lost, self.run_id)
+            left, errors = self.table.rows_of(self.run_id, model)
+            committer.keep_only(self._manifest.among(left), errors)
+
     def _finish_table(self, outdated: bool) -> None:
         assert self._committer is not None
         missing = self._committer.missing(self.counts.pending)
         if missing:
             raise StreamStalled(f"{missing} inputs have no row after {_PASSES} passes; the same command takes them up")
+        changed = self.table.changes_of_others(self._version_at_start)
+        self._changes += changed
         if self.plan.config.superseded == "remove":
             self.counts.removed = self.table.supersede(
                 self._manifest.inputs(),
@@ -277,21 +311,10 @@ class Run:
                 model=self.plan.package.digest,
                 settings=self.plan.settings,
                 run_id=self.run_id,
-                own_parts=outdated,
+                own_parts=outdated or bool(changed),
             )
         # Repeated attempts have left parts that were not committed.
         self.counts.orphans += self.table.remove_orphans([self.run_id])
-
-    def _unfinished(self) -> list[str]:
-        """Earlier runs that have left files behind: those that did not end with exit code 0, or did not end."""
-        runs = storage.join(self.plan.sink, "runs")
-
-        def ended(name: str) -> bool:
-            summary = read_json(storage.join(runs, name, "summary.json"))
-            return summary is not None and summary.get("exit_code") == 0
-
-        names = [name for name in storage.names(runs) if name != self.run_id]
-        return [name for name, clean in zip(names, ordered(ended, names, 16), strict=True) if not clean]
 
 
 def block_rows(pending: int, stream: StreamConfig) -> int:

@@ -244,12 +244,12 @@ def _named(identity: dict[str, Any]) -> dict[str, Any]:
 
 def _run_storage(out: str) -> tuple[str, Any]:
     """Where Ray Train stores its own state: a path and an Arrow filesystem."""
-    folder = storage.join(out, "ray")
-    if storage.is_local(out):
-        return folder, None
     import fsspec
     import pyarrow.fs
 
+    folder = storage.join(out, "ray")
+    if storage.is_local(out):  # without a filesystem, Ray would take the path for a URL
+        return folder, pyarrow.fs.LocalFileSystem()
     fs, path = fsspec.core.url_to_fs(folder)
     return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
 

@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+#: Hugging Face features of columns for which the Arrow type is not enough, and columns whose bytes are compressed.
+HUGGINGFACE_FEATURES = {"mask": {"_type": "Image"}}
+STORED_AS_IS = ("mask.bytes",)
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAY, _INDEXED = 0, 3
 _UP = 2

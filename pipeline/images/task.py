@@ -60,7 +60,7 @@ class ImageSegmentation(Task):
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("miou", "max")
     inputs: ClassVar[InputKind] = letterbox.IMAGES
     result: ClassVar[str] = "mask"
-    stored_as_is: ClassVar[tuple[str, ...]] = ("mask.bytes",)
+    stored_as_is: ClassVar[tuple[str, ...]] = outputs.STORED_AS_IS
     truth_unit: ClassVar[str] = "pixel with a class"
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class ImageSegmentation(Task):
     @property
     def huggingface_features(self) -> dict[str, dict[str, str]]:
         """Hugging Face features of the columns for which the Arrow type is not enough."""
-        return {"mask": {"_type": "Image"}}
+        return outputs.HUGGINGFACE_FEATURES
 
     @property
     def label_rules(self) -> LabelRules:

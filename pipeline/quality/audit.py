@@ -16,8 +16,11 @@ from pipeline.images.outputs import mask_problem
 from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
 from pipeline.storage.columnar import own_file, read_parquet
 from pipeline.storage.threads import ordered
-from pipeline.table.parts import Part
-from pipeline.table.readers import parts_of
+from pipeline.table.log import Change, changes_of_others, columns_of, committed_parts
+from pipeline.table.mending import is_foreign_schema
+from pipeline.table.parts import Part, as_written_here, completed
+from pipeline.table.readers import open_delta
+from pipeline.table.supersede import run_ids
 from pipeline.text.outputs import paragraphs_problem
 
 EXAMPLES = 10
@@ -47,6 +50,10 @@ class Audit:
     done: int = 0
     failed: int = 0
     runs: int = 0
+    changes: list[Change] = field(default_factory=list)
+    """What other tools have done to the table, oldest first."""
+    foreign_files: int = 0
+    """Files that another tool wrote. Readers of Parquet do not see there which column is a picture."""
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
@@ -63,7 +70,8 @@ class Audit:
             if self.counts[name]
         }
         counted = {name: getattr(self, name) for name in ("rows", "inputs", "done", "failed", "runs")}
-        return {**counted, "problems": problems}
+        others = {"other_tools": [str(change) for change in self.changes], "foreign_files": self.foreign_files}
+        return {**counted, **others, "problems": problems}
 
 
 @dataclass
@@ -76,21 +84,26 @@ class _Found:
     failed: np.ndarray
     kinds: set[tuple[str, str]]
     problems: list[tuple[str, str]]
+    is_foreign: bool
+    """Whether another tool wrote the file."""
 
 
 def audit(sink: str) -> Audit:
     """Audit the table of a sink, reading each file once. `RequestError` if there is no table."""
     found = Audit()
-    parts = parts_of(sink)
+    delta = open_delta(sink)
+    parts, columns = committed_parts(delta), columns_of(delta)
+    found.changes = changes_of_others(delta, 0)
     runs = _runs(sink)
     known = {(run["config"]["digest"], run["config"]["settings"]) for run in runs if run["config"]}
     seen: list[_Found] = []
-    for part, item in ordered(lambda part: (part, _look(sink, part)), parts, _THREADS):
+    for part, item in ordered(lambda part: (part, _look(sink, part, columns)), parts, _THREADS):
         if item is None:
             found.add("missing_file", [part.path])
             continue
         for problem, name in item.problems:
             found.add(problem, [name])
+        found.foreign_files += item.is_foreign
         for kind in item.kinds - known:
             found.add("unknown_model", [f"{part.path}: model {kind[0]}, settings {kind[1]}"])
         item.problems, item.kinds = [], set()
@@ -99,19 +112,20 @@ def audit(sink: str) -> Audit:
     return found
 
 
-def _look(sink: str, part: Part) -> _Found | None:
-    where = storage.join(sink, "table", part.path)
+def _look(sink: str, part: Part, columns: pa.Schema) -> _Found | None:
     try:
-        data = storage.read(where)
+        data = storage.read(part.uri(storage.join(sink, "table")))
         rows = read_parquet(data)
     except (OSError, InputError, pa.ArrowException):
         return None
     problems = []
-    if len(data) != part.size or rows.num_rows != part.rows:
+    is_foreign = is_foreign_schema(rows.schema)
+    if len(data) != part.size or part.rows not in (None, rows.num_rows):
         said = f"{part.rows} rows and {part.size} bytes"
         problems.append(
             ("wrong_count", f"{part.path}: {rows.num_rows} rows and {len(data)} bytes, the log says {said}")
         )
+    rows = completed(as_written_here(rows, part), columns)
     kind = "mask" if "mask" in rows.column_names else "paragraphs" if "paragraphs" in rows.column_names else None
     content = rows.drop_columns([name for name in ("embedding",) if name in rows.column_names])
     for number in range(rows.num_rows):
@@ -124,10 +138,11 @@ def _look(sink: str, part: Part) -> _Found | None:
     return _Found(
         keys(rows, INPUT_KEY),
         keys(rows, VERSION_KEY),
-        np.asarray(rows["run_id"].to_pylist(), str),
+        run_ids(rows),
         ~rows["error"].is_null().to_numpy(),
         pairs,
         problems,
+        is_foreign,
     )
 
 

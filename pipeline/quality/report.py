@@ -13,11 +13,11 @@ from pipeline.storage.columnar import ParquetReader, own_file
 def run_report(folder: str, parts: Sequence[str], summary: Mapping[str, Any], examples: int = 12) -> str:
     """Write the report of a run: counts, time of each stage, errors with examples, and some rows. Returns its URI.
 
-    ``parts`` are the part files from which the examples are taken.
+    ``parts`` are the part files from which the examples are taken. Those that another tool has deleted are left out.
     """
     page = Page(f"Run {summary['run_id']}")
-    shown = ("source", "table", "model", "listed", "skipped", "done", "failed", "removed", "seconds")
-    page.table("Summary", [{"what": name, "value": summary.get(name)} for name in shown])
+    shown = ("source", "table", "model", "listed", "skipped", "done", "failed", "removed", "remade", "other_tools")
+    page.table("Summary", [{"what": name, "value": summary[name]} for name in (*shown, "seconds") if name in summary])
     busy = summary.get("stage_seconds", {})
     page.table("Time by stage, all workers", [{"stage": name, "seconds": value} for name, value in busy.items()])
     failed, done = _examples(parts, examples)
@@ -43,8 +43,11 @@ def _examples(parts: Sequence[str], count: int) -> tuple[list[dict[str, Any]], l
     failed: list[dict[str, Any]] = []
     done: list[dict[str, Any]] = []
     for part in parts:
-        with own_file(part), storage.open_file(part) as file:
-            rows = ParquetReader(file).read().to_pylist()
+        try:
+            with own_file(part), storage.open_file(part) as file:
+                rows = ParquetReader(file).read().to_pylist()
+        except FileNotFoundError:
+            continue
         failed += [row for row in rows if row["error"] is not None]
         done += [row for row in rows if row["error"] is None]
         if len(done) >= count and len(failed) >= count:

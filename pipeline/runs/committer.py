@@ -6,11 +6,11 @@ since it comes from another attempt at the same block.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from pipeline import storage
 from pipeline.runs.counts import RunCounts
 from pipeline.table.delta import Table
 from pipeline.table.parts import Part
@@ -53,7 +53,7 @@ class Committer:
         self._waiting.append(part)
         found = self._examples[bool(receipt["failed"])]
         if len(found) < _EXAMPLES:
-            found.append(storage.join(self._table.uri, part.path))
+            found.append(part.uri(self._table.uri))
         self._counts.add(
             rows=receipt["rows"],
             failed=receipt["failed"],
@@ -61,6 +61,12 @@ class Committer:
             stage_seconds={stage: receipt[f"{stage}_s"] for stage in stages},
         )
         return True
+
+    def keep_only(self, accepted: np.ndarray, errors: Counter[str]) -> None:
+        """Forget the parts whose files another tool has deleted. ``accepted``: for each ordinal, whether its row is
+        left; ``errors``: how many of those have failed, by code."""
+        self.accepted = accepted
+        self._counts.restart(rows=int(accepted.sum()), errors=errors)
 
     def commit(self) -> None:
         """Commit the waiting parts in one transaction."""

@@ -33,6 +33,8 @@ class RunCounts:
     """Failed inputs by error code."""
     removed: int = 0
     """Superseded rows that were removed from the table at the end."""
+    remade: int = 0
+    """Pending inputs that an earlier run had finished, and whose rows another tool has deleted."""
     orphans: int = 0
     """Part files that were never committed and were deleted."""
     fetched_bytes: int = 0
@@ -46,6 +48,12 @@ class RunCounts:
         self.errors.update(failed)
         self.fetched_bytes += fetched_bytes
         self.stage_seconds.update(stage_seconds)
+
+    def restart(self, *, rows: int, errors: Counter[str]) -> None:
+        """Count only the ``rows`` that are left, since another tool has deleted the others; ``errors`` by code."""
+        self.failed = errors.total()
+        self.done = rows - self.failed
+        self.errors = Counter(errors)
 
     def check_budget(self, max_error_rate: float, error_floor: int) -> None:
         """Raise `ErrorBudgetSpent` if the failed inputs exceed both the fraction and the number."""

@@ -59,9 +59,10 @@ class Life:
         self._folder, self._name, self._lease_s, self._option = folder, name, lease_s, option
         self._held: Lease | None = None
 
-    def begin(self) -> Lease:
-        """Take the lease. `RequestError` that names the holder if another job has it; nothing is written then."""
-        self._held = lease.acquire(self._folder, self._name, self._lease_s, option=self._option)
+    def begin(self, after: int = 0) -> Lease:
+        """Take the lease, with a number above ``after``. `RequestError` that names the holder if another job has it;
+        nothing is written then."""
+        self._held = lease.acquire(self._folder, self._name, self._lease_s, option=self._option, after=after)
         return self._held
 
     def work(self, run: Callable[[], None]) -> Outcome:

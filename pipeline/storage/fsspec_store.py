@@ -105,12 +105,15 @@ class FsspecStore(Store):
         return cast("BinaryIO", io.BufferedReader(fs.open(path, "rb")))
 
     def _at(self, uri: str) -> tuple[Any, str]:
+        # Not `url_to_fs`, which takes "::" in a name for a chain of stores, of which one may be another machine's disk.
+        name = as_name(uri)
         try:
-            fs, path = fsspec.core.url_to_fs(as_name(uri))
+            kind = fsspec.get_filesystem_class(self._scheme)
+            fs = kind(**kind._get_kwargs_from_urls(name))
         except (ValueError, ImportError) as reason:
             raise RequestError(f"no store for {uri!r}: the scheme is not known or its package is missing") from reason
         fs.invalidate_cache()
-        return fs, path
+        return fs, kind._strip_protocol(name)
 
     def _object(self, fs: Any, info: dict[str, Any], uri: str) -> Object:
         tag = info.get("ETag") or info.get("etag") or fs.ukey(info["name"])

@@ -89,11 +89,12 @@ def check_place(place: str, option: str) -> None:
         raise RequestError(f"{option} {place!r} cannot be written: no permission to write to {above}")
 
 
-def acquire(place: str, run_id: str, lease_s: float, *, option: str = "sink") -> Lease:
+def acquire(place: str, run_id: str, lease_s: float, *, option: str = "sink", after: int = 0) -> Lease:
     """Take the lease on a folder. `RequestError` that names the holder if another run has it.
 
     If the holder's process was on this machine and has ended, the lease is free at once. Otherwise it is free after one
-    lease time without renewal. ``option`` is the setting that names the folder, for the error message.
+    lease time without renewal. ``option`` is the setting that names the folder, for the error message. The lease has a
+    number above ``after``: that of the table's newest lease, in case that somebody has deleted the lease's folder.
     """
     folder = storage.join(place, "lease")
     if storage.is_local(folder) and as_name(folder) != folder:  # libraries that write there know it by another name
@@ -114,7 +115,7 @@ def acquire(place: str, run_id: str, lease_s: float, *, option: str = "sink") ->
         newest = _newest(folder)
         if newest is not None and not _is_free(folder, newest, f"{option} {place!r}"):
             continue  # another run has taken a newer lease meanwhile
-        number = (newest or 0) + 1
+        number = max(newest or 0, after) + 1
         try:
             created = storage.create(_uri(folder, number), _bytes(mine))
         except (FileNotFoundError, NotADirectoryError, PermissionError) as reason:

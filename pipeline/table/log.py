@@ -1,9 +1,15 @@
-"""The log of a Delta table, read by delta-rs, with retries if the store fails."""
+"""The log of a Delta table, read by delta-rs, with retries if the store fails.
+
+Other tools write to the log, too: they compact a table, delete rows or add columns.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -15,15 +21,48 @@ from pipeline.table.parts import Part
 
 T = TypeVar("T")
 
+#: The column by which a table is partitioned.
+PARTITION = "model"
+#: The custom metadata of a commit by which this project knows its own.
+TOKEN = "commit"
+
 _READ_DEADLINE_S = 60.0
+_MAX_CHANGES = 1000  # each is a file of the log to read
 _UNKNOWN_SCHEME = "Unable to recognise URL"  # delta-rs has no type for it
+# delta-rs takes a path for a part of a URL: it decodes percent signs, and refuses these characters or reads them as a
+# slash. Where the decoded folder holds a table, it would take that one.
+_NOT_IN_NAMES = re.compile(r"%[0-9A-Fa-f]{2}|[\\\[\]^|\x00-\x1f\x7f]")
+_VECTORS = "deletionVectors"
+#: Features of tables that change nothing for a reader that reads a table by its log.
+_HARMLESS_FEATURES = {_VECTORS, "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A commit that another tool made."""
+
+    version: int
+    operation: str
+
+    def __str__(self) -> str:
+        return f"{self.operation} (version {self.version})"
 
 
 def opened(uri: str) -> DeltaTable | None:
-    """The table at a URI, or None if there is none. `RequestError` if it cannot be opened."""
+    """The table at a URI, or None if there is none.
+
+    `RequestError` if it cannot be opened, if no table can be kept there, or if another tool has changed its layout so
+    that this project cannot read it.
+    """
+    found = _NOT_IN_NAMES.search(uri)
+    if found is not None:
+        raise RequestError(
+            f"no table can be kept at {uri!r}: its name must not contain {found[0]!r}, since the Delta library takes "
+            "a name for a URL"
+        )
     options = storage.delta_options(uri)
     try:
-        return patiently(lambda: DeltaTable(uri, storage_options=options))
+        delta = patiently(lambda: DeltaTable(uri, storage_options=options))
     except TableNotFoundError:
         return None
     except DeltaError as reason:
@@ -33,14 +72,43 @@ def opened(uri: str) -> DeltaTable | None:
             scheme = uri.partition("://")[0]
             raise RequestError(f"the table at {uri} cannot be opened: tables cannot be kept at {scheme}://") from reason
         raise
+    _check_layout(delta, uri)
+    return delta
 
 
 def committed_parts(delta: DeltaTable) -> list[Part]:
     """The part files in the table's newest version."""
-    columns = ["path", "size_bytes", "num_records", "partition.model"]
-    actions = pa.table(patiently(lambda: delta.get_add_actions(flatten=True)).select(columns))
+    columns = ["path", "size_bytes", "num_records", f"partition.{PARTITION}"]
+    actions = pa.table(patiently(lambda: delta.get_add_actions(flatten=True)))
+    if not actions.num_rows:
+        return []
+    vectors = _deletion_vectors(delta)
     values = zip(*(actions[name].to_pylist() for name in columns), strict=True)
-    return [Part(path=path, size=size, rows=rows, model=model) for path, size, rows, model in values]
+    parts = [
+        Part(path=path, size=size, rows=rows, model=model, kept=vectors.pop(_location(delta, path), None))
+        for path, size, rows, model in values
+    ]
+    if vectors:
+        raise RequestError(f"the table at {delta.table_uri} has a deletion vector for no file: {min(vectors)}")
+    return parts
+
+
+def named_files(delta: DeltaTable) -> set[str]:
+    """The paths of all files that some version of the table refers to, as they are below the table's folder."""
+    # Files that a later version removed are kept for readers of earlier versions.
+    removed = patiently(lambda: delta.vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False))
+    return {part.file for part in committed_parts(delta)} | {unquote(path) for path in removed} | set(removed)
+
+
+def changes_of_others(delta: DeltaTable, since: int) -> list[Change]:
+    """The commits after version ``since`` that another tool made, oldest first. At most 1000 commits are looked at."""
+    newer = min(_MAX_CHANGES, delta.version() - since)
+    entries = patiently(lambda: delta.history(newer)) if newer > 0 else []
+    return [
+        Change(version=entry["version"], operation=str(entry.get("operation")))
+        for entry in reversed(entries)
+        if TOKEN not in entry and not (entry["version"] == 0 and entry.get("operation") == "CREATE TABLE")
+    ]
 
 
 def columns_of(delta: DeltaTable) -> pa.Schema:
@@ -54,6 +122,36 @@ def columns_of(delta: DeltaTable) -> pa.Schema:
 def patiently(run: Callable[[], T]) -> T:
     """Call ``run``, again if the store failed. delta-rs itself does not retry a read whose answer was cut off."""
     return storage.retry(lambda _: run(), _judge, _READ_DEADLINE_S)
+
+
+def _check_layout(delta: DeltaTable, uri: str) -> None:
+    """`RequestError` if files of the table cannot be read as they are, or are not where this project looks."""
+    partition_by = delta.metadata().partition_columns
+    if partition_by != [PARTITION]:
+        raise RequestError(
+            f"the table at {uri} must be partitioned by {PARTITION!r}; another tool has partitioned it by "
+            f"{', '.join(map(repr, partition_by)) or 'nothing'}"
+        )
+    unknown = {*(delta.protocol().reader_features or [])} - _HARMLESS_FEATURES
+    if unknown:
+        raise RequestError(
+            f"the table at {uri} has features that another tool has added and this version cannot read: "
+            f"{', '.join(sorted(unknown))}"
+        )
+
+
+def _deletion_vectors(delta: DeltaTable) -> dict[str, list[bool]]:
+    """For each file with a deletion vector, which of its rows are left."""
+    if _VECTORS not in (delta.protocol().reader_features or []):
+        return {}
+    found = patiently(lambda: pa.table(delta.deletion_vectors()))
+    pairs = zip(found["filepath"].to_pylist(), found["selection_vector"].to_pylist(), strict=True)
+    return {unquote(uri).removeprefix("file://"): kept for uri, kept in pairs}
+
+
+def _location(delta: DeltaTable, path: str) -> str:
+    table = unquote(delta.table_uri).removeprefix("file://").rstrip("/")
+    return unquote(path) if "://" in path else f"{table}/{unquote(path)}"
 
 
 def _judge(reason: Exception) -> storage.Verdict:

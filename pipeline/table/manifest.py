@@ -64,6 +64,14 @@ class Manifest:
             if rows.num_rows:
                 yield split(rows, block_rows, block_bytes)
 
+    def among(self, versions: KeySet) -> np.ndarray:
+        """For each ordinal, whether it was pending and its version (`VERSION_KEY`) is in the set."""
+        found = [
+            rows["pending"].to_numpy(zero_copy_only=False) & versions.contains(keys(rows, VERSION_KEY))
+            for rows in self.rows()
+        ]
+        return np.concatenate(found) if found else np.zeros(0, bool)
+
     def rows(self) -> Iterator[pa.Table]:
         """All inputs with the columns `COLUMNS`, one table for each shard."""
         for shard in range(self.shards):

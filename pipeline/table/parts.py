@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.storage.columnar import ParquetReader, own_file, read_parquet
 from pipeline.storage.threads import ordered
-from pipeline.table.schema import TableSchema, leaves
+from pipeline.table.schema import KEY_COLUMNS, PROVENANCE_COLUMNS, TableSchema, leaves, plain_type
 
 #: Number of parts that are read, written or deleted at the same time.
 THREADS = 16
 
+_KEPT_IN_SCANS = ("uri", "member", "etag", "settings", "run_id", "error")
+_SCANNED = pa.schema([field for field in (*KEY_COLUMNS, *PROVENANCE_COLUMNS) if field.name in _KEPT_IN_SCANS])
+_PLAIN = re.compile(r"[0-9A-Za-z_-]+")
 _WHOLE_BYTES = 4 << 20  # parts up to this size are read in one request
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A Parquet file of a table: its path below the table's folder, size in bytes, number of rows, and model."""
+    """A Parquet file of a table."""
 
     path: str
+    """As it is in the log: percent-encoded, and relative to the table's folder, or a URI."""
     size: int
-    rows: int
-    model: str
+    """Bytes."""
+    rows: int | None
+    """Number of rows in the file; None if another tool wrote the file and did not count them."""
+    model: str | None
+    """The partition. None if another tool has written rows without a model."""
+    kept: Sequence[bool] | None = None
+    """For each row whether it is left, if another tool has deleted rows by a deletion vector."""
+
+    @property
+    def file(self) -> str:
+        """The path as the store knows it."""
+        return unquote(self.path)
+
+    def uri(self, table_uri: str) -> str:
+        """The URI of the file of a table."""
+        return self.file if "://" in self.file else storage.join(table_uri, self.file)
 
 
-def write_part(table_uri: str, schema: TableSchema, rows: pa.Table, run_id: str, model: str) -> Part:
+def write_part(table_uri: str, schema: TableSchema, rows: pa.Table, run_id: str, model: str | None) -> Part:
     """Write rows of one model as a part that is not committed yet. Its name is unique, so attempts never collide."""
     rows = schema.fitted(rows)
-    path = f"model={model}/{run_id}-{uuid.uuid4().hex}.parquet"
+    folder = model if model is not None and _PLAIN.fullmatch(model) else "other"  # its name says nothing to readers
+    path = f"model={folder}/{run_id}-{uuid.uuid4().hex}.parquet"
     buffer = pa.BufferOutputStream()
     options: dict[str, Any] = {
         "compression": {name: "none" if name in schema.stored_as_is else "zstd" for name in leaves(rows.schema)},
@@ -47,16 +69,50 @@ def write_part(table_uri: str, schema: TableSchema, rows: pa.Table, run_id: str,
 
 
 def read_part(table_uri: str, part: Part, columns: list[str] | None = None) -> pa.Table:
-    """The rows of a part, with all or some columns. Raises as `own_file` does."""
-    uri = storage.join(table_uri, part.path)
+    """The rows of a part, with all or some columns. Raises as `own_file` does.
+
+    Other tools write files that differ (`as_written_here`). Columns that a file lacks are left out.
+    """
+    uri = part.uri(table_uri)
     with own_file(uri):
         if part.size <= _WHOLE_BYTES:
-            return read_parquet(storage.read(uri), columns)
-        with storage.open_file(uri) as file:
-            return ParquetReader(file).read(columns)
+            rows = read_parquet(storage.read(uri), columns)
+        else:
+            with storage.open_file(uri) as file:
+                rows = ParquetReader(file).read(columns)
+        return as_written_here(rows, part, columns)
+
+
+def as_written_here(rows: pa.Table, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+    """Rows as they were read from a part's file, without the differences that files of other tools have.
+
+    Other tools leave out the partition's column, have other Arrow types for the same values (``string_view``), or mark
+    deleted rows in a vector beside the file.
+    """
+    if part.kept is not None:
+        # A vector may end early: the rows after its end are left.
+        kept = np.ones(rows.num_rows, bool)
+        kept[: len(part.kept)] = part.kept
+        rows = rows.filter(pa.array(kept))
+    if "model" not in rows.column_names and (columns is None or "model" in columns):
+        rows = rows.append_column("model", pa.array([part.model] * rows.num_rows, pa.string()))
+    plain = pa.schema([field.with_type(plain_type(field.type)) for field in rows.schema], rows.schema.metadata)
+    return rows if plain.equals(rows.schema) else rows.cast(plain)
+
+
+def completed(rows: pa.Table, columns: pa.Schema) -> pa.Table:
+    """The rows with exactly these columns; those that they lack are null."""
+    for field in columns:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows.select(columns.names)
 
 
 def scan(table_uri: str, parts: Sequence[Part]) -> Iterator[tuple[Part, pa.Table]]:
-    """Yield each part with its key and provenance columns, in order."""
-    columns = ["uri", "member", "etag", "settings", "run_id", "error"]
-    yield from ordered(lambda part: (part, read_part(table_uri, part, columns)), parts, THREADS)
+    """Yield each part with its key and provenance columns, in order. Columns that a file lacks are null."""
+
+    def read(part: Part) -> tuple[Part, pa.Table]:
+        rows = read_part(table_uri, part, _SCANNED.names)
+        return part, completed(rows, _SCANNED).cast(_SCANNED)
+
+    yield from ordered(read, parts, THREADS)

@@ -64,6 +64,9 @@ class TableSchema:
                 f"sink {sink!r} holds a table of another kind: it has no column {self.result!r}, "
                 f"but {', '.join(found.names)}"
             )
+        missing = [name for name in (*KEY_COLUMNS.names, *PROVENANCE_COLUMNS.names) if name not in found.names]
+        if missing:
+            raise RequestError(f"sink {sink!r}: another tool has removed the table's columns {', '.join(missing)}")
         expected = as_stored(self.columns)
         for field in found:
             if field.name in expected.names and not _is_same(field.type, expected.field(field.name).type):
@@ -107,14 +110,23 @@ def leaves(schema: pa.Schema) -> list[str]:
 
 def _is_same(one: pa.DataType, other: pa.DataType) -> bool:
     """Whether two types have the same values. Names of list items and the width of offsets do not matter."""
-    return _plain(one) == _plain(other)
+    return _nameless(plain_type(one)) == _nameless(plain_type(other))
 
 
-def _plain(type_: pa.DataType) -> Any:
+def _nameless(type_: pa.DataType) -> Any:
     if pa.types.is_struct(type_):
-        return tuple((child.name, _plain(child.type)) for child in type_)
+        return tuple((child.name, _nameless(child.type)) for child in type_)
+    return ["list", _nameless(type_.value_type)] if pa.types.is_list(type_) else type_
+
+
+def plain_type(type_: pa.DataType) -> pa.DataType:
+    """The type that this project writes for the same values: no views, no large offsets, no dictionaries."""
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(plain_type(field.type)) for field in type_])
     if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_list_view(type_):
-        return ["list", _plain(type_.value_type)]
+        return pa.list_(type_.value_field.with_type(plain_type(type_.value_type)))
+    if pa.types.is_dictionary(type_):
+        return plain_type(type_.value_type)
     if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
         return pa.string()
     if pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_):

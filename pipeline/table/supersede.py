@@ -16,6 +16,11 @@ def is_of(part: Part, rows: pa.Table, model: str, settings: str) -> np.ndarray:
     return (rows["settings"].to_numpy() == settings) & (part.model == model)
 
 
+def run_ids(rows: pa.Table) -> np.ndarray:
+    """The run of each row: strings (rows,). Rows that another tool wrote without one sort before all others."""
+    return np.asarray([run_id or "" for run_id in rows["run_id"].to_pylist()], str)
+
+
 def rows_to_keep(
     scanned: Iterable[tuple[Part, pa.Table]], listed: KeySet, current: KeySet, model: str, settings: str
 ) -> dict[str, np.ndarray]:
@@ -32,7 +37,7 @@ def rows_to_keep(
         mine = is_of(part, rows, model, settings) & current.contains(version)
         keep[part.path] = ~listed.contains(keys(rows, INPUT_KEY)) | mine
         where = np.flatnonzero(mine)
-        candidates.append((version[where], where, part.path, np.asarray(rows["run_id"].to_pylist(), str)[where]))
+        candidates.append((version[where], where, part.path, run_ids(rows)[where]))
     if not candidates:
         return keep
     version = np.concatenate([item[0] for item in candidates])

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pipeline import storage
-from pipeline.table.log import committed_parts, patiently
+from pipeline.table.log import named_files
 from pipeline.table.readers import open_delta
 
 
 def vacuum(sink: str) -> int:
     """Delete every file below the table to which no version refers; returns their number. No run may be in progress."""
     delta, uri = open_delta(sink), storage.join(sink, "table")
-    named = {part.path for part in committed_parts(delta)}
-    # Files that a later version removed are kept for readers of earlier versions.
-    removed = patiently(lambda: delta.vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False))
-    named.update(removed)
+    named = named_files(delta)
     models = [name for name in storage.names(uri) if name.startswith("model=")]
     pages = (page for model in models for page in storage.walk(storage.join(uri, model)))
     found = (file for page in pages for file in page["uri"].to_pylist())

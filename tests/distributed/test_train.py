@@ -141,7 +141,7 @@ def test_word_vectors_do_not_depend_on_workers(cluster: None, tmp_path: Path) ->
 
 def test_a_killed_worker_costs_only_time(cluster: None, scenes: str, tmp_path: Path) -> None:
     """SIGKILL to the training worker after its first checkpoint; the losses are those of an undisturbed run."""
-    out, killed = tmp_path / "killed", []
+    out, killed = tmp_path / "100% [killed] #1", []  # Ray takes some names for URLs
     broken = plan(scenes, out, SEGMENTER, epochs=12, evaluate_every_epochs=2, checkpoint_s=0.0)
     losses, _, _ = alone(broken)
     over = threading.Event()

@@ -12,8 +12,8 @@ import pytest
 from pipeline.errors import ERROR_BUDGET, JobFailed, RequestError, Stopped
 from pipeline.runs.counts import ErrorBudgetSpent, RunCounts
 from pipeline.runs.life import Life, outcome_of
-from pipeline.runs.names import run_name
 from pipeline.table import lease
+from pipeline.table.names import run_name
 
 
 def raising(reason: BaseException) -> Callable[[], None]:

@@ -147,7 +147,7 @@ def test_who_lost_the_lease_commits_nothing(tmp_path: Path) -> None:
 def test_a_commit_whose_answer_is_lost_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = opened(tmp_path)
     table.fence(1, "1")
-    real = type(table._delta).create_write_transaction
+    real = type(table.commits.delta).create_write_transaction
     failures = [OSError("reset"), OSError("reset")]
 
     def lossy(self: object, *arguments: object, **settings: object) -> None:
@@ -157,7 +157,7 @@ def test_a_commit_whose_answer_is_lost_is_made_once(tmp_path: Path, monkeypatch:
             raise failures.pop()
         real(self, *arguments, **settings)
 
-    monkeypatch.setattr(type(table._delta), "create_write_transaction", lossy)
+    monkeypatch.setattr(type(table.commits.delta), "create_write_transaction", lossy)
     add(table, rows(["a"], "1"))
     add(table, rows(["b"], "1"))  # fails before it arrives, once
     assert [row[0] for row in held(tmp_path)] == ["a", "b"]
