@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jobs.cli import main
-from jobs.wiring import TrainSettings, fit, require_folder
+from jobs.wiring import TrainSettings, require_folder, train_package
 from pipeline import config
 from pipeline.distributed import train
 from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation
@@ -42,7 +42,7 @@ def work(settings: TrainAutoencoder) -> dict[str, Any]:
     learned, validation = held_out(inputs, settings.validation_fraction)
 
     with session(settings.cluster):
-        return fit(
+        return train_package(
             settings,
             task=settings.task,
             model_name=settings.architecture,

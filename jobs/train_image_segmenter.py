@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.cli import main
-from jobs.wiring import TrainSettings, fit, require_folder
+from jobs.wiring import TrainSettings, require_folder, train_package
 from pipeline import config, models, package, storage
 from pipeline.distributed import train
 from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation
@@ -78,7 +78,7 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
         learned, validation = held_out(learned, settings.validation_fraction)
 
     with session(settings.cluster):
-        return fit(
+        return train_package(
             settings,
             task=task,
             model_name=settings.architecture,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.cli import main
-from jobs.wiring import TrainSettings, fit
+from jobs.wiring import TrainSettings, train_package
 from pipeline import config, package
 from pipeline.distributed import train
 from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, RecordSplit
@@ -45,7 +45,7 @@ def work(settings: TrainTextSegmenter) -> dict[str, Any]:
     keep = None if settings.split is None else RecordSplit(settings.split)
 
     with session(settings.cluster):
-        return fit(
+        return train_package(
             settings,
             task=settings.task,
             model_name="sentence_tagger",

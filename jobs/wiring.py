@@ -103,7 +103,7 @@ class TrainSettings:
         config.check(self, "lease_s", self.lease_s > 0, "be positive")
 
 
-def fit(
+def train_package(
     settings: TrainSettings,
     *,
     task: Task,

@@ -65,7 +65,7 @@ class ConvEncoder(nn.Module):
             residual = [ResidualBlock(width) for _ in range(count)]
             self.stages.append(nn.Sequential(ConvNormAct(inputs, width, size=size, stride=2), *residual))
 
-    def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
+    def feature_maps(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """Feature maps of an image in [0, 1], finest first: (b, widths[i], ceil(h / 2^(i+1)), ceil(w / 2^(i+1)))."""
         if image.shape[1] != self.channels:
             raise RequestError(f"the encoder's channels is {self.channels}, but images have {image.shape[1]}")

@@ -72,7 +72,7 @@ class ConvVAE(Autoencoder):
         if self.config.size_px not in (None, tuple(image.shape[2:])):
             rule = f"ConvVAEConfig.size_px is {self.config.size_px}"
             raise RequestError(f"{rule}, but images are {tuple(image.shape[2:])}")
-        return [self.posterior(self.encoder.features(image)[-1]).float()]
+        return [self.posterior(self.encoder.feature_maps(image)[-1]).float()]
 
     def infer_encoded(
         self, encoded: Sequence[Tensor], noise: Sequence[Tensor] | None, height: int, width: int

@@ -75,7 +75,7 @@ class LadderVAE(Autoencoder):
         if self.config.size_px not in (None, tuple(image.shape[2:])):
             rule = f"LadderVAEConfig.size_px is {self.config.size_px}"
             raise RequestError(f"{rule}, but images are {tuple(image.shape[2:])}")
-        return self.encoder.features(image)[::-1][: len(self.rungs)]
+        return self.encoder.feature_maps(image)[::-1][: len(self.rungs)]
 
     def infer_encoded(
         self, encoded: Sequence[Tensor], noise: Sequence[Tensor] | None, height: int, width: int

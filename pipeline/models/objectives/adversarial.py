@@ -75,7 +75,7 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, " b"], list[Tensor]]:
         """The logit that an image is real, averaged over regions, and the encoder's feature maps."""
-        maps = self.encoder.features(image)
+        maps = self.encoder.feature_maps(image)
         return self.head(maps[-1]).float().mean((1, 2, 3)), maps
 
     def judge(

@@ -53,9 +53,9 @@ class Segmenter(nn.Module, ABC):
             name = type(self.config).__name__
             raise RequestError(f"{name}.channels is {self.channels}, but images have {image.shape[1]}")
 
-    def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
+    def feature_maps(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """The encoder's feature maps of images in [0, 1], finest first. `RequestError` if there is no encoder."""
-        return self._encoder().features(image)
+        return self._encoder().feature_maps(image)
 
     def init_encoder(self, autoencoder: nn.Module) -> int:
         """Copy the weights of an autoencoder's encoder into this encoder; returns the number of tensors.

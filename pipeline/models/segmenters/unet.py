@@ -42,7 +42,7 @@ class UNet(Segmenter):
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         self.check_channels(image)
-        *skips, x = self.encoder.features(image)
+        *skips, x = self.encoder.feature_maps(image)
         for skip, lateral, merge in zip(skips[::-1], reversed(self.lateral), reversed(self.merge), strict=True):
             x = merge(torch.cat((double(lateral(x), skip.shape[2], skip.shape[3]), skip), dim=1))
         logits = self.head(x).float().contiguous()  # the loss over classes is slow in channels-last order

@@ -30,8 +30,8 @@ class SegmenterWithAutoencoder(Segmenter):
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         return self.segmenter(image)
 
-    def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
-        return self.segmenter.features(image)
+    def feature_maps(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        return self.segmenter.feature_maps(image)
 
     def init_encoder(self, autoencoder: nn.Module) -> int:
         return self.segmenter.init_encoder(autoencoder)

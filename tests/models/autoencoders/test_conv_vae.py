@@ -82,7 +82,7 @@ def test_noise_of_the_prior_gives_its_latents_back(name):
 
 
 def test_features_halve_from_stage_to_stage():
-    maps = flat().encoder.features(torch.rand(1, 3, 17, 33))
+    maps = flat().encoder.feature_maps(torch.rand(1, 3, 17, 33))
     assert [tuple(found.shape[1:]) for found in maps] == [(8, 9, 17), (16, 5, 9), (24, 3, 5)]
 
 

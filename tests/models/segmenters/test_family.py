@@ -101,7 +101,7 @@ def test_the_encoder_starts_from_an_autoencoder(kind: str) -> None:
         assert torch.equal(model.encoder.state_dict()[name], tensor), name
     assert torch.equal(model.head.weight, head), "the rest stays"
     image = torch.rand(1, 3, 32, 48)
-    torch.testing.assert_close(model.features(image), source.encoder.features(image))
+    torch.testing.assert_close(model.feature_maps(image), source.encoder.feature_maps(image))
 
 
 def test_what_cannot_start_from_an_autoencoder_says_so() -> None:
