@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +53,22 @@ def descendants(pid: int) -> dict[int, str]:
         frontier = {child for child, parent in parents.items() if parent in frontier and child not in found}
         found |= {child: commands[child] for child in frontier}
     return found
+
+
+def end_tree(pid: int, patience_s: float = 10.0) -> None:
+    """End a process and all its descendants: by SIGTERM, and by SIGKILL those that do not follow in time."""
+    tree = [*descendants(pid), pid]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for member in tree:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, number)
+        until = time.monotonic() + patience_s
+        while any(_is_running(member) for member in tree) and time.monotonic() < until:
+            time.sleep(0.1)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

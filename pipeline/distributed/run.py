@@ -14,6 +14,7 @@ import ray
 
 from pipeline import storage
 from pipeline.config import check, to_dict
+from pipeline.distributed.places import Places, mark
 from pipeline.distributed.stages import STAGES, StreamConfig, Work
 from pipeline.distributed.stream import StreamStalled, receipts, receipts_or_none
 from pipeline.distributed.watchdog import make_unfinished_blocks
@@ -171,7 +172,7 @@ class Run:
             retry_errors=plan.config.retry_errors,
             limit=plan.config.limit,
             block_bytes=plan.stream.block_bytes,
-            receipts=lambda blocks, folder: receipts(blocks, self._work(folder)),
+            receipts=self._timed_receipts,
             stages=STAGES,
             say=self._say,
         )
@@ -181,7 +182,11 @@ class Run:
         self.folder = storage.join(self.plan.sink, "runs", name)
         self._manifest = Manifest(storage.join(self.folder, "manifest"))
 
-    def _work(self, table_uri: str, unfinished: Any = None) -> Work:
+    def _timed_receipts(self, blocks: list[pa.Table], folder: str) -> Iterator[dict[str, Any]]:
+        uris = [uri for block in blocks for uri in block["uri"].to_pylist()]
+        return receipts(blocks, self._work(folder, mark(folder, package=self.plan.package.uri, inputs=uris)))
+
+    def _work(self, table_uri: str, places: Places, unfinished: Any = None) -> Work:
         plan = self.plan
         return Work(
             task=plan.task,
@@ -192,6 +197,7 @@ class Run:
             schema=self.table.schema,
             run_id=self.run_id,
             stream=plan.stream,
+            places=places,
             unfinished=unfinished,
         )
 
@@ -249,7 +255,8 @@ class Run:
             self.table, self.counts, model=plan.package.digest, run_id=self.run_id, inputs=self.counts.listed
         )
         unfinished = make_unfinished_blocks()
-        work = self._work(self.table.uri, unfinished)
+        places = mark(self.folder, package=plan.package.uri, inputs=self._manifest.some_pending())
+        work = self._work(self.table.uri, places, unfinished)
         try:
             for attempt in range(_PASSES):
                 if not committer.missing(pending):
@@ -259,10 +266,11 @@ class Run:
                 rows = block_rows(pending, plan.stream)
                 for blocks in self._manifest.blocks(committer.accepted, rows, plan.stream.block_bytes):
                     self._stream(blocks, work, committer, lease)
-                committer.commit()
+                self._commit(committer)
                 self._forget_lost_parts(committer)
         finally:
             ray.kill(unfinished)
+            places.remove()
 
     def _stream(self, blocks: list[pa.Table], work: Work, committer: Committer, lease: Lease) -> None:
         config = self.plan.config
@@ -273,7 +281,7 @@ class Run:
                     committer.accept(receipt, STAGES)
                 now = time.monotonic()
                 if committer.is_waiting and now - last_commit >= config.commit_s:
-                    committer.commit()
+                    self._commit(committer)
                     # After the commit, so that a slow store does not get one for each part.
                     last_commit = time.monotonic()
                 if now - last_word >= _PROGRESS_S:
@@ -283,16 +291,21 @@ class Run:
                 self.counts.check_budget(config.max_error_rate, config.error_floor)
         self._say(self.counts.progress())
 
+    def _commit(self, committer: Committer) -> None:
+        refused = committer.commit()
+        if refused:
+            self._say(f"another tool has deleted {refused} files of this run before they were committed")
+
     def _forget_lost_parts(self, committer: Committer) -> None:
         """Take out of the table the parts whose files another tool has deleted, so that the next pass makes them again.
 
         A file that is written but not committed yet belongs to no version of the table, so a ``vacuum`` without a
-        retention time deletes it.
+        retention time deletes it. Most of them are found at the commit; these vanished between.
         """
         model = self.plan.package.digest
         lost = self.table.lost_parts(self.run_id, model)
         if lost:
-            self._say(f"another tool has deleted {len(lost)} files of this run before they were committed")
+            self._say(f"another tool has deleted {len(lost)} files of this run")
             self.table.drop(lost, self.run_id)
             left, errors = self.table.rows_of(self.run_id, model)
             committer.keep_only(self._manifest.among(left), errors)

@@ -25,6 +25,7 @@ import torch
 
 from pipeline import package
 from pipeline.config import check
+from pipeline.distributed.places import PlaceNotShared, Places
 from pipeline.distributed.watchdog import BlockWatchdog
 from pipeline.errors import InputError
 from pipeline.rows import ERROR_TYPE, INPUT_SCHEMA, error_value
@@ -91,6 +92,8 @@ class Work:
     schema: TableSchema
     run_id: str
     stream: StreamConfig
+    places: Places
+    """What each process must see before it works."""
     unfinished: Any = None
     """The actor `UnfinishedBlocks` of the run; None: nothing records rows that kill workers."""
 
@@ -283,10 +286,21 @@ def _write(block: _Block, work: Work) -> pa.Table:
     return pa.Table.from_pylist([receipt], schema=RECEIPT)
 
 
+_SEEN: set[Places] = set()  # places that this process has seen
+
+
+def _see(work: Work) -> None:
+    """`PlaceNotShared` if this process does not see what the driver sees. It looks once."""
+    if work.places not in _SEEN:
+        work.places.check()
+        _SEEN.add(work.places)
+
+
 class _Model:
     """The model of a package on its device. It runs one forward pass at a time."""
 
     def __init__(self, work: Work) -> None:
+        _see(work)
         loaded = package.load(work.package_uri)
         if loaded.digest != work.package_digest:
             raise RuntimeError(f"package {work.package_uri} changed during the run")
@@ -301,11 +315,33 @@ class _Model:
             _predict(block, work, watchdog, self.model, self.device)
 
 
+def _model(work: Work) -> _Model | PlaceNotShared:
+    """The model, or the error if this process does not see the run's places. An error in an actor's constructor would
+    start the actor again."""
+    try:
+        return _Model(work)
+    except PlaceNotShared as reason:
+        return reason
+
+
+class _WithModel:
+    """An actor's class with a model."""
+
+    def __init__(self, work: Work) -> None:
+        self._work, self._loaded = work, _model(work)
+
+    def _require_model(self) -> _Model:
+        if isinstance(self._loaded, PlaceNotShared):
+            raise self._loaded
+        return self._loaded
+
+
 class Preparing:
     def __init__(self, work: Work) -> None:
         self._work = work
 
     def __call__(self, entries: pa.Table) -> pa.Table:
+        _see(self._work)
         block = _Block(entries)
         with _watched(block, self._work, "prepare") as watchdog:
             _fetch(block, self._work)
@@ -313,14 +349,12 @@ class Preparing:
         return block.to_table()
 
 
-class Predicting:
-    def __init__(self, work: Work) -> None:
-        self._work, self._model = work, _Model(work)
-
+class Predicting(_WithModel):
     def __call__(self, rows: pa.Table) -> pa.Table:
+        model = self._require_model()
         block = _Block.from_table(rows)
         with _watched(block, self._work, "predict") as watchdog:
-            self._model(block, self._work, watchdog)
+            model(block, self._work, watchdog)
         return block.to_table()
 
 
@@ -329,17 +363,16 @@ class Writing:
         self._work = work
 
     def __call__(self, rows: pa.Table) -> pa.Table:
+        _see(self._work)
         block = _Block.from_table(rows)
         with _watched(block, self._work, "encode") as watchdog:
             _encode(block, self._work, watchdog)
             return _write(block, self._work)
 
 
-class AllStages:
-    def __init__(self, work: Work) -> None:
-        self._work, self._model = work, _Model(work)
-
+class AllStages(_WithModel):
     def __call__(self, entries: pa.Table) -> pa.Table:
+        model = self._require_model()
         block = _Block(entries)
         with _watched(block, self._work, "all") as watchdog:
             _fetch(block, self._work)
@@ -347,7 +380,7 @@ class AllStages:
             # One piece at a time, since the data between stages are large, such as masks that are not encoded yet.
             for piece in block.pieces(self._work.stream.batch_rows):
                 _prepare(piece, self._work, watchdog)
-                self._model(piece, self._work, watchdog)
+                model(piece, self._work, watchdog)
                 _encode(piece, self._work, watchdog)
                 pieces.append(piece)
             block.join(pieces)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
+from pipeline.distributed.places import not_shared
 from pipeline.distributed.session import cluster_size
 from pipeline.distributed.stages import AllStages, Predicting, Preparing, Work, Writing
 from pipeline.errors import JobFailed
@@ -21,16 +22,23 @@ _ENDING_S = 10.0  # seconds that Ray Data may take to end its executions
 
 
 def receipts(blocks: list[pa.Table], work: Work) -> Generator[dict[str, Any], None, None]:
-    """Run blocks through the stages. Yields one `RECEIPT` row for each part file written, in any order."""
+    """Run blocks through the stages. Yields one `RECEIPT` row for each part file written, in any order.
+
+    Raises `PlaceNotShared` if a process does not see the places of ``work``.
+    """
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = None  # Ray must not split blocks: see `pipeline.distributed.stages`
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     context.custom_execution_callback_classes = [_Executions]
-    for batch in plan(ray.data.from_arrow(blocks), work).iter_batches(
+    batches = plan(ray.data.from_arrow(blocks), work).iter_batches(
         batch_size=None, batch_format="pyarrow", prefetch_batches=0
-    ):
-        yield from cast("pa.Table", batch).to_pylist()
+    )
+    try:
+        for batch in batches:
+            yield from cast("pa.Table", batch).to_pylist()
+    except Exception as reason:
+        raise not_shared(reason) or reason  # noqa: B904 - Ray's error is the one that is shown, or in the way
 
 
 class StreamStalled(JobFailed):

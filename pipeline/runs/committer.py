@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import storage
 from pipeline.runs.counts import RunCounts
+from pipeline.storage.threads import ordered
 from pipeline.table.delta import Table
-from pipeline.table.parts import Part
+from pipeline.table.parts import THREADS, Part
 
 _EXAMPLES = 12
 
@@ -24,7 +26,7 @@ class Committer:
     def __init__(self, table: Table, counts: RunCounts, *, model: str, run_id: str, inputs: int) -> None:
         """``inputs``: number of ordinals, that is of listed inputs."""
         self._table, self._counts, self._model, self._run_id = table, counts, model, run_id
-        self._waiting: list[Part] = []
+        self._waiting: list[tuple[Part, dict[str, Any]]] = []
         self._examples: dict[bool, list[str]] = {True: [], False: []}
         self.accepted = np.zeros(inputs, bool)
         """For each ordinal, whether it is in an accepted part."""
@@ -50,7 +52,7 @@ class Committer:
             return False
         self.accepted[ordinals] = True
         part = Part(path=receipt["path"], size=receipt["size"], rows=receipt["rows"], model=self._model)
-        self._waiting.append(part)
+        self._waiting.append((part, receipt))
         found = self._examples[bool(receipt["failed"])]
         if len(found) < _EXAMPLES:
             found.append(part.uri(self._table.uri))
@@ -68,8 +70,26 @@ class Committer:
         self.accepted = accepted
         self._counts.restart(rows=int(accepted.sum()), errors=errors)
 
-    def commit(self) -> None:
-        """Commit the waiting parts in one transaction."""
-        if self._waiting:
-            parts, self._waiting = self._waiting, []
+    def commit(self) -> int:
+        """Commit the waiting parts in one transaction. Returns how many of them are not there and were refused.
+
+        Parts that another tool has deleted meanwhile are refused; their inputs count as not processed.
+        """
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return 0
+        there = list(ordered(self._is_there, (part for part, _ in waiting), THREADS))
+        parts = [part for (part, _), found in zip(waiting, there, strict=True) if found]
+        for (_, receipt), found in zip(waiting, there, strict=True):
+            if not found:
+                self.accepted[np.asarray(receipt["ordinals"])] = False
+                self._counts.take_back(rows=receipt["rows"], failed=receipt["failed"])
+        if parts:
             self._table.commit(parts, run_id=self._run_id)
+        return len(waiting) - len(parts)
+
+    def _is_there(self, part: Part) -> bool:
+        try:
+            return storage.stat(part.uri(self._table.uri)).size == part.size
+        except FileNotFoundError:
+            return False

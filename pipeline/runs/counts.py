@@ -49,6 +49,12 @@ class RunCounts:
         self.fetched_bytes += fetched_bytes
         self.stage_seconds.update(stage_seconds)
 
+    def take_back(self, *, rows: int, failed: list[str]) -> None:
+        """Undo `add` for a part that was refused after all."""
+        self.failed -= len(failed)
+        self.done -= rows - len(failed)
+        self.errors = self.errors - Counter(failed)
+
     def restart(self, *, rows: int, errors: Counter[str]) -> None:
         """Count only the ``rows`` that are left, since another tool has deleted the others; ``errors`` by code."""
         self.failed = errors.total()

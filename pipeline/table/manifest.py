@@ -64,6 +64,14 @@ class Manifest:
             if rows.num_rows:
                 yield split(rows, block_rows, block_bytes)
 
+    def some_pending(self, count: int = 1000) -> list[str]:
+        """URIs of some pending inputs, at most ``count`` of each shard."""
+        found = []
+        for rows in self.rows():
+            pending = rows["uri"].filter(rows["pending"])
+            found += pending[:: max(1, -(-len(pending) // count))].to_pylist() if len(pending) else []
+        return found
+
     def among(self, versions: KeySet) -> np.ndarray:
         """For each ordinal, whether it was pending and its version (`VERSION_KEY`) is in the set."""
         found = [

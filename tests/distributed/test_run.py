@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline import package
 from pipeline.distributed import stages, stream
+from pipeline.distributed.places import mark
 from pipeline.distributed.run import block_rows
 from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import RequestError
@@ -229,6 +230,7 @@ def test_gpu_actors_only_predict(cluster: None, model: str, images: Path, tmp_pa
             schema=schema,
             run_id="1",
             stream=StreamConfig(device=device, actors=1),
+            places=mark(str(tmp_path)),
         )
         dataset = stream.plan(ray.data.range(4), work)
         operator, names[device] = get_execution_plan(dataset._logical_plan)[0].dag, []

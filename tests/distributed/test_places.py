@@ -1,0 +1,87 @@
+"""A node that does not see the sink, the model or the source of a run ends the run, and nothing is lost silently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline import package
+from pipeline.distributed.places import PlaceNotShared, mark, not_shared
+from pipeline.distributed.stages import StreamConfig
+from pipeline.errors import RequestError
+from pipeline.table.readers import open_delta
+from testing.nodes import another_node
+from testing.runs import new_run, run, write_images, write_package
+
+
+@pytest.mark.ray
+def test_a_node_with_a_disk_of_its_own(cluster: None, tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    places = {"sink": tmp_path / "sink", "package": tmp_path / "package", "images": tmp_path / "images"}
+    made = [places, {name: hidden / name for name in places}]
+    for found in made:
+        write_package(found["package"], 0)
+        write_images(found["images"], 24)
+    with another_node(cpus=2, hidden=hidden), head_is_busy():
+        for name in places:
+            where = places | {name: hidden / name}
+            model = package.load(str(where["package"]))
+            with pytest.raises(RequestError, match="does not see") as caught:
+                new_run([where["images"]], model, where["sink"], stream=StreamConfig(actors=2)).live()
+            assert str(hidden / name) in str(caught.value)
+    # The same command goes on where all nodes see the places, and every row of the table can be read.
+    for sink in (places["sink"], hidden / "sink"):
+        done = run(places["images"], str(places["package"]), sink).summary
+        assert (done["status"], done["listed"], done["failed"]) == ("done", 24, 0)
+        rows = open_delta(str(sink)).to_pyarrow_table()
+        assert len(set(rows["uri"].to_pylist())) == rows.num_rows == 24
+        assert not list(sink.glob("runs/*/token"))
+
+
+@contextmanager
+def head_is_busy() -> Iterator[None]:
+    """Occupy the CPUs of this node, so that all work goes to another one."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+    class Busy:
+        def ready(self) -> None: ...
+
+    busy = ray.remote(Busy).options(num_cpus=2, scheduling_strategy=here).remote()
+    ray.get(busy.ready.remote())  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        ray.kill(busy)
+
+
+def test_what_a_process_must_see(tmp_path: Path) -> None:
+    inputs = write_images(tmp_path / "images", 20)
+    names = [str(path) for path in sorted(inputs.iterdir())]
+    model = write_package(tmp_path / "package", 0)
+    places = mark(str(tmp_path / "sink"), package=model, inputs=[*names, "s3://bucket/elsewhere.png"])
+    places.check()
+    for name in names[1:]:
+        Path(name).unlink()
+    places.check()  # inputs may go while a run goes on
+    Path(names[0]).unlink()
+    with pytest.raises(PlaceNotShared, match="does not see the source"):
+        places.check()
+    (tmp_path / "package").rename(tmp_path / "moved")
+    with pytest.raises(PlaceNotShared, match="does not see the model package"):
+        places.check()
+    mark(str(tmp_path / "sink"))
+    with pytest.raises(PlaceNotShared, match="does not see the folder of this job"):
+        places.check()
+
+
+def test_the_error_is_found_in_that_of_ray() -> None:
+    text = "ray::MapWorker()\n  raise\npipeline.distributed.places.PlaceNotShared: node 1 does not see it\n\nThe above"
+    found = not_shared(RuntimeError(text))
+    assert (type(found), str(found)) == (PlaceNotShared, "node 1 does not see it")
+    assert not_shared(ValueError("PlaceNotShared")) is None
