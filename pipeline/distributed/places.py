@@ -56,9 +56,18 @@ class Places:
         if self.inputs and not any(storage.exists(uri) for uri in self.inputs):
             raise PlaceNotShared(_message(os.path.commonpath(self.inputs), "the source"))
 
+    def see(self) -> None:
+        """As `check`, but only once in each process."""
+        if self not in _SEEN:
+            self.check()
+            _SEEN.add(self)
+
     def remove(self) -> None:
         """Delete the token."""
         storage.delete(_token_uri(self.folder))
+
+
+_SEEN: set[Places] = set()  # by this process
 
 
 def mark(folder: str, *, package: str | None = None, inputs: Iterable[str] = ()) -> Places:

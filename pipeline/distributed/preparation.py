@@ -24,6 +24,7 @@ import pyarrow as pa
 import ray
 
 from pipeline import config, storage
+from pipeline.distributed.places import PlaceNotShared, Places, mark, not_shared
 from pipeline.errors import InputError, RequestError
 from pipeline.json_text import to_json
 from pipeline.rows import INPUT_SCHEMA, FailedInput, by_code, error_value, failed_input
@@ -161,7 +162,13 @@ class Preparation:
 
     def _prepare(self) -> dict[str, Any]:
         blocks = split(self._inputs, *self._block)
-        receipts = _run(blocks, _Sampling(self._task, self._folder, self._keep, self._fetch))
+        places = mark(self._folder, inputs=self._inputs["uri"].to_pylist())
+        try:
+            receipts = _run(blocks, _Sampling(self._task, self._folder, self._keep, self._fetch, places))
+        except PlaceNotShared:
+            self.discard()
+            raise
+        places.remove()
         receipts.sort(key=lambda receipt: receipt["first"])
         failures = [FailedInput(**item) for receipt in receipts for item in receipt["failed"]]
         truth: Counter[str] = Counter()
@@ -224,9 +231,12 @@ def _run(blocks: list[pa.Table], work: _Sampling) -> list[dict[str, Any]]:
     context.enable_progress_bars = False
     dataset = ray.data.from_arrow(blocks).map_batches(work, batch_size=None, batch_format="pyarrow", num_cpus=0.5)
     seen: dict[int, dict[str, Any]] = {}
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for receipt in cast("pa.Table", batch).to_pylist():
-            seen.setdefault(receipt["first"], receipt)
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for receipt in cast("pa.Table", batch).to_pylist():
+                seen.setdefault(receipt["first"], receipt)
+    except Exception as reason:
+        raise not_shared(reason) or reason  # noqa: B904 - Ray's error is the one that is shown, or in the way
     missing = {block["ordinal"][0].as_py() for block in blocks} - set(seen)
     if missing:
         raise RuntimeError(f"{len(missing)} blocks of training inputs gave no shard")
@@ -235,11 +245,18 @@ def _run(blocks: list[pa.Table], work: _Sampling) -> list[dict[str, Any]]:
 
 class _Sampling:
     def __init__(
-        self, task: Task, folder: str, keep: Callable[[bytes], bool] | None, fetch_config: FetchConfig
+        self,
+        task: Task,
+        folder: str,
+        keep: Callable[[bytes], bool] | None,
+        fetch_config: FetchConfig,
+        places: Places,
     ) -> None:
         self._task, self._folder, self._keep, self._fetch = task, folder, keep, fetch_config
+        self._places = places
 
     def __call__(self, rows: pa.Table) -> pa.Table:
+        self._places.see()
         data, errors = fetch(rows, self._task.inputs, self._fetch)
         prepared: list[pa.Table] = []
         failed: list[FailedInput] = []

@@ -286,21 +286,11 @@ def _write(block: _Block, work: Work) -> pa.Table:
     return pa.Table.from_pylist([receipt], schema=RECEIPT)
 
 
-_SEEN: set[Places] = set()  # places that this process has seen
-
-
-def _see(work: Work) -> None:
-    """`PlaceNotShared` if this process does not see what the driver sees. It looks once."""
-    if work.places not in _SEEN:
-        work.places.check()
-        _SEEN.add(work.places)
-
-
 class _Model:
     """The model of a package on its device. It runs one forward pass at a time."""
 
     def __init__(self, work: Work) -> None:
-        _see(work)
+        work.places.see()
         loaded = package.load(work.package_uri)
         if loaded.digest != work.package_digest:
             raise RuntimeError(f"package {work.package_uri} changed during the run")
@@ -341,7 +331,7 @@ class Preparing:
         self._work = work
 
     def __call__(self, entries: pa.Table) -> pa.Table:
-        _see(self._work)
+        self._work.places.see()
         block = _Block(entries)
         with _watched(block, self._work, "prepare") as watchdog:
             _fetch(block, self._work)
@@ -363,7 +353,7 @@ class Writing:
         self._work = work
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        _see(self._work)
+        self._work.places.see()
         block = _Block.from_table(rows)
         with _watched(block, self._work, "encode") as watchdog:
             _encode(block, self._work, watchdog)

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from pipeline import config as settings_of
 from pipeline import models, package, storage
 from pipeline.config import check
+from pipeline.distributed.places import PlaceNotShared, mark
 from pipeline.distributed.preparation import Prepared
 from pipeline.distributed.session import cluster_size
 from pipeline.errors import RequestError
@@ -162,9 +163,10 @@ def fit(plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lamb
     threads = config.threads or max(1, int(cluster_size("CPU") / config.workers))
     progress = Queue(actor_options={"num_cpus": 0})
     storage_path, filesystem = _run_storage(plan.out)
+    places = mark(plan.out)
     trainer = ray.train.torch.TorchTrainer(
         _worker,
-        train_loop_config={"plan": plan, "progress": progress, "threads": threads},
+        train_loop_config={"plan": plan, "progress": progress, "threads": threads, "places": places},
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers, use_gpu=gpu, resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {})
         ),
@@ -177,11 +179,19 @@ def fit(plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lamb
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpu else "gloo"),
     )
     stop = threading.Event()
-    listener = threading.Thread(target=_listen, args=(progress, stop, say), name="progress", daemon=True)
+    blind: list[PlaceNotShared] = []
+    listener = threading.Thread(target=_listen, args=(progress, stop, say, blind), name="progress", daemon=True)
+
+    def check_all() -> None:
+        if blind:
+            raise blind[0]
+        check()
+
     listener.start()
     try:
-        _fit_apart(trainer, check)
+        _fit_apart(trainer, check_all)
     finally:
+        places.remove()
         stop.set()
         listener.join(5)
         progress.shutdown()
@@ -254,10 +264,14 @@ def _run_storage(out: str) -> tuple[str, Any]:
     return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
 
 
-def _listen(progress: Queue, stop: threading.Event, say: Callable[[str], None]) -> None:
+def _listen(progress: Queue, stop: threading.Event, say: Callable[[str], None], blind: list[PlaceNotShared]) -> None:
     while not stop.is_set():
         try:
-            say(progress.get(timeout=0.5))
+            found = progress.get(timeout=0.5)
+            if isinstance(found, PlaceNotShared):
+                blind.append(found)
+            else:
+                say(found)
         except Empty:
             continue
         except ray.exceptions.RayError:
@@ -284,6 +298,11 @@ class _Group(Workers):
 
 def _worker(loop_config: dict[str, Any]) -> None:
     plan: Plan = loop_config["plan"]
+    try:
+        loop_config["places"].check()
+    except PlaceNotShared as reason:
+        loop_config["progress"].put(reason)  # the driver ends the training; Ray Train would try again
+        raise
     torch.set_num_threads(loop_config["threads"])
     torch.manual_seed(plan.config.seed)
     model, samples = models.build(plan.model_name, plan.model_config), plan.train.load()

@@ -25,6 +25,7 @@ from pipeline.errors import JobFailed, RequestError
 from pipeline.storage.names import as_name
 
 _NAME = re.compile(r"(\d{12})\.json")
+_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it where it starts the command of a submitted job
 _POLLS = 6  # checks of another run's lease in the time of one renewal
 
 
@@ -77,9 +78,15 @@ def check_place(place: str, option: str) -> None:
     """`RequestError` if a folder cannot be made or written at a local path. Nothing is written.
 
     Jobs call this before they connect to a cluster, which takes long. Stores tell it only when they are written to.
+    Also refused is a relative path in a submitted job, since Ray starts its command in a temporary folder.
     """
     if not storage.is_local(place):
         return
+    if os.environ.get(_SUBMITTED) and (_is_relative(place) or storage.is_within(place, os.getcwd())):
+        raise RequestError(
+            f"{option} {place!r}: a submitted job must write to an absolute path that all nodes see, or to an object "
+            "store; its working folder is a temporary one of Ray"
+        )
     above = storage.canonical(place)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
@@ -153,6 +160,10 @@ def _is_free(folder: str, number: int, place: str) -> bool:
         f"{place} is in use by run {first['run_id']} (host {first['host']}, process {first['pid']}); "
         "one run at a time may write there"
     )
+
+
+def _is_relative(place: str) -> bool:
+    return not os.path.isabs(os.path.expanduser(place.removeprefix("file://")))
 
 
 def _process() -> str:

@@ -188,3 +188,14 @@ def test_a_place_that_cannot_be_written_is_a_wrong_request(tmp_path: Path) -> No
 def test_a_table_needs_a_store_that_can_keep_it() -> None:
     with pytest.raises(RequestError, match=r"tables cannot be kept at memory://"):
         log.opened("memory://x/table")
+
+
+def test_a_submitted_job_must_not_write_to_its_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lease.check_place("out", "sink")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    for place in ("out", "./out", "file://out", str(tmp_path / "out")):
+        with pytest.raises(RequestError, match=r"sink '.*out': a submitted job must write to an absolute path"):
+            lease.check_place(place, "sink")
+    for place in (str(tmp_path.parent / "out"), "~/out", "s3://bucket/out"):
+        lease.check_place(place, "sink")
