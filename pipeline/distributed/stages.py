@@ -161,10 +161,19 @@ class _Block:
                 self.seconds[stage] += seconds
 
     def scattered(self) -> pa.Table:
-        """The columns for all rows; null for rows that failed."""
-        where = np.full(self.entries.num_rows, -1)
-        where[self.good] = np.arange(len(self.good))
-        return self.columns.take(pa.array(where, mask=where < 0))
+        """The columns for all rows; null for rows that failed.
+
+        Made of slices: Arrow's ``take`` fails if the values of a column have more than 2 GiB together.
+        """
+        count, schema = self.entries.num_rows, self.columns.schema
+        failed = np.setdiff1d(np.arange(count), self.good).tolist()
+        null = pa.table([pa.nulls(1, field.type) for field in schema], schema=schema)
+        pieces, taken, row = [self.columns.slice(0, 0)], 0, 0
+        for place in [*failed, count]:
+            pieces.append(self.columns.slice(taken, place - row))
+            pieces += [null] if place < count else []
+            taken, row = taken + place - row, place + 1
+        return pa.concat_tables(pieces)
 
 
 class _Timer:

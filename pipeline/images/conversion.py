@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.images.inputs import NO_CLASS, decode_colors, image_size
+from pipeline.images.inputs import NO_CLASS, decode_colors, decode_numbers, image_size
 from pipeline.images.labels import Color, LabelRules
 from pipeline.images.outputs import encode_mask
 
@@ -55,13 +53,7 @@ def _from_mask(data: bytes, height: int, width: int, rules: LabelRules | None) -
 
 
 def _from_instances(data: bytes, height: int, width: int, rules: LabelRules | None) -> np.ndarray:
-    with Image.open(BytesIO(data), formats=["PNG"]) as picture:  # its header is known to be sound
-        if picture.mode not in ("L", "P", "1") and not picture.mode.startswith("I"):
-            raise InputError("bad_label", "the instances are not numbers in a gray or palette PNG")
-        try:
-            return (np.asarray(picture) != 0).astype(np.uint8)
-        except (OSError, SyntaxError, ValueError) as reason:
-            raise InputError("bad_label", "the PNG file has broken image data") from reason
+    return (decode_numbers(data, height, width) != 0).astype(np.uint8)
 
 
 _FORMS: dict[str, Callable[[bytes, int, int, LabelRules | None], np.ndarray]] = {

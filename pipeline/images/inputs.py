@@ -8,6 +8,7 @@ memory of decoding: up to 12 bytes for each pixel, 20 for WebP, plus three times
 from __future__ import annotations
 
 import re
+import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from PIL import (  # noqa: F401 (a plugin registers itself in Image.OPEN when it
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImagePalette,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -28,6 +30,7 @@ from PIL import (  # noqa: F401 (a plugin registers itself in Image.OPEN when it
 from pipeline.errors import InputError
 from pipeline.images import netpbm
 from pipeline.images.structure import check_size, pixel_parts
+from pipeline.images.tiff import GRAY_BITS, WHITE_IS_ZERO, TiffFile
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM")
 #: Value around an image in its box: mid-gray, which the encoder maps to zero.
@@ -51,6 +54,7 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _EXIF_POINTERS = (34665, 34853, 40965)
 
 _FRAME = "frame of a GIF"
+_CLEAR = "transparent colour of 16 bits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +74,18 @@ class Fitted:
 def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
     """Decode an image file to upright RGB pixels, (h, w, 3) uint8.
 
-    - Transparent pixels, and pixels that the first frame of a GIF does not cover, become white.
-    - Of 16-bit channels the high byte is used.
+    - Transparent pixels, and pixels that the first frame of a GIF does not cover, become white. Partly transparent
+      ones are laid on white.
+    - Of samples of 9 to 16 bits the 8 highest bits are used; samples of fewer than 8 bits are stretched to 0 to 255.
+    - Signed and floating-point samples and integers of more than 16 bits are refused, since nobody knows their range.
+      So is every layout whose colours Pillow does not read rightly; the message names it.
     - Of several frames or pages the first is used; of an animated PNG, the image for readers without animation. Data
       after the first frame of a GIF, TIFF or WebP may be broken.
-    - The EXIF orientation is applied, but not one that is only in XMP or in a text.
-    - Colour profiles are ignored. CMYK values are converted as inks without a profile. In JPEG they are read as
-      inverted, as Adobe writes them, even if the file has no Adobe marker; browsers do the same.
+    - The EXIF orientation of JPEG, PNG and WebP and the orientation of TIFF are applied, but not one that is only in
+      XMP or in a text.
+    - Colour profiles, gamma and the like are ignored: values count as sRGB. CMYK values are converted as inks without a
+      profile. In JPEG they are read as inverted, as Adobe writes them, even if the file has no Adobe marker; browsers
+      do the same. CIE L*a*b* of TIFF is converted to sRGB.
 
     Wrong bits inside a complete JPEG without restart markers cannot be detected.
     Raises `InputError`: ``empty``, ``not_an_image``, ``truncated``, ``too_many_pixels`` (before any pixel is decoded).
@@ -135,6 +144,16 @@ def decode_colors(data: bytes, height: int, width: int) -> np.ndarray:
     return colors[..., :3]
 
 
+def decode_numbers(data: bytes, height: int, width: int) -> np.ndarray:
+    """The numbers in a gray or palette PNG of the given size and up to 16 bits, (height, width). Gray of 2 and 4 bits
+    is scaled to 0 to 255. Raises `InputError` ``bad_label``."""
+    picture = _open_label(data, height, width)
+    if picture.format != "PNG" or not (picture.mode in ("L", "P", "1") or picture.mode.startswith("I")):
+        raise InputError("bad_label", "the label is not a gray or palette PNG")
+    _load_label(picture)
+    return np.asarray(picture)
+
+
 def file_palette(data: bytes) -> list[tuple[int, int, int]] | None:
     """The colours of an indexed PNG in the order of its indices; None for other files. The file must be a sound one."""
     if not data.startswith(b"\x89PNG") or data[25] != 3:
@@ -164,9 +183,11 @@ def _open_label(data: bytes, height: int, width: int) -> Image.Image:
 
 def _load_label(picture: Image.Image) -> None:
     try:
-        _load(picture)
+        turned = _orientation(picture) in _UPRIGHT
     except InputError as reason:
         raise InputError("bad_label", f"the label cannot be read: {reason.message}") from reason
+    if turned:
+        raise InputError("bad_label", "the label has an EXIF orientation; labels must be stored upright")
 
 
 def fit_label(label: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
@@ -197,13 +218,16 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         return netpbm.open_netpbm(data, max_pixels)
     parts = pixel_parts(name, data, max_pixels)
     # Pillow's own factory for JPEG would also read the additional pictures that some cameras append.
-    factory: Callable[..., Any] = JpegImagePlugin.JpegImageFile if name == "JPEG" else Image.OPEN[name][0]
+    own: dict[str, Callable[..., Any]] = {"JPEG": JpegImagePlugin.JpegImageFile, "TIFF": TiffFile}
+    factory = own.get(name, Image.OPEN[name][0])
     try:
         picture = factory(BytesIO(parts), "")
-        _prepare(picture, data)
-    except MemoryError:
+        _prepare(picture, parts)
+    except (MemoryError, InputError):
         raise
     except Exception as reason:
+        if name == "BMP" and str(reason).startswith("Unsupported BMP"):
+            raise InputError("not_an_image", _unread_bmp(parts)) from reason
         raise InputError("not_an_image", f"the {name} file has a broken header") from reason
     if picture.width < 1 or picture.height < 1:
         raise InputError("not_an_image", f"the {name} file has no pixels")
@@ -229,8 +253,10 @@ def _prepare(picture: Image.Image, data: bytes) -> None:
     if picture.format == "PNG" and "transparency" in picture.info and picture.mode != "P":
         # Pillow compares pixels, which it has scaled to 8 bits, with a transparent colour that it has not scaled.
         depth, colour = data[24], picture.info["transparency"]
-        if isinstance(colour, tuple):
-            picture.info["transparency"] = tuple(value >> 8 if depth == 16 else value & 255 for value in colour)
+        if isinstance(colour, tuple) and depth == 16:
+            picture.info[_CLEAR] = (picture.info.pop("transparency"), data)
+        elif isinstance(colour, tuple):
+            picture.info["transparency"] = tuple(value & 255 for value in colour)
         elif picture.mode == "L":
             most = (1 << depth) - 1
             picture.info["transparency"] = (colour & most) * 255 // most
@@ -238,12 +264,39 @@ def _prepare(picture: Image.Image, data: bytes) -> None:
         extents = picture.tile[0].extents
         if extents != (0, 0, *picture.size):
             picture.info[_FRAME] = extents
+    if picture.format == "BMP" and picture.mode in ("1", "L"):
+        _use_bmp_palette(picture, _bmp_depth(data))
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         # After decoding, Pillow follows these pointers, however much data they point to.
         exif = picture.getexif()
         for pointer in _EXIF_POINTERS:
             if pointer in exif:
                 del exif[pointer]
+
+
+def _bmp_depth(data: bytes) -> int:
+    """The bits of a pixel. The header's size says where they stand."""
+    return struct.unpack_from("<H", data, 24 if data[14] == 12 else 28)[0]
+
+
+def _unread_bmp(data: bytes) -> str:
+    compression = 0 if data[14] == 12 else struct.unpack_from("<L", data, 30)[0]
+    layout = f"a header of {data[14]} bytes, {_bmp_depth(data)} bits a pixel, compression {compression}"
+    if compression == 3:
+        layout += ", masks " + " ".join(f"{mask:08x}" for mask in struct.unpack_from("<3L", data, 54))
+    return f"the BMP file has a layout that is not read: {layout}"
+
+
+def _use_bmp_palette(picture: Any, depth: int) -> None:
+    """Read indices of ``depth`` bits. If a palette is black and white or has the grays 0, 1, 2, ..., Pillow drops it,
+    and reads pixels of one bit or of eight, whatever they are."""
+    if depth == (1 if picture.mode == "1" else 8):
+        return
+    grays = (0, 255) if picture.mode == "1" else range(256)
+    picture._mode = "P"
+    picture.palette = ImagePalette.raw("RGB", bytes(gray for gray in grays for _ in range(3)))
+    tile = picture.tile[0]
+    picture.tile = [tile._replace(args=({1: "P;1", 4: "P;4", 8: "P"}[depth], *tile.args[1:]))]
 
 
 def _load(picture: Image.Image) -> None:
@@ -304,14 +357,18 @@ def _rgb(picture: Image.Image) -> Image.Image:
         raise InputError("not_an_image", "pixels are floating-point numbers, whose range nobody knows")
     if picture.mode.startswith("I"):
         return _high_bytes(picture, transparency if isinstance(transparency, int) else None)
+    if picture.mode in ("La", "RGBa"):  # Pillow converts these to nothing else
+        picture = picture.convert(picture.mode.upper())
     # Pasting needs less memory than Image.alpha_composite, which needs three pictures of four channels.
-    if transparency is not None or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+    if transparency is not None or picture.mode in ("RGBA", "LA", "PA"):
         picture = picture.convert("RGBA")
         opaque = Image.new("RGB", picture.size, "white")
         opaque.paste(picture, mask=picture)
         picture = opaque
     elif picture.mode != "RGB":
         picture = picture.convert("RGB")
+    elif _CLEAR in picture.info:
+        _clear(picture, *picture.info[_CLEAR])
     if frame is not None:
         canvas = Image.new("RGB", picture.size, "white")
         canvas.paste(picture.crop(frame), frame)
@@ -319,16 +376,32 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return picture
 
 
+def _clear(picture: Image.Image, colour: tuple[int, int, int], data: bytes) -> None:
+    """Make the pixels of a PNG with 16 bits white that have exactly this colour. Pillow keeps the high bytes only."""
+    low: Any = PngImagePlugin.PngImageFile(BytesIO(data))
+    low.tile = [low.tile[0]._replace(args="RGB;16L")]  # of a sample, the second byte
+    _load(low)
+    rows = max(1, (1 << 20) // picture.width)
+    for top in range(0, picture.height, rows):
+        box = (0, top, picture.width, min(top + rows, picture.height))
+        both = ((picture, [value >> 8 for value in colour]), (low, [value & 255 for value in colour]))
+        same = np.logical_and.reduce([(np.asarray(part.crop(box)) == value).all(2) for part, value in both])
+        picture.paste((255, 255, 255), box, Image.fromarray(same))
+
+
 def _high_bytes(picture: Image.Image, transparency: int | None) -> Image.Image:
-    """Gray of 16 or 32 bits to RGB, by the high byte; Pillow would clip at 255. It converts 16-bit RGB itself."""
+    """Gray of 9 to 16 bits to RGB, by the 8 highest bits; Pillow would clip at 255. It converts 16-bit RGB itself."""
     values = np.asarray(picture)
+    shift = picture.info.get(GRAY_BITS, 16) - 8
     gray = np.empty(values.shape, np.uint8)
     rows = max(1, (1 << 20) // values.shape[1])  # in pieces, to avoid a second picture of wide integers
     for start in range(0, len(values), rows):
         part = values[start : start + rows].astype(np.int32)
-        gray[start : start + rows] = part.clip(0, 0xFFFF) >> 8
+        gray[start : start + rows] = (part >> shift).clip(0, 255)
         if transparency is not None:
             gray[start : start + rows][part == transparency] = 255
+    if picture.info.get(WHITE_IS_ZERO):
+        np.subtract(255, gray, out=gray)
     return Image.fromarray(gray).convert("RGB")
 
 

@@ -31,6 +31,8 @@ _MOST_EXIF = 1 << 20
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _TEMPORARY, _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0x01, 0xD8, 0xD9, 0xDA
 _APP0, _APP1, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
+# Markers of a frame's header; those between them are of tables.
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 # Markers that are allowed after the first scan: tables, scans, their parameters, and comments.
 _AFTER_SCAN = {0xC4, 0xCC, _END_OF_IMAGE, _START_OF_SCAN, *range(0xDB, 0xF0), _COMMENT}
 
@@ -41,8 +43,10 @@ _WEBP_PIXELS = {b"VP8X", b"ANIM", b"ALPH", b"VP8 ", b"VP8L"}
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_BYTES = (1, 2, 6, 7)
 _TIFF_INTEGERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
-_COMPRESSION, _TILE_WIDTH, _TILE_LENGTH = 259, 322, 323
+_COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 259, 262, 266, 284, 322, 323
+_CHECKED = (_COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _PLANES, _TILE_WIDTH, _TILE_LENGTH)
 _STRIPS, _TILES = (273, 279), (324, 325)
+_YCBCR = 6
 
 
 def pixel_parts(name: str, data: bytes, max_pixels: int) -> bytes:
@@ -108,6 +112,8 @@ def _jpeg_parts(data: bytes, _: int) -> bytes:
         if position > len(data):
             break
         content = data[found.end() + 2 : found.end() + 8]
+        if marker in _FRAMES and content[:1] != b"\x08":
+            raise InputError("not_an_image", f"the JPEG file has samples of {content[0]} bits, only 8 are read")
         is_exif = marker == _APP1 and content == b"Exif\0\0"
         needed = not (_APP0 <= marker <= _APP15 or marker == _COMMENT)
         needed |= marker == _APP0 and content.startswith(b"JFIF\0") and position - found.end() >= 16
@@ -256,17 +262,21 @@ def _tiff_parts(data: bytes, max_pixels: int) -> bytes:
         size = number * _TIFF_SIZES[kind]
         if size > (8 if big else 4):
             value = struct.unpack_from(order + ("Q" if big else "L"), data, value)[0]
-        if kind in _TIFF_INTEGERS and tag in (_COMPRESSION, _TILE_WIDTH, _TILE_LENGTH, *_STRIPS, *_TILES):
+        if kind in _TIFF_INTEGERS and tag in (*_CHECKED, *_STRIPS, *_TILES):
             if value + size > len(data):
                 raise InputError("truncated", "the TIFF file ends too early")
             tags[tag] = np.frombuffer(data, order + _TIFF_INTEGERS[kind], number, value).astype(np.float64)
     tile = [tags[tag][0] for tag in (_TILE_WIDTH, _TILE_LENGTH) if len(tags.get(tag, ()))]
     if len(tile) == 2:
         check_size(int(tile[0]), int(tile[1]), max_pixels)
-    compression = tags.get(_COMPRESSION, np.ones(1))
+    # Pillow finds out by itself that plain uncompressed data are cut, whatever their sizes in the file. Libtiff reads
+    # the rest (`pipeline.images.tiff`).
+    usual = ((_COMPRESSION, 1), (_PLANES, 1), (_FILL_ORDER, 1))
+    by_libtiff = any(tags[tag][0] != value for tag, value in usual if tag in tags)
+    by_libtiff |= _PHOTOMETRIC in tags and tags[_PHOTOMETRIC][0] == _YCBCR
     for offsets, sizes in (_STRIPS, _TILES):
         if offsets in tags and sizes in tags and len(tags[offsets]) == len(tags[sizes]):
-            ends = tags[offsets] + (tags[sizes] if compression[:1] != 1 else 0)
+            ends = tags[offsets] + (tags[sizes] if by_libtiff else 0)
             if (ends > len(data)).any():
                 raise InputError("truncated", "the TIFF file ends too early")
     return data
@@ -282,6 +292,9 @@ def _bmp_parts(data: bytes, max_pixels: int) -> bytes:
         check_size(abs(width), abs(height), max_pixels)
         if data[30:34] in (b"\1\0\0\0", b"\2\0\0\0") and len(data) > 4 * abs(width * height) + _MOST_JUNK:
             raise InputError("not_an_image", "the BMP file has more data than a picture needs")
+    # Pillow would ignore this alpha.
+    if header >= 56 and data[28:34] == b"\x10\0\3\0\0\0" and any(data[66:70]):
+        raise InputError("not_an_image", "the BMP file has alpha in pixels of 16 bits, a layout that is not read")
     return data
 
 

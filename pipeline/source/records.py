@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -21,9 +21,10 @@ from pipeline.rows import OBJECT, RECORD, InputKind
 from pipeline.storage import Read
 from pipeline.storage.columnar import ParquetReader
 
-_BATCH_ROWS = 256
+_BATCH_ROWS = 32
 _BATCH_BYTES = 64 << 20
-_COUNTED_ROWS = 8192
+#: In a row group of more bytes than that, rows that stand together may be so many times larger than the mean.
+_SKEW = 16
 
 
 def inputs_column(schema: pa.Schema, kind: InputKind) -> str | None:
@@ -61,7 +62,7 @@ def list_rows(file: BinaryIO, kind: InputKind) -> Iterator[tuple[range, str, int
         if is_plausible:
             yield range(first, first + rows), _format(column, kind), mean
         else:
-            for batch in reader.batches([column], _COUNTED_ROWS, [number]):
+            for batch in reader.batches([column], _BATCH_ROWS, [number]):
                 yield range(first + there, first + there + batch.num_rows), _format(column, kind), mean
                 there += batch.num_rows
         if there != rows:
@@ -87,9 +88,16 @@ def read_rows(
     for number in range(reader.metadata.num_row_groups):
         group = reader.metadata.row_group(number)
         left = {row - first: index for row, index in wanted.items() if first <= row < first + group.num_rows}
-        rows = _BATCH_BYTES // max(1, group.total_byte_size // max(1, group.num_rows))
-        yield from _read_group(reader, number, columns, kind, left, max(1, min(rows, _BATCH_ROWS)), limits)
+        rows = _batch_rows(group.total_byte_size, group.num_rows)
+        yield from _read_group(reader, number, columns, kind, left, rows, limits)
         first += group.num_rows
+
+
+def _batch_rows(size: int, rows: int) -> int:
+    """The rows of a batch of a row group with so many bytes, before compression, and rows."""
+    if size <= _BATCH_BYTES:
+        return _BATCH_ROWS
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // _SKEW * max(1, rows) // size))
 
 
 def _read_group(
@@ -126,8 +134,9 @@ def _value(batch: pa.RecordBatch, offset: int, kind: InputKind, limits: Read) ->
     names = batch.schema.names
     is_record = bool(kind.record) and kind.record[0] in names
     try:
-        row = {name: batch.column(position)[offset].as_py() for position, name in enumerate(names)}
-        found = _record(row) if is_record else _object(row[names[0]], names[0])
+        if not is_record:
+            return _object(batch.column(0)[offset], names[0], limits)
+        found = _record({name: batch.column(position)[offset].as_py() for position, name in enumerate(names)})
         limits.check_size(len(found))
     except InputError as reason:
         return reason
@@ -147,8 +156,12 @@ def _record(row: dict[str, Any]) -> bytes:
     return json.dumps(present, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def _object(value: Any, column: str) -> bytes:
-    value = value["bytes"] if isinstance(value, dict) else value
-    if value is None:
+def _object(value: Any, column: str, limits: Read) -> bytes:
+    """The bytes of an Arrow value: binary, or a struct with ``bytes``. Values above the limit are not copied."""
+    if isinstance(value, pa.StructScalar) and value.is_valid:
+        value = value["bytes"]
+    if not value.is_valid:
         raise InputError("empty", f"the row has nothing in column {column!r}")
-    return cast("bytes", value)
+    buffer = value.as_buffer()
+    limits.check_size(buffer.size)
+    return buffer.to_pybytes()

@@ -16,7 +16,7 @@ import io
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +26,8 @@ from pipeline.errors import InputError, JobFailed, RequestError
 _SCHEMA, _HIDDEN_SCHEMA = b"ARROW:schema", b"ARROW:schem_"
 _EXTENSION, _HIDDEN_EXTENSION = b"ARROW:extension:name", b"ARROW:extension:nam_"
 _MAX_FOOTER_BYTES = 1 << 28
+_MAX_READ_BYTES = 1 << 30  # before compression, that are read at once
+_PIECE_BYTES = 4 << 20  # of a column that is read in batches
 _PARQUET_END, _ARROW_END = b"PAR1", b"ARROW1"
 #: Text of JSON is the one extension type whose storage is what the task wants.
 _HARMLESS = "arrow.json"
@@ -58,22 +60,37 @@ class ParquetReader:
 
     def __init__(self, file: BinaryIO | pa.BufferReader) -> None:
         self.size, footer = _footer(file)
-        self._file = pq.ParquetFile(file, metadata=_metadata(footer), arrow_extensions_enabled=False)
-        self.metadata: pq.FileMetaData = self._file.metadata
-        self.schema: pa.Schema = self._file.schema_arrow
+        self._source = file
+        self.metadata: pq.FileMetaData = _metadata(footer)
+        self.schema: pa.Schema = self._opened().schema_arrow
         """The columns with their storage types, and in their metadata the names of their extension types."""
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows, with all or some columns."""
         self.check(columns)
-        return self._file.read(columns)
+        opened = self._opened()
+        groups = [self.metadata.row_group(number).total_byte_size for number in range(self.metadata.num_row_groups)]
+        if sum(groups) <= _MAX_READ_BYTES:
+            return opened.read(columns)
+        # Arrow cannot put more than 2 GiB of a struct's values into one array.
+        parts = [opened.read_row_group(number, columns) for number in range(len(groups))]
+        return pa.concat_tables(parts)
 
     def batches(
         self, columns: Sequence[str], rows: int, groups: Sequence[int] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Some columns of all or some row groups, in batches of at most ``rows`` rows."""
+        """Some columns of all or some row groups, in batches of at most ``rows`` rows.
+
+        The file is read in pieces, so that a column of a row group may be larger than memory. A batch, and a page of
+        each column, are in memory as a whole.
+        """
         self.check(columns)
-        yield from self._file.iter_batches(rows, row_groups=groups, columns=columns)
+        # By default pyarrow reads all columns of a row group before the first batch, and each of them whole.
+        opened = self._opened(pre_buffer=False, buffer_size=_PIECE_BYTES)
+        yield from opened.iter_batches(rows, row_groups=groups, columns=columns)
+
+    def _opened(self, **how: Any) -> pq.ParquetFile:
+        return pq.ParquetFile(self._source, metadata=self.metadata, arrow_extensions_enabled=False, **how)
 
     def check(self, columns: Sequence[str] | None = None) -> None:
         """`InputError` if one of the columns has an extension type, or has such a type inside. None: all columns."""

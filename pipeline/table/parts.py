@@ -25,6 +25,7 @@ _KEPT_IN_SCANS = ("uri", "member", "etag", "settings", "run_id", "error")
 _SCANNED = pa.schema([field for field in (*KEY_COLUMNS, *PROVENANCE_COLUMNS) if field.name in _KEPT_IN_SCANS])
 _PLAIN = re.compile(r"[0-9A-Za-z_-]+")
 _WHOLE_BYTES = 4 << 20  # parts up to this size are read in one request
+_GROUP_BYTES = 512 << 20  # of a row group; Arrow cannot read one with more than 2 GiB in a struct, such as a mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +63,22 @@ def write_part(table_uri: str, schema: TableSchema, rows: pa.Table, run_id: str,
         "compression": {name: "none" if name in schema.stored_as_is else "zstd" for name in leaves(rows.schema)},
         "use_dictionary": ["uri", "model", "settings", "run_id"],
     }
-    pq.write_table(rows, buffer, **options)
+    with pq.ParquetWriter(buffer, rows.schema, **options) as writer:
+        for group in _row_groups(rows):
+            writer.write_table(group)
     data = buffer.getvalue().to_pybytes()
     storage.write(storage.join(table_uri, path), data)
     return Part(path=path, size=len(data), rows=rows.num_rows, model=model)
+
+
+def _row_groups(rows: pa.Table) -> Iterator[pa.Table]:
+    """The rows in slices of at most `_GROUP_BYTES`, or of one row."""
+    if rows.num_rows <= 1 or rows.nbytes <= _GROUP_BYTES:
+        yield rows
+        return
+    middle = rows.num_rows // 2
+    yield from _row_groups(rows.slice(0, middle))
+    yield from _row_groups(rows.slice(middle))
 
 
 def read_part(table_uri: str, part: Part, columns: list[str] | None = None) -> pa.Table:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.text.graphemes import after_cluster, end_of_space, last_boundary, last_word
 
 Spans = Sequence[Sequence[int]]
 
@@ -33,7 +34,7 @@ _STOP = re.compile(
     r"|[。！？｡]+[」』”’）》】\"']*\s*"
     rf"|(?:(?<=[^\s.!?…]):(?:\s?-)?|--|[—–])[{_CLOSERS}]*\s+(?=[{_OPENERS}(\[\d]|[^\W\d_a-z])"
 )
-_LINE_END = r"(?:\r\n|[\n\r\x85\u2028])"
+_LINE_END = r"(?>\r\n|[\n\r\x85\u2028])"  # atomic, so that CR LF is never two
 _BLANK_LINE = re.compile(rf"{_LINE_END}[^\S\n\r\x85\u2028\u2029]*{_LINE_END}\s*|[\u2029\f]\s*")
 _LAST_WORD = re.compile(r"[^\W_]+(?:\.[^\W_]+)*\Z")
 _LONGEST_ABBREVIATION = 12
@@ -102,14 +103,17 @@ def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
 
     This uses rules and no model: stops, abbreviations, initials, closing quotes, blank lines. Every position where a
     paragraph can begin should start a sentence, so the rules rather split too often than too rarely. A sentence of more
-    than ``max_chars`` characters is cut at white space, or anywhere if it has none.
+    than ``max_chars`` code points is cut after white space, or else between two grapheme clusters. A cluster that is
+    longer is cut at ``max_chars``. The limit counts without white space at the end, since no sentence but the first
+    begins with white space (other than white space with a combining mark on it, which is a character to be seen).
     """
     if not text:
         return np.empty((0, 2), np.int64)
     first = len(text) - len(text.lstrip())
     # Arrays, because for short sentences Python integers would need twenty times the memory of the text.
-    stops = np.fromiter((match.end() for match in _STOP.finditer(text) if _ends_sentence(text, match)), np.int64)
-    breaks = np.fromiter((match.end() for match in _BLANK_LINE.finditer(text)), np.int64)
+    ends = (match.end() for match in _STOP.finditer(text) if _ends_sentence(text, match))
+    stops = np.fromiter((after_cluster(text, end) for end in ends), np.int64)
+    breaks = np.fromiter((after_cluster(text, match.end()) for match in _BLANK_LINE.finditer(text)), np.int64)
     starts = np.union1d(stops, breaks)
     edges = np.concatenate([[0], starts[(starts > first) & (starts < len(text))], [len(text)]])
     if (np.diff(edges) > max_chars).any():
@@ -117,9 +121,27 @@ def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
     return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
+def with_less_space(text: str, sentences: np.ndarray, max_chars: int) -> tuple[str, np.ndarray]:
+    """The text and its sentences, with less white space at the end of those that have more than ``max_chars`` code
+    points because of it. So a file of white space does not take more memory for features than one of words."""
+    long = np.flatnonzero(np.diff(sentences, axis=1)[:, 0] > max_chars)
+    if not len(long):
+        return text, sentences
+    dropped = np.zeros(len(sentences), np.int64)
+    pieces, position = [], 0
+    for index in long.tolist():
+        start, end = sentences[index].tolist()
+        kept = max(start + len(text[start:end].rstrip()), start + max_chars)
+        pieces.append(text[position:kept])
+        position, dropped[index] = end, end - kept
+    before = np.cumsum(dropped)
+    moved = np.stack([sentences[:, 0] - before + dropped, sentences[:, 1] - before], axis=1)
+    return "".join([*pieces, text[position:]]), moved
+
+
 def blank_line_paragraphs(text: str) -> list[tuple[int, int]]:
     """The paragraphs of a text that separates them by blank lines, without the white space around them."""
-    edges = [0, *(match.end() for match in _BLANK_LINE.finditer(text)), len(text)]
+    edges = [0, *(after_cluster(text, match.end()) for match in _BLANK_LINE.finditer(text)), len(text)]
     trimmed = [_trimmed(text, start, end) for start, end in itertools.pairwise(edges)]
     return [(start, end) for start, end in trimmed if start < end]
 
@@ -165,12 +187,21 @@ def _cut_long(text: str, edges: list[int], max_chars: int) -> list[int]:
     cut = [0]
     for edge in edges[1:]:
         while edge - cut[-1] > max_chars:
-            # Cut after the last white space in the second half of the sentence, if there is one.
-            half = text[cut[-1] + max_chars // 2 + 1 : cut[-1] + max_chars]
-            last = half.rsplit(None, 1)[-1] if half.strip() and not half[-1].isspace() else ""
-            cut.append(cut[-1] + max_chars - (len(last) if len(last) < len(half) else 0))
+            place = _cut_place(text, cut[-1], max_chars)
+            if place >= edge:
+                break
+            cut.append(place)
         cut.append(edge)
     return cut
+
+
+def _cut_place(text: str, start: int, max_chars: int) -> int:
+    """Where to cut a sentence that begins at ``start`` and has more than ``max_chars`` code points."""
+    limit = start + max_chars
+    word = last_word(text, start + max_chars // 2 + 1, limit)
+    if text[limit].isspace() and (word is None or text[limit - 1].isspace()):
+        return end_of_space(text, limit, max_chars)
+    return word or last_boundary(text, start, limit) or limit
 
 
 def _checked(text: str) -> str:

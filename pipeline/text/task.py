@@ -27,6 +27,7 @@ from pipeline.text.inputs import (
     paragraph_starts,
     parse_record,
     split_sentences,
+    with_less_space,
 )
 from pipeline.text.outputs import PARAGRAPH_TYPE, best_threshold, certainty, paragraphs_from_scores
 from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
@@ -47,6 +48,8 @@ class TextSegmentation(Task):
     """Splits a document into paragraphs."""
 
     kind: ClassVar[str] = "text_segmenter"
+    #: 2: a CR LF is one end of a line, and long sentences are cut between grapheme clusters.
+    results: ClassVar[int] = 2
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
     inputs: ClassVar[InputKind] = InputKind(
         suffixes=(".txt", ".text", ".md", ".jsonl", ".parquet", ".tar"), record=("text", "doc_id", "paragraphs")
@@ -63,7 +66,7 @@ class TextSegmentation(Task):
     window_batch: int = 16
     """Number of windows in one call of the model when documents are segmented."""
     max_sentence_chars: int = 2000
-    """Largest number of characters of a sentence; longer ones are cut."""
+    """Largest number of characters of a sentence; longer ones are cut, between characters as readers see them."""
     max_chars: int = 100_000_000
     """Largest number of characters of a document; longer ones become error rows."""
     threshold: float | None = None
@@ -257,7 +260,7 @@ class TextSegmentation(Task):
         record = _read(row)
         text = self._checked_length(record["text"])
         sentences = split_sentences(text, self.max_sentence_chars)
-        features = sentence_features(text, sentences, self.buckets, see_breaks=not self.hide_breaks_in_training)
+        features = self._features(text, sentences)
         return {
             "doc_id": record["doc_id"],
             "num_chars": len(text),
@@ -274,7 +277,7 @@ class TextSegmentation(Task):
         if self.hide_breaks_in_training:
             text, paragraphs = join_paragraphs(text, paragraphs)
         sentences = split_sentences(text, self.max_sentence_chars)
-        features = sentence_features(text, sentences, self.buckets, see_breaks=not self.hide_breaks_in_training)
+        features = self._features(text, sentences)
         # The first paragraph always begins with the document, so it is not scored.
         begins = np.array(paragraph_starts(text, paragraphs[1:]), np.int64)
         labels = np.isin(sentences[:, 0], begins).astype(np.int8)
@@ -282,6 +285,10 @@ class TextSegmentation(Task):
         holders = np.searchsorted(sentences[:, 0], begins, side="right") - 1
         missed = np.bincount(holders[sentences[holders, 0] != begins], minlength=len(sentences))
         return [self._sample(features, labels, missed, window) for window in self._windows(len(sentences))]
+
+    def _features(self, text: str, sentences: np.ndarray) -> SentenceFeatures:
+        text, sentences = with_less_space(text, sentences, self.max_sentence_chars)
+        return sentence_features(text, sentences, self.buckets, see_breaks=not self.hide_breaks_in_training)
 
     def _sample(
         self, features: SentenceFeatures, labels: np.ndarray, missed: np.ndarray, window: tuple[int, int, int, int]

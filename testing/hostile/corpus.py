@@ -172,12 +172,15 @@ def palette_png(depth: int, before: bytes = b"") -> bytes:
 
 
 def wide_png(colour: int, before: bytes = b"") -> bytes:
-    """A PNG with 16 bits per channel, the low bytes of which are noise. Alpha is 255, and 0 in the last quarter."""
+    """A PNG with 16 bits per channel. Their low bytes are noise, but 0 in the last quarter of colours without alpha, so
+    that they are one colour. Alpha is 65535, and 0 in the last quarter."""
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4))
     samples = quarters().astype(int)
     alpha = np.where(indices() == 3, 0, 65535)[:, :, None]
     if colour == 4:
         samples = samples[:, :, :1]
+    if colour == 2:
+        noise[indices() == 3] = 0
     samples = samples * 256 + noise[:, :, : samples.shape[2]]
     if colour in (4, 6):
         samples = np.concatenate([samples, alpha], 2)
@@ -317,8 +320,10 @@ def tiff(
     planar: bool = False,
     deflate: bool = False,
     extra: Sequence[tuple[int, int, Sequence[int]]] = (),
+    body: bytes | None = None,
 ) -> bytes:
-    """A TIFF of samples (h, w, channels) with its directory at the end, as many programs write it."""
+    """A TIFF of samples (h, w, channels) with its directory at the end, as many programs write it. ``body``: data that
+    stand in its only strip instead of the samples."""
     height, width, channels = samples.shape
     layers = [samples[:, :, index : index + 1] for index in range(channels)] if planar else [samples]
 
@@ -344,6 +349,7 @@ def tiff(
         else:
             step = rows or height
             pieces += [packed(layer[top : top + step]) for top in range(0, height, step)]
+    pieces = pieces if body is None else [body]
     body, offsets = b"", []
     start = 16 if big else 8
     for piece in pieces:

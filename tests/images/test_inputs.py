@@ -3,7 +3,15 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.images.inputs import NO_CLASS, PADDING, decode_fitted, decode_image, decode_label, fit_label
+from pipeline.images.inputs import (
+    NO_CLASS,
+    PADDING,
+    decode_fitted,
+    decode_image,
+    decode_label,
+    decode_numbers,
+    fit_label,
+)
 from testing.broken_images import broken, encoded, odd, picture, rotated
 
 LIMIT = 1_000_000
@@ -84,6 +92,24 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same():
     np.testing.assert_allclose(fitted.pixels.astype(int), whole.astype(int), atol=4)
 
 
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def test_a_label_with_the_usual_orientation_is_read():
+    label = np.array([[0, 1, 2], [10, 11, 0]], np.uint8)
+    np.testing.assert_array_equal(decode_label(encoded(label, "PNG", exif=turned(1)), 2, 3), label)
+
+
+def test_numbers_of_16_bits_are_whole():
+    numbers = np.array([[0, 1, 255], [256, 65535, 0]], np.uint16)
+    np.testing.assert_array_equal(decode_numbers(encoded(numbers, "PNG"), 2, 3), numbers)
+    with pytest.raises(InputError, match="the label has an EXIF orientation"):
+        decode_numbers(encoded(numbers, "PNG", exif=turned(6)), 2, 3)
+
+
 NOT_GRAY = "the label is not a gray or palette PNG of 8 bits"
 
 
@@ -108,6 +134,14 @@ def test_labels_are_values_whatever_their_palette():
         (
             encoded(np.zeros((2, 3), np.uint8), "JPEG"),
             f"{NOT_GRAY}, but a JPEG of mode L",
+        ),
+        (
+            encoded(np.zeros((2, 3), np.uint16), "PNG"),
+            f"{NOT_GRAY}, but a PNG of mode I;16",
+        ),
+        (
+            encoded(np.zeros((2, 3), np.uint8), "PNG", exif=turned(3)),
+            "the label has an EXIF orientation; labels must be stored upright",
         ),
     ],
 )
