@@ -49,7 +49,8 @@ class TextSegmentation(Task):
     kind: ClassVar[str] = "text_segmenter"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
     inputs: ClassVar[InputKind] = InputKind(
-        suffixes=(".txt", ".text", ".md", ".jsonl", ".parquet", ".tar"), record=("text", "doc_id", "paragraphs")
+        suffixes=(".txt", ".text", ".md", ".jsonl", ".parquet", ".tar", ".tgz"),
+        record=("text", "doc_id", "paragraphs"),
     )
     result: ClassVar[str] = "paragraphs"
     truth_unit: ClassVar[str] = "paragraph boundary"
