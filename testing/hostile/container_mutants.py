@@ -217,7 +217,9 @@ _NUMBERS: tuple[Callable[[random.Random, int], bytes], ...] = (
     lambda draw, size: b"-%o" % draw.randrange(1 << 20),
     lambda draw, size: draw.randbytes(size),
     lambda draw, size: b" " * size,
-    lambda draw, size: draw.choice((b"../../x.txt", b"/etc/passwd.txt", b"x\ny.txt", b"\xff\xfe.txt", b".txt", b"9" * 98)),
+    lambda draw, size: draw.choice(
+        (b"../../x.txt", b"/etc/passwd.txt", b"x\ny.txt", b"\xff\xfe.txt", b".txt", b"9" * 98)
+    ),
 )
 
 
@@ -234,12 +236,33 @@ def _pax(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
 
 
 def _pax_record(draw: random.Random) -> bytes:
-    keys = ("path", "size", "size", "linkpath", "mtime", "charset", "hdrcharset", "comment", "GNU.sparse.name", "", "\0")
+    keys = (
+        "path",
+        "size",
+        "size",
+        "linkpath",
+        "mtime",
+        "charset",
+        "hdrcharset",
+        "comment",
+        "GNU.sparse.name",
+        "",
+        "\0",
+    )
     key = draw.choice((*keys, "GNU.sparse.map", "GNU.sparse.size", "GNU.sparse.major", "SCHILY.xattr.x", "k" * 300))
     value = draw.choice(
         (
             *(b"a.txt", b"", b"-1", b"0", b"5", b"1e9", b"9" * 30, b"\xb2", b"1\n2", b"\xff.txt", b"x" * 5000),
-            *(b" 7", b"+7", b"0x10", b"1_0", "\u0663".encode(), b"18446744073709551616", b"1152921504606846976", b"a\0.txt"),
+            *(
+                b" 7",
+                b"+7",
+                b"0x10",
+                b"1_0",
+                "\u0663".encode(),
+                b"18446744073709551616",
+                b"1152921504606846976",
+                b"a\0.txt",
+            ),
         )
     )
     body = b" " + key.encode() + draw.choice((b"=", b"=", b"=", b"", b"==")) + value + draw.choice((b"\n", b"\n", b""))
@@ -282,8 +305,27 @@ def _lines() -> list[bytes]:
 
 def _json_piece(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
     start = draw.randrange(len(data) + 1)
-    pieces = (b"[", b"{", b'"', b"\n", b"\n\n", b"\0", b"\\ud800", b"1e999", b"NaN", b"\xff", b"\xed\xa0\x80", b"[" * 5000)
-    keys = (b'"text": null,', b'"text": 5,', b'"doc_id": [1],', b'"paragraphs": {"start": 1},', b'"paragraphs": [[0,1]],')
+    pieces = (
+        b"[",
+        b"{",
+        b'"',
+        b"\n",
+        b"\n\n",
+        b"\0",
+        b"\\ud800",
+        b"1e999",
+        b"NaN",
+        b"\xff",
+        b"\xed\xa0\x80",
+        b"[" * 5000,
+    )
+    keys = (
+        b'"text": null,',
+        b'"text": 5,',
+        b'"doc_id": [1],',
+        b'"paragraphs": {"start": 1},',
+        b'"paragraphs": [[0,1]],',
+    )
     more = (b'"uri": "x",', b"9" * 5000, b"-", b"\xef\xbb\xbf", b"\x1e", b"\r")
     return data[:start] + draw.choice((*pieces, *keys, *more)) + data[start:]
 
@@ -308,8 +350,10 @@ def _tables() -> list[bytes]:
         (documents, {"compression": "lz4", "column_encoding": "DELTA_LENGTH_BYTE_ARRAY", "use_dictionary": False}),
         (documents, {"compression": "brotli", "write_page_checksum": True, "store_schema": False}),
         (documents.set_column(1, "doc_id", times), {"use_content_defined_chunking": True}),
-        (documents.set_column(1, "doc_id", pa.array(range(len(texts)), pa.int32())), {"column_encoding": {
-            "text": "PLAIN", "doc_id": "DELTA_BINARY_PACKED"}, "use_dictionary": False}),
+        (
+            documents.set_column(1, "doc_id", pa.array(range(len(texts)), pa.int32())),
+            {"column_encoding": {"text": "PLAIN", "doc_id": "DELTA_BINARY_PACKED"}, "use_dictionary": False},
+        ),
         (documents.append_column("paragraphs", pa.array(spans)), {}),
         (documents.set_column(0, "text", documents["text"].cast(pa.large_string()).dictionary_encode()), {}),
         (pa.table({"image": structs, "label": list(range(len(images)))}), {"row_group_size": 5}),
@@ -352,7 +396,9 @@ def _nudge(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
     for _ in range(draw.choice((1, 1, 2, 3))):
         if changed:
             at = draw.randrange(len(changed))
-            changed[at] = draw.choice(((changed[at] + 1) & 255, (changed[at] - 1) & 255, 0, 0x7F, 0xFF, changed[at] ^ 0x10))
+            changed[at] = draw.choice(
+                ((changed[at] + 1) & 255, (changed[at] - 1) & 255, 0, 0x7F, 0xFF, changed[at] ^ 0x10)
+            )
     return bytes(changed)
 
 
@@ -367,7 +413,9 @@ def _footer_number(draw: random.Random, data: bytes, others: list[bytes]) -> byt
         at = end = draw.choice(places)
         while end < len(footer) - 1 and footer[end] & 128:
             end += 1
-        return footer[:at] + varint(draw.choice((*EXTREMES, 3, 5, 10, 100, 2**40, 2**63, 2**64 - 1))) + footer[end + 1 :]
+        return (
+            footer[:at] + varint(draw.choice((*EXTREMES, 3, 5, 10, 100, 2**40, 2**63, 2**64 - 1))) + footer[end + 1 :]
+        )
 
     return _with_footer(data, change)
 
@@ -393,7 +441,7 @@ def _arrow_schema(draw: random.Random, data: bytes, others: list[bytes]) -> byte
     def change(footer: bytes) -> bytes:
         start = footer.find(b"/////")
         end = start
-        while 0 <= start and end < len(footer) and (footer[end : end + 1].isalnum() or footer[end] in b"+/="):
+        while start >= 0 and end < len(footer) and (footer[end : end + 1].isalnum() or footer[end] in b"+/="):
             end += 1
         try:
             schema = base64.b64decode(footer[start : start + (end - start) // 4 * 4])

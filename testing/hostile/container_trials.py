@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -88,10 +89,8 @@ def trial(mutant: Mutant, folder: Path) -> Trial:
         with warnings.catch_warnings(record=True) as leaked:
             warnings.simplefilter("always")
             found = _read([str(folder)], kind, result)
-            try:
+            with contextlib.suppress(RequestError):
                 _read([str(path)], kind, Trial())
-            except RequestError:
-                pass
         result.problems += [f"a warning: {item.message}" for item in leaked]
     except Exception as reason:
         result.problems.append(f"{type(reason).__name__} escaped: {reason}")
