@@ -27,8 +27,8 @@ _SCHEMA, _HIDDEN_SCHEMA = b"ARROW:schema", b"ARROW:schem_"
 _EXTENSION, _HIDDEN_EXTENSION = b"ARROW:extension:name", b"ARROW:extension:nam_"
 _MAX_FOOTER_BYTES = 1 << 28
 _PARQUET_END, _ARROW_END = b"PAR1", b"ARROW1"
-#: Text of JSON is the one extension type whose storage is what the task wants.
-_HARMLESS = "arrow.json"
+#: Extension types that have no code, and whose storage is what a task wants: text of JSON, and bytes of a UUID.
+_HARMLESS = ("arrow.json", "arrow.uuid")
 
 
 class ForeignType(InputError):
@@ -75,11 +75,17 @@ class ParquetReader:
         self.check(columns)
         yield from self._file.iter_batches(rows, row_groups=groups, columns=columns)
 
+    def uuids(self) -> list[str]:
+        """The columns whose values are UUIDs by their Parquet type, whichever Arrow type they have."""
+        schema = self._file.schema
+        types = ((schema.column(number).path, schema.column(number).logical_type.type) for number in range(len(schema)))
+        return [name for name, kind in types if kind == "UUID"]
+
     def check(self, columns: Sequence[str] | None = None) -> None:
         """`InputError` if one of the columns has an extension type, or has such a type inside. None: all columns."""
         for field in self.schema:
             found = extension_type(field) if columns is None or field.name in columns else None
-            if found is not None and found != _HARMLESS:
+            if found is not None and found not in _HARMLESS:
                 raise ForeignType("bad_archive", f"column {field.name!r} has the extension type {found!r}")
 
 

@@ -212,6 +212,21 @@ def test_a_wrong_source_writes_nothing(cluster: None, model: str, tmp_path: Path
     assert not (tmp_path / "sink").exists()
 
 
+def test_results_are_no_source(cluster: None, model: str, images: Path, tmp_path: Path) -> None:
+    """A sink or what is in one is refused; a part names its inputs."""
+    sink = tmp_path / "sink"
+    first = run(images, model, sink, limit=2)
+    for source in (sink, sink / "runs", sink / "table"):
+        with pytest.raises(RequestError, match="lies in the sink"):
+            run(source, model, sink)
+    with pytest.raises(RequestError, match="is a sink: results are no inputs"):
+        run(sink, model, tmp_path / "other")
+    with pytest.raises(RequestError, match="is a Delta table"):
+        run(sink / "table", model, tmp_path / "other")
+    again = run(Path(open_delta(str(sink)).file_uris()[0].removeprefix("file://")), model, tmp_path / "other")
+    assert again.counts.listed == first.counts.pending == 2
+
+
 def test_gpu_actors_only_predict(cluster: None, model: str, images: Path, tmp_path: Path) -> None:
     """The plan for GPUs has three operators that Ray does not fuse; the one for CPUs has one."""
     from ray.data._internal.logical.optimizers import get_execution_plan

@@ -81,7 +81,7 @@ def test_records() -> None:
         (b"{", "bad_record"),
         (b'{"text": 3}', "bad_record"),
         (b'{"doc_id": "d"}', "bad_record"),
-        (b'{"text": "a", "doc_id": 3}', "bad_record"),
+        (b'{"text": "a", "doc_id": [3]}', "bad_record"),
         (b'{"text": "\\ud800"}', "bad_record"),
         (b'{"text": "a", "doc_id": "\\udfff"}', "bad_record"),
         (b'{"text": "\xff"}', "bad_encoding"),
