@@ -114,6 +114,14 @@ def read_arrow(source: pa.NativeFile) -> pa.Table:
     return pa.ipc.open_file(source).read_all()
 
 
+def has_arrow_end(path: str) -> bool:
+    """Whether a local file ends as an Arrow IPC file does. An empty one, or one of zeros, does not."""
+    with open(path, "rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - len(_ARROW_END)))
+        return file.read() == _ARROW_END
+
+
 def extension_type(field: pa.Field) -> str | None:
     """The name of the extension type of a column, or of one inside of it, if it was read by `ParquetReader`."""
     name = (field.metadata or {}).get(_HIDDEN_EXTENSION)
