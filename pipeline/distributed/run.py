@@ -157,6 +157,10 @@ class Run:
     def forecast(self) -> dict[str, Any]:
         """Predict what `live` would do and how long it would take. It leaves nothing in the sink."""
         plan = self.plan
+        if self.table.lost:
+            raise RequestError(
+                f"the log of the table at {self.table.uri} ends in files that a power cut took; run first"
+            )
         kept = {name: self.summary[name] for name in ("source", "table", "model", "settings")}
         return kept | forecast(
             self._entries,
@@ -205,6 +209,8 @@ class Run:
             self._seconds = time.monotonic() - started
 
     def _begin(self, lease: Lease) -> None:
+        if self.table.lost:
+            self._say(f"the table's log ends in {len(self.table.lost)} files that a power cut took; they are removed")
         self.table.create()
         self.table.fence(lease.number, self.run_id)
         if self.table.new_columns:

@@ -25,7 +25,7 @@ from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
 from pipeline.storage.threads import ordered
 from pipeline.table.lease import LeaseLost
 from pipeline.table.ledger import TableContents
-from pipeline.table.log import columns_of, committed_parts, opened, patiently
+from pipeline.table.log import columns_of, committed_parts, lost_files, opened, patiently
 from pipeline.table.parts import THREADS, Part, read_part, scan, write_part
 from pipeline.table.schema import TableSchema
 from pipeline.table.supersede import is_of, rows_to_keep
@@ -51,14 +51,27 @@ class Table:
         """Columns of ``schema`` that the existing table lacks; `fence` adds them."""
         self._lease: int | None = None
         self._is_lost = False
+        self._sink = sink
+        self._durable: set[str] = set()  # names in the log that are known to be on the disk
+        self.lost = lost_files(self.uri)
+        """Files of the log that a power cut took; `create` removes them, and until then the table counts as empty."""
+        self._delta = None
+        if not self.lost:
+            self._open()
+
+    def _open(self) -> None:
         self._delta = opened(self.uri)
         if self._delta is not None:
-            found = columns_of(self._delta)
-            self.schema = schema.within(found, sink)
+            found, schema = columns_of(self._delta), self.schema
+            self.schema = schema.within(found, self._sink)
             self.new_columns = [name for name in schema.names if name not in found.names]
 
     def create(self) -> None:
-        """Create an empty table if there is none."""
+        """Create an empty table if there is none. The lease must be held."""
+        if self.lost:
+            storage.delete_all(lost_files(self.uri))
+            self.lost = []
+            self._open()
         if self._delta is None:
             if storage.is_local(self.uri):
                 Path(self.uri).mkdir(parents=True, exist_ok=True)
@@ -71,6 +84,7 @@ class Table:
                     storage_options=storage.delta_options(self.uri),
                 )
             )
+            self._sync_log()
 
     def fence(self, lease: int, run_id: str) -> None:
         """Allow commits only to runs with this lease number or a higher one, and add `new_columns`.
@@ -225,8 +239,14 @@ class Table:
                 raise
 
         storage.retry(attempt, _judge, _COMMIT_DEADLINE_S)
+        self._sync_log()
         if delta.version() != known + 1:
             self._check_lease()
+
+    def _sync_log(self) -> None:
+        """Make what delta-rs has written outlast a power cut: a commit, a checkpoint. Parts do before a commit."""
+        self._durable.discard("_last_checkpoint")  # it is written again
+        storage.sync(storage.join(self.uri, "_delta_log"), self._durable)
 
     def _check_lease(self) -> None:
         delta = self._opened()

@@ -232,6 +232,32 @@ def test_the_split_counts_in_parquet_as_in_lines_and_text_files_have_none(cluste
     assert found["lines"] == found["table"] == (3, 2, {"boundary": 3})
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [b"", bytes(300)], ids=["empty", "zeros"])
+def test_a_training_that_a_power_cut_damaged_is_made_whole(
+    cluster: None, scenes: str, tmp_path: Path, damage: bytes
+) -> None:
+    """Whatever file of it is damaged, the same command ends with the same package."""
+    first = train.fit(plan(scenes, tmp_path, SEGMENTER, epochs=2, checkpoint_s=0.0), lambda _: None)
+    targets = ["config.json", "model.safetensors", "training.json", "history.jsonl", "checkpoints/*"]
+    for target in targets:
+        said: list[str] = []
+        newest = max((tmp_path / "checkpoints").iterdir())
+        files = list(tmp_path.glob(target))
+        assert files
+        for file in files:
+            file.write_bytes(damage)
+        if target in ("history.jsonl", "checkpoints/*"):  # so that something is left to do
+            (tmp_path / "training.json").write_bytes(damage)
+        again = train.fit(plan(scenes, tmp_path, SEGMENTER, epochs=2, checkpoint_s=0.0), said.append)
+        assert again["digest"] == first["digest"], target
+        assert package.load(str(tmp_path)).digest == first["digest"]
+        package.load(str(tmp_path)).weights()
+        begins = f"checkpoint {newest} is damaged, so training begins anew"
+        assert (begins in said) == (target == "checkpoints/*"), said
+        assert again["resumed_from_step"] == (0 if target == "checkpoints/*" else first["steps"])
+
+
 @pytest.mark.parametrize("damage", [b"", bytes(300)])
 @pytest.mark.parametrize("which", ["index.json", "*.arrow"])
 def test_samples_that_a_power_cut_took_are_prepared_again(
