@@ -10,8 +10,10 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 from PIL import Image
@@ -24,6 +26,7 @@ from pipeline.errors import RequestError
 from pipeline.images.outputs import decode_mask
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
+from pipeline.source.containers import ENTRIES
 from pipeline.source.fetch import FetchConfig
 from pipeline.table.delta import Table
 from pipeline.table.readers import open_delta
@@ -281,6 +284,29 @@ def test_a_guilty_row_is_found_by_halving() -> None:
     assert pa.concat_tables(done)["x"].to_pylist() == [0, 1, 2, 3, 4, 6, 7]
     assert [error and error["code"] for error in errors] == [None] * 5 + ["internal"] + [None] * 2
     assert errors[5]["message"] == "predict failed with ValueError"
+
+
+def test_after_deaths_each_row_is_fetched_alone_and_told_before(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(name.encode())
+    told: list[tuple[str, int]] = []
+
+    class Told(stages.BlockWatchdog):
+        def begin_row(self, stage: str, row: int) -> None:
+            told.append((stage, row))
+
+    watchdog = Told(None, "block", 60.0)
+    columns: dict[str, list] = {name: [None] * 3 for name in ENTRIES.names}
+    columns |= {"uri": [str(tmp_path / name) for name in "abc"], "etag": [""] * 3, "format": ["object"] * 3}
+    work = SimpleNamespace(task=TASK, stream=StreamConfig())
+    for row_by_row in (False, True):
+        block = stages._Block(pa.table(columns, schema=ENTRIES), first=10)
+        watchdog.row_by_row, watchdog._faulty = row_by_row, {11: ("fetch", "crashed")}
+        stages._fetch(block, work, watchdog)
+        codes = [error and (error["stage"], error["code"]) for error in block.errors]
+        assert codes == [None, ("fetch", "crashed") if row_by_row else None, None]
+        assert block.columns["data"].to_pylist() == ([b"a", b"c"] if row_by_row else [b"a", b"b", b"c"])
+    assert told == [("fetch", 10), ("fetch", 12)]
 
 
 def test_a_part_that_overlaps_is_refused(tmp_path: Path) -> None:

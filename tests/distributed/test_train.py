@@ -233,6 +233,7 @@ def test_the_split_counts_in_parquet_as_in_lines_and_text_files_have_none(cluste
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("damage", [b"", bytes(300)], ids=["empty", "zeros"])
 def test_a_training_that_a_power_cut_damaged_is_made_whole(
     cluster: None, scenes: str, tmp_path: Path, damage: bytes
