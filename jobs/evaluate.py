@@ -39,7 +39,8 @@ class Evaluate:
     data: str
     """Labelled image folder, or documents with paragraphs. The paragraphs are joined by one space, to hide them."""
     split: str
-    """Name of the split: for images, of the file SPLIT.txt in the folder; for records, the value of the field split."""
+    """Name of the split: for images, of the file SPLIT.txt in the folder; for documents, the value of the field
+    split of their records, or all: every document, whether it has that field or not."""
     group: str | None = None
     """Name of a field of the records; there are additional metrics for each of its values."""
     out: str | None = None
@@ -67,6 +68,8 @@ def work(settings: Evaluate) -> dict[str, Any]:
     name_failures([(settings.split, item) for item in found.failures], out)
     if found.missing_classes:
         say(f"warning: no pixel in the labels: {', '.join(found.missing_classes)}")
+    if found.without_split:
+        say(f"warning: {found.without_split} documents have no field 'split' and were left out")
     summary = {
         "status": "done",
         "model": described.digest,
@@ -75,6 +78,7 @@ def work(settings: Evaluate) -> dict[str, Any]:
         "inputs": rows.num_rows,
         "failed": found.failed,
         "missing_classes": found.missing_classes,
+        "without_split": found.without_split,
         "metrics": found.metrics,
         "details": found.details,
     }

@@ -158,6 +158,8 @@ def _prepared(task: Task, training: Preparation, validation: Preparation) -> dic
         found = training.prepare(), validation.prepare()
         for part, name in zip(found, (TRAINING, VALIDATION), strict=True):
             say(f"{part.rows} {name} samples")
+            if part.left_out:
+                say(f"{part.left_out} {name} inputs are not of the wanted split, or have none, and were left out")
             part.check_truth(task, name)
             if missing := part.missing_classes():
                 say(f"warning: no {task.truth_unit} in the {name} labels: {', '.join(missing)}")

@@ -22,7 +22,7 @@ ERROR_CODES = {
     "too_large": "more bytes than the limit for one input",
     "empty": "no bytes",
     "changed": "the object is not the one that was listed",
-    "bad_archive": "the compressed file or container that holds the input is broken",
+    "bad_archive": "the compressed file or container that holds the input is broken, or has no column of inputs",
     "bad_record": "the record is not a JSON object with a text",
     "not_an_image": "the bytes are no image format that is read here",
     "truncated": "the data end before the image does",

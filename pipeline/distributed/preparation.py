@@ -27,10 +27,10 @@ from pipeline import config, storage
 from pipeline.distributed.places import PlaceNotShared, Places, mark, not_shared
 from pipeline.errors import InputError, RequestError
 from pipeline.json_text import to_json
-from pipeline.rows import INPUT_SCHEMA, FailedInput, by_code, error_value, failed_input
+from pipeline.rows import INPUT_SCHEMA, RECORD, FailedInput, by_code, error_value, failed_input
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.source.keys import VERSION_KEY, keys
-from pipeline.storage.columnar import own_file, read_arrow
+from pipeline.storage.columnar import has_arrow_end, own_file, read_arrow
 from pipeline.table.manifest import split
 from pipeline.task import Task
 from pipeline.training.samples import Samples
@@ -41,6 +41,7 @@ _RECEIPT = pa.schema(
         ("path", pa.string()),
         ("rows", pa.int64()),
         ("first", pa.int64()),
+        ("left_out", pa.int64()),
         ("failed", pa.list_(_FAILED)),
         ("truth", pa.map_(pa.string(), pa.int64())),
     ]
@@ -56,6 +57,8 @@ class Prepared:
     shards: tuple[str, ...] = ()
     rows: int = 0
     inputs: int = 0
+    left_out: int = 0
+    """Inputs that are not of the wanted split; 0 in samples that an earlier version has prepared."""
     failed: dict[str, int] = field(default_factory=dict)
     failures: tuple[FailedInput, ...] = ()
     """The failed inputs; empty in samples that an earlier version has prepared."""
@@ -145,6 +148,7 @@ class Preparation:
             shards=tuple(index["shards"]),
             rows=index["rows"],
             inputs=self._inputs.num_rows,
+            left_out=index.get("left_out", 0),
             failed=index["failed"],
             failures=tuple(FailedInput(**item) for item in index.get("failures", ())),
             truth=index.get("truth", {}),
@@ -177,6 +181,7 @@ class Preparation:
         index = {
             "shards": [receipt["path"] for receipt in receipts if receipt["rows"]],
             "rows": sum(receipt["rows"] for receipt in receipts),
+            "left_out": sum(receipt["left_out"] for receipt in receipts),
             "failed": by_code(failures),
             "failures": [dataclasses.asdict(item) for item in failures],
             "truth": dict(truth),
@@ -186,13 +191,28 @@ class Preparation:
             self.discard()
             first = f"; the first: {failures[0]}" if failures else ""
             failed = f"failed: {by_code(failures)}{first}"
+            if self._keep is not None:
+                failed = f"{index['left_out']} are not of the wanted split; {failed}"
             raise RequestError(f"no {self._part} samples in {self._inputs.num_rows} inputs; {failed}")
         storage.write(storage.join(self._folder, "index.json"), to_json(index).encode())
         return index
 
     def _index(self) -> dict[str, Any] | None:
         where = storage.join(self._folder, "index.json")
-        return json.loads(storage.read(where)) if storage.exists(where) else None
+        try:
+            index = json.loads(storage.read(where)) if storage.exists(where) else None
+        except ValueError:  # empty or zeros, as after a power cut: the samples are prepared again
+            return None
+        return index if index is None or self._is_whole(index) else None
+
+    def _is_whole(self, index: dict[str, Any]) -> bool:
+        """Whether the local shards of an index have their ends. Other stores have a whole object or none."""
+        if not storage.is_local(self._folder):
+            return True
+        try:
+            return all(has_arrow_end(storage.join(self._folder, name)) for name in index["shards"])
+        except OSError:
+            return False
 
     def _is_current(self, index: dict[str, Any]) -> bool:
         """Whether the samples of an index were prepared from the present labels."""
@@ -211,6 +231,7 @@ def prepare(inputs: pa.Table, task: Task, out: str, **settings: Any) -> Prepared
 @dataclass(frozen=True)
 class RecordSplit:
     """Keeps JSON records whose ``split`` has a given name. Also keeps broken records, so that they count as failed.
+    What is no record has no split, and is not asked about.
 
     It is a dataclass, since its `repr` is part of a training's digest. A function would have no stable `repr`.
     """
@@ -257,7 +278,10 @@ class _Sampling:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         self._places.see()
-        data, errors = fetch(rows, self._task.inputs, self._fetch)
+        kind, left_out = self._task.inputs, 0
+        if self._keep is not None:  # the columns of a Parquet file are read by name
+            kind = dataclasses.replace(kind, record=tuple(dict.fromkeys((*kind.record, "split"))))
+        data, errors = fetch(rows, kind, self._fetch)
         prepared: list[pa.Table] = []
         failed: list[FailedInput] = []
         for row, content, error in zip(rows.to_pylist(), data, errors.to_pylist(), strict=True):
@@ -266,7 +290,9 @@ class _Sampling:
             if problem is not None:
                 failed.append(failed_input(row, problem, label=error is None))
                 continue
-            if content is None or not (self._keep is None or self._keep(content)):
+            assert content is not None
+            if self._keep is not None and not (row["format"] == RECORD and self._keep(content)):
+                left_out += 1
                 continue
             inputs = {"data": [content], "format": [row["format"]], "label": [label]}
             samples = self._task.prepare_samples(pa.table(inputs, schema=INPUT_SCHEMA))
@@ -281,6 +307,7 @@ class _Sampling:
             "path": name,
             "rows": samples.num_rows,
             "first": rows["ordinal"][0].as_py(),
+            "left_out": left_out,
             "failed": [dataclasses.asdict(item) for item in failed],
             "truth": list(self._task.truth(samples).items()) if samples.num_rows else [],
         }

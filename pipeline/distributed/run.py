@@ -18,6 +18,7 @@ from pipeline.distributed.places import Places, mark
 from pipeline.distributed.stages import STAGES, StreamConfig, Work
 from pipeline.distributed.stream import StreamStalled, receipts, receipts_or_none
 from pipeline.distributed.watchdog import make_unfinished_blocks
+from pipeline.errors import RequestError
 from pipeline.package import Package
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
@@ -113,6 +114,8 @@ class Run:
     def __init__(self, plan: RunPlan, say: Callable[[str], None]) -> None:
         """Check the request. Raises `RequestError` before anything is written."""
         self.plan, self._say = plan, say
+        for source in plan.sources:
+            _check_source(source, plan.sink)
         self.table = Table(plan.sink, plan.schema)
         listed = entries(plan.sources, plan.task.inputs, plan.stream.fetch)
         self._entries = _peeked(_outside(storage.canonical(plan.sink), listed))
@@ -161,6 +164,10 @@ class Run:
     def forecast(self) -> dict[str, Any]:
         """Predict what `live` would do and how long it would take. It leaves nothing in the sink."""
         plan = self.plan
+        if self.table.lost:
+            raise RequestError(
+                f"the log of the table at {self.table.uri} ends in files that a power cut took; run first"
+            )
         kept = {name: self.summary[name] for name in ("source", "table", "model", "settings")}
         return kept | forecast(
             self._entries,
@@ -214,6 +221,8 @@ class Run:
             self._seconds = time.monotonic() - started
 
     def _begin(self, lease: Lease) -> None:
+        if self.table.lost:
+            self._say(f"the table's log ends in {len(self.table.lost)} files that a power cut took; they are removed")
         self.table.create()
         self.table.fence(lease.number, self.run_id)
         if self.table.new_columns:
@@ -334,6 +343,15 @@ def block_rows(pending: int, stream: StreamConfig) -> int:
     """Number of rows in a block: as configured, or fewer if otherwise there would be too few blocks for the actors."""
     actors = stream.actors or 4
     return max(1, min(stream.block_rows, max(stream.batch_rows, -(-pending // (4 * actors)))))
+
+
+def _check_source(source: str, sink: str) -> None:
+    """`RequestError` if a source is the sink or in it, or is another sink: results are no inputs."""
+    if storage.is_within(source, sink):
+        raise RequestError(f"source {source!r} lies in the sink {sink!r}: results are no inputs")
+    if storage.is_folder(storage.join(source, "table", "_delta_log")):
+        rule = "results are no inputs; a file of its table, named alone, stands for the inputs that its rows name"
+        raise RequestError(f"source {source!r} is a sink: {rule}")
 
 
 def _outside(sink: str, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:

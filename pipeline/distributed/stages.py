@@ -187,11 +187,31 @@ class _Timer:
         self._block.seconds[self._stage] += time.perf_counter() - self._start
 
 
-def _fetch(block: _Block, work: Work) -> None:
+def _fetch(block: _Block, work: Work, watchdog: BlockWatchdog) -> None:
+    """Get the bytes of a block; if workers died in it, one row after the other, since a file can crash its reader."""
     with _Timer(block, "fetch"):
-        data, errors = fetch(block.entries, work.task.inputs, work.stream.fetch)
+        if watchdog.row_by_row:
+            data, errors = _fetch_rows(block, work, watchdog)
+        else:
+            data, errors = fetch(block.entries, work.task.inputs, work.stream.fetch)
         inputs = {"data": data, "format": block.entries["format"], "label": [None] * len(data)}
         block.keep(pa.table(inputs, schema=INPUT_SCHEMA), errors)
+
+
+def _fetch_rows(block: _Block, work: Work, watchdog: BlockWatchdog) -> tuple[list[bytes | None], pa.Array]:
+    data: list[bytes | None] = []
+    errors: list[dict[str, str] | None] = []
+    for row in range(block.entries.num_rows):
+        known = watchdog.failure(block.first + row)
+        if known is not None:
+            data.append(None)
+            errors.append(error_value(*known))
+            continue
+        watchdog.begin_row("fetch", block.first + row)
+        found, error = fetch(block.entries.slice(row, 1), work.task.inputs, work.stream.fetch)
+        data += found
+        errors += cast("list[dict[str, str] | None]", error.to_pylist())
+    return data, pa.array(errors, ERROR_TYPE)
 
 
 def _prepare(block: _Block, work: Work, watchdog: BlockWatchdog) -> None:
@@ -343,7 +363,7 @@ class Preparing:
         self._work.places.see()
         block = _Block(entries)
         with _watched(block, self._work, "prepare") as watchdog:
-            _fetch(block, self._work)
+            _fetch(block, self._work, watchdog)
             _prepare(block, self._work, watchdog)
         return block.to_table()
 
@@ -374,7 +394,7 @@ class AllStages(_WithModel):
         model = self._require_model()
         block = _Block(entries)
         with _watched(block, self._work, "all") as watchdog:
-            _fetch(block, self._work)
+            _fetch(block, self._work, watchdog)
             pieces = []
             # One piece at a time, since the data between stages are large, such as masks that are not encoded yet.
             for piece in block.pieces(self._work.stream.batch_rows):

@@ -143,7 +143,18 @@ def finished(plan: Plan) -> dict[str, Any] | None:
             f"out {plan.out!r} holds another training; choose another. What differs: label files have changed since"
         )
     summary = found.get("summary")
-    return None if summary is None else summary | {"resumed_from_step": summary["steps"]}
+    if summary is None or not _has_package(plan.out):
+        return None
+    return summary | {"resumed_from_step": summary["steps"]}
+
+
+def _has_package(out: str) -> bool:
+    """Whether the package is whole. If a power cut has taken a file of it, the training makes it again."""
+    try:
+        package.load(out).weights()
+    except RequestError:
+        return False
+    return True
 
 
 def fit(plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lambda: None) -> dict[str, Any]:
@@ -321,6 +332,9 @@ def _worker(loop_config: dict[str, Any]) -> None:
     history.load(trainer.step)
     first_worker = None
     if workers.rank == 0:
+        for damaged in checkpoints.skipped:
+            on = f"training goes on from {checkpoint}" if checkpoint else "training begins anew"
+            loop_config["progress"].put(f"checkpoint {damaged} is damaged, so {on}")
         first_worker = _FirstWorker(plan, trainer, checkpoints, history, loop_config["progress"])
     for progress in trainer.run():
         if first_worker is not None:
@@ -417,7 +431,10 @@ class _History:
 
     def load(self, until_step: int) -> None:
         if until_step and storage.exists(self._uri):
-            lines = [json.loads(line) for line in storage.read(self._uri).splitlines()]
+            try:
+                lines = [json.loads(line) for line in storage.read(self._uri).splitlines()]
+            except ValueError:  # cut by a power cut: the losses of before are lost
+                return
             self._lines = [line for line in lines if line["step"] <= until_step]
 
     def add(self, line: dict[str, float]) -> None:

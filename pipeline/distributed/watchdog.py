@@ -113,9 +113,13 @@ class BlockWatchdog:
         """Context for work on a slice of rows that begins at ``row``; if `row_by_row`, on this row alone."""
         alone = row if self.row_by_row else None
         if alone is not None:
-            self._ask("begin_row", None, alone, stage)
+            self.begin_row(stage, alone)
         with _DEADLINES.limit(self.deadline_s, lambda: self._ask("overdue", None, alone, stage)):
             yield
+
+    def begin_row(self, stage: str, row: int) -> None:
+        """Report that a stage begins with one row alone. Fetching has deadlines of its own."""
+        self._ask("begin_row", None, row, stage)
 
     def end(self) -> None:
         if self._unfinished is not None:

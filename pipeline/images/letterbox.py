@@ -19,7 +19,7 @@ from pipeline.rows import InputKind, each_row
 IMAGES = InputKind(
     suffixes=(
         *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm"),
-        *(".tar", ".parquet"),
+        *(".tar", ".tgz", ".parquet"),
     )
 )
 #: Size in pixels of the upright input image.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Evaluation:
     failures: list[FailedInput] = field(default_factory=list)
     missing_classes: list[str] = field(default_factory=list)
     """Classes that have no pixel in the labels."""
+    without_split: int = 0
+    """Number of documents that were left out because they have no field ``split``."""
     pictures: list[tuple[str, np.ndarray]] = field(default_factory=list)
     markup: list[tuple[str, str]] = field(default_factory=list)
 
@@ -113,21 +115,27 @@ def evaluate_documents(
     """Precision, recall and F1 of boundaries over all documents; Pk and WindowDiff as macro averages over documents.
 
     The paragraphs of each document are joined by one space first, so that line breaks do not show them. Only records
-    whose ``split`` has the given value are used (``all``: every record). ``f1_all_boundaries`` is the F1 of a baseline
+    whose ``split`` has the given value are used, in JSONL and in Parquet files (``all``: every document). Documents
+    without a ``split`` are counted then; `RequestError` if all are. ``f1_all_boundaries`` is the F1 of a baseline
     that begins a paragraph at every sentence. A fraction of nothing is None: the precision where no boundary was found,
     for example. `RequestError` if no document has a boundary.
     """
     result = Evaluation(metrics={})
     documents: list[_Document] = []
+    extra = ("split",) if group is None else ("split", group)
+    kind = replace(task.inputs, record=tuple(dict.fromkeys((*task.inputs.record, *extra))))
     groups: dict[str, list[_Document]] = {}
     for start in range(0, rows.num_rows, BATCH_ROWS):
         batch = rows.slice(start, BATCH_ROWS)
-        data, errors = fetch(batch, task.inputs, FetchConfig())
+        data, errors = fetch(batch, kind, FetchConfig())
         for content, error, row in zip(data, errors.to_pylist(), batch.to_pylist(), strict=True):
             if content is None:
                 result.failures.append(failed_input(row, error))
                 continue
             try:
+                if split != "all" and not _has_split(content, row["format"]):
+                    result.without_split += 1
+                    continue
                 document = _assess(task, model, content, row["format"], split, group)
             except InputError as reason:
                 result.failures.append(failed_input(row, error_value("evaluate", reason)))
@@ -140,6 +148,9 @@ def evaluate_documents(
             if len(result.markup) < 2:
                 page = text_outputs.render_html(document.text, document.paragraphs, document.truth)
                 result.markup.append((f"Document {document.name}", page))
+    if result.without_split == rows.num_rows:
+        rule = "no document has a field 'split', so the split must be 'all'"
+        raise RequestError(f"split {split!r}: {rule}; got {rows.num_rows} such as {rows['uri'][0]}")
     boundaries = sum(len(document.truth) - 1 for document in documents)
     _require(boundaries > 0, f"paragraph boundary of split {split!r}", rows, result)
     parts = [("all", documents), *groups.items()]
@@ -184,6 +195,12 @@ def _assess(
         truth=truth,
         score=text_metrics.score(truth, starts, sentences),
     )
+
+
+def _has_split(content: bytes, form: str) -> bool:
+    """Whether a document says which split it is of. A broken record may do so: it fails when it is assessed."""
+    record = _record(content) if form == "json" else {}
+    return record is None or record.get("split") is not None
 
 
 def _record(content: bytes) -> dict[str, Any] | None:

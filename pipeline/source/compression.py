@@ -55,10 +55,20 @@ def decompress(uri: str, file: BinaryIO, progress: Progress | None = None) -> Bi
     watched = file if progress is None else cast("BinaryIO", io.BufferedReader(_Watched(file, progress)))
     if uri.lower().endswith(".zst"):
         # zstandard's own reader takes a cut frame for an end.
-        read = pa.CompressedInputStream(pa.PythonFile(watched, mode="r"), "zstd").read
+        read = _reading(pa.CompressedInputStream(pa.PythonFile(watched, mode="r"), "zstd"))
     else:
         read = gzip.GzipFile(fileobj=watched, mode="rb").read1
     return cast("BinaryIO", io.BufferedReader(_Forward(watched, read), _STEP_BYTES))
+
+
+def _reading(stream: pa.NativeFile) -> Callable[[int], bytes]:
+    """``stream.read``, which keeps what it has allocated for ever if it raises: once for each damaged file."""
+
+    def read(count: int) -> bytes:
+        buffer = bytearray(count)
+        return bytes(memoryview(buffer)[: stream.readinto(buffer)])
+
+    return read
 
 
 class _Watched(io.RawIOBase):

@@ -61,6 +61,7 @@ def _pages(source: str, kind: InputKind) -> Iterator[pa.Table]:
         if is_glob(source) and not storage.exists(source):
             yield from matching_glob(storage.canonical(source))
         elif storage.is_folder(source):
+            _refuse_delta(source)
             for page in storage.walk(source):
                 yield _with_suffix(page, kind)
         elif not storage.exists(source):
@@ -75,6 +76,13 @@ def _pages(source: str, kind: InputKind) -> Iterator[pa.Table]:
         raise RequestError(f"source {source!r}: the store failed to list it ({type(reason).__name__})") from reason
     except InputError as reason:  # raised while a manifest is read
         raise RequestError(f"source {source!r}: the store failed to read it ({reason.code})") from reason
+
+
+def _refuse_delta(source: str) -> None:
+    """`RequestError` if a folder is a Delta table: it also has files that the table has not, or no longer."""
+    if storage.is_folder(storage.join(source, "_delta_log")):
+        rule = "not all files in its folder are its rows; name its committed files (file_uris()) in a manifest"
+        raise RequestError(f"source {source!r} is a Delta table: {rule}")
 
 
 def _with_suffix(page: pa.Table, kind: InputKind) -> pa.Table:

@@ -15,6 +15,7 @@ from pipeline.errors import InputError, RequestError
 from pipeline.rows import OBJECT, InputKind
 from pipeline.source.entries import ENTRIES, entries
 from pipeline.source.keys import INPUT_KEY, GrowingKeySet, keys
+from pipeline.source.manifests import is_of_results
 from pipeline.source.texts import lines_of, read_text
 
 #: The label of an input is a file with a tag and a time of its own, or in the input itself: then these are null.
@@ -68,6 +69,9 @@ def training_inputs(uri: str, kind: InputKind) -> tuple[pa.Table, str]:
 
 def all_inputs(uri: str, kind: InputKind) -> pa.Table:
     """All inputs of a source; they have no labels, or the labels are inside the records."""
+    if kind.record and is_of_results(uri):
+        rule = "a table of results has no texts, and so is no truth; write a file that has their text beside paragraphs"
+        raise RequestError(f"data {uri!r}: {rule}")
     found = list(entries([uri], kind))
     if not found:
         raise RequestError(f"data {uri!r}: no input with one of the suffixes {', '.join(kind.suffixes)}")

@@ -16,6 +16,7 @@ from pipeline import storage
 from pipeline.errors import InputError, RequestError
 from pipeline.rows import InputKind
 from pipeline.source.containers import CHUNK_ROWS
+from pipeline.source.records import OWN_COLUMNS, inputs_column
 from pipeline.source.texts import decoded, encoding_of
 from pipeline.storage import LISTING
 from pipeline.storage.columnar import ParquetReader
@@ -39,10 +40,14 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
             return _named(uri, iter([_csv_batch(table)]))
         if name.endswith(".parquet"):
             with storage.open_file(uri) as file:
-                names = ParquetReader(file).schema.names
-            if "uri" not in names or {*kind.record[:1], *kind.bytes_columns} & set(names):
+                schema = ParquetReader(file).schema
+            names = schema.names
+            if "uri" not in names or inputs_column(schema, kind) is not None:
                 return None
-            return _named(uri, _parquet_batches(uri, [item for item in ("uri", "etag", "size") if item in names]))
+            # Inputs may have changed since a table of results was made, and it names a container once for each row.
+            columns = ("uri",) if set(names) >= OWN_COLUMNS else ("uri", "etag", "size")
+            batches = _parquet_batches(uri, [item for item in columns if item in names])
+            return _named(uri, _distinct(batches) if set(names) >= OWN_COLUMNS else batches)
         if name.endswith(".jsonl"):
             with storage.open_file(uri) as file:
                 head = file.read(_MAX_LINE_BYTES)
@@ -59,6 +64,17 @@ def manifest_pages(uri: str, kind: InputKind) -> Iterator[pa.Table] | None:
         if name.endswith(".csv"):
             raise RequestError(f"manifest {uri!r} cannot be read") from reason
     return None  # if it is a broken container instead, listing its members makes an error row
+
+
+def is_of_results(uri: str) -> bool:
+    """Whether an object is a Parquet file of a table of this project."""
+    if not uri.lower().endswith(".parquet") or storage.is_folder(uri):
+        return False
+    try:
+        with storage.open_file(uri) as file:
+            return set(ParquetReader(file).schema.names) >= OWN_COLUMNS
+    except (OSError, InputError, pa.ArrowException, ValueError):
+        return False  # whatever is wrong with it is found when it is read
 
 
 def _csv_bytes(uri: str) -> bytes:
@@ -90,6 +106,15 @@ def _parquet_batches(uri: str, columns: list[str]) -> Iterator[_Batch]:
     with storage.open_file(uri) as file:
         for batch in ParquetReader(file).batches(columns, CHUNK_ROWS):
             yield batch.to_pydict()
+
+
+def _distinct(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+    """The URIs of all batches, each once."""
+    seen: set[Any] = set()
+    for batch in batches:
+        new = dict.fromkeys(uri for uri in batch["uri"] if uri not in seen)
+        seen.update(new)
+        yield {"uri": list(new)}
 
 
 def _json_batches(uri: str) -> Iterator[_Batch]:

@@ -1,8 +1,8 @@
 """Inputs that are rows of Parquet files.
 
 There are two forms. If the file has the column that all records of the task have (``text`` for documents), a row is a
-record, and its columns become one JSON object. Otherwise a row contains a whole object in a binary column, such as an
-encoded image.
+record, and its columns become one JSON object (`pipeline.source.values`). Otherwise a row contains a whole object in a
+column of bytes, such as an encoded image.
 
 A footer's counts are the file's own claims. They are believed as far as there are bytes for them. The metadata of
 single columns are not asked for: pyarrow ends the process if some of them are damaged.
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from pipeline.errors import InputError
 from pipeline.rows import OBJECT, RECORD, InputKind
+from pipeline.source.values import described, is_bytes, is_text, member, text
 from pipeline.storage import Read
 from pipeline.storage.columnar import ParquetReader
 
@@ -25,20 +26,45 @@ _BATCH_ROWS = 32
 _BATCH_BYTES = 64 << 20
 #: In a row group of more bytes than that, rows that stand together may be so many times larger than the mean.
 _SKEW = 16
+_COUNTED_ROWS = 8192
+#: The columns by which a table of this project is known. It names inputs, and contains none.
+OWN_COLUMNS = frozenset(("uri", "member", "etag", "settings", "run_id", "error"))
 
 
 def inputs_column(schema: pa.Schema, kind: InputKind) -> str | None:
     """The column of a Parquet file that makes its rows inputs, or None if there is none."""
-    if kind.record and kind.record[0] in schema.names:
-        return kind.record[0]
+    for name in kind.record[:1]:
+        if schema.names.count(name) == 1 and is_text(schema.field(name).type):
+            return name
     for name in kind.bytes_columns:
-        if schema.names.count(name) == 1:
-            type_ = schema.field(name).type
-            if pa.types.is_struct(type_) and type_.get_field_index("bytes") >= 0:
-                type_ = type_.field("bytes").type
-            if pa.types.is_binary(type_) or pa.types.is_large_binary(type_):
-                return name
+        if schema.names.count(name) == 1 and _holds_bytes(schema.field(name).type):
+            return name
     return None
+
+
+def _holds_bytes(type_: pa.DataType) -> bool:
+    if pa.types.is_struct(type_) and type_.get_field_index("bytes") >= 0:
+        type_ = type_.field("bytes").type
+    return is_bytes(type_)
+
+
+def _why_no_inputs(schema: pa.Schema, kind: InputKind) -> str:
+    """What is wrong with the columns that could be the one of the inputs."""
+    names = (*kind.record[:1], *kind.bytes_columns)
+    if set(schema.names) >= OWN_COLUMNS:
+        return "the Parquet file is a part of a table of results, which has no inputs; name their sources"
+    for name in names:
+        count = schema.names.count(name)
+        if count > 1:
+            return f"the Parquet file has {count} columns {name!r}, so none of them is read"
+        if count:
+            wanted = "strings" if name in kind.record else "bytes, or a struct with bytes"
+            found = described(schema.field(name).type)
+            return f"column {name!r} of the Parquet file has the type {found}, not {wanted}"
+    for name in schema.names:
+        if name.lower() in names:
+            return f"the Parquet file has a column {name!r}; its name must be {name.lower()!r}"
+    return f"the Parquet file has none of the columns {', '.join(names)}"
 
 
 def list_rows(file: BinaryIO, kind: InputKind) -> Iterator[tuple[range, str, int]]:
@@ -49,8 +75,7 @@ def list_rows(file: BinaryIO, kind: InputKind) -> Iterator[tuple[range, str, int
     reader = ParquetReader(file)
     column = inputs_column(reader.schema, kind)
     if column is None:
-        allowed = ", ".join((*kind.record[:1], *kind.bytes_columns))
-        raise InputError("bad_archive", f"the Parquet file has none of the columns {allowed}")
+        raise InputError("bad_archive", _why_no_inputs(reader.schema, kind))
     reader.check([column])
     count, mean = reader.metadata.num_rows, reader.size // max(1, reader.metadata.num_rows)
     groups = [reader.metadata.row_group(number).num_rows for number in range(reader.metadata.num_row_groups)]
@@ -84,12 +109,13 @@ def read_rows(
     columns = [name for name in kind.record if name in reader.schema.names]
     columns = columns if _format(column, kind) == RECORD else [column]
     reader.check(columns)
+    uuids = frozenset(reader.uuids())
     first = 0
     for number in range(reader.metadata.num_row_groups):
         group = reader.metadata.row_group(number)
         left = {row - first: index for row, index in wanted.items() if first <= row < first + group.num_rows}
         rows = _batch_rows(group.total_byte_size, group.num_rows)
-        yield from _read_group(reader, number, columns, kind, left, rows, limits)
+        yield from _read_group(reader, number, columns, kind, left, rows, limits, uuids)
         first += group.num_rows
 
 
@@ -108,6 +134,7 @@ def _read_group(
     left: dict[int, int],
     batch_rows: int,
     limits: Read,
+    uuids: frozenset[str],
 ) -> Iterator[tuple[int, bytes | InputError]]:
     """The rows of one row group whose positions in it are in ``left``. If a batch is broken, row by row."""
     failure = InputError("bad_archive", "the Parquet file does not have the row")
@@ -117,7 +144,7 @@ def _read_group(
             for batch in reader.batches(columns, rows, [number]) if left else ():
                 for offset in range(batch.num_rows):
                     if position + offset in left:
-                        yield left.pop(position + offset), _value(batch, offset, kind, limits)
+                        yield left.pop(position + offset), _value(batch, offset, kind, limits, uuids)
                 position += batch.num_rows
                 if not left:
                     break
@@ -130,13 +157,19 @@ def _read_group(
         yield index, failure
 
 
-def _value(batch: pa.RecordBatch, offset: int, kind: InputKind, limits: Read) -> bytes | InputError:
+def _value(
+    batch: pa.RecordBatch, offset: int, kind: InputKind, limits: Read, uuids: frozenset[str]
+) -> bytes | InputError:
     names = batch.schema.names
-    is_record = bool(kind.record) and kind.record[0] in names
     try:
-        if not is_record:
-            return _object(batch.column(0)[offset], names[0], limits)
-        found = _record({name: batch.column(position)[offset].as_py() for position, name in enumerate(names)})
+        values = {name: batch.column(position)[offset] for position, name in enumerate(names)}
+        if kind.record and kind.record[0] in names:
+            first = kind.record[0]
+            rest = {name: value for name, value in values.items() if name != first}
+            row = {first: text(values[first])}
+            found = _record(row | {name: member(rest[name], name, is_uuid=name in uuids) for name in rest})
+        else:
+            return _object(values[names[0]], names[0], limits)
         limits.check_size(len(found))
     except InputError as reason:
         return reason
@@ -158,7 +191,11 @@ def _record(row: dict[str, Any]) -> bytes:
 
 def _object(value: Any, column: str, limits: Read) -> bytes:
     """The bytes of an Arrow value: binary, or a struct with ``bytes``. Values above the limit are not copied."""
+    if isinstance(value, pa.DictionaryScalar):
+        value = value.value
     if isinstance(value, pa.StructScalar) and value.is_valid:
+        if not value["bytes"].is_valid and "path" in value and value["path"].is_valid and value["path"].as_py():
+            raise InputError("empty", f"the row has a path in column {column!r}, and no bytes")
         value = value["bytes"]
     if not value.is_valid:
         raise InputError("empty", f"the row has nothing in column {column!r}")

@@ -159,6 +159,14 @@ def create(uri: str, data: bytes) -> bool:
     return store(uri).create(uri, data)
 
 
+def sync(uri: str, known: set[str]) -> None:
+    """Make the files directly in a folder outlast a power cut, if the folder is local. For what other libraries write;
+    `write` and `create` do so themselves. Names in ``known`` are left out, and all that are there are added to it."""
+    uri = canonical(uri)
+    if is_local(uri):
+        LocalStore().sync(uri, known)
+
+
 def delete(uri: str) -> None:
     """Delete an object. It is no error if it does not exist."""
     uri = canonical(uri)

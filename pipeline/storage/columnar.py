@@ -29,8 +29,8 @@ _MAX_FOOTER_BYTES = 1 << 28
 _MAX_READ_BYTES = 1 << 30  # before compression, that are read at once
 _PIECE_BYTES = 4 << 20  # of a column that is read in batches
 _PARQUET_END, _ARROW_END = b"PAR1", b"ARROW1"
-#: Text of JSON is the one extension type whose storage is what the task wants.
-_HARMLESS = "arrow.json"
+#: Extension types that have no code, and whose storage is what a task wants: text of JSON, and bytes of a UUID.
+_HARMLESS = ("arrow.json", "arrow.uuid")
 
 
 class ForeignType(InputError):
@@ -92,11 +92,17 @@ class ParquetReader:
     def _opened(self, **how: Any) -> pq.ParquetFile:
         return pq.ParquetFile(self._source, metadata=self.metadata, arrow_extensions_enabled=False, **how)
 
+    def uuids(self) -> list[str]:
+        """The columns whose values are UUIDs by their Parquet type, whichever Arrow type they have."""
+        schema = self._opened().schema
+        types = ((schema.column(number).path, schema.column(number).logical_type.type) for number in range(len(schema)))
+        return [name for name, kind in types if kind == "UUID"]
+
     def check(self, columns: Sequence[str] | None = None) -> None:
         """`InputError` if one of the columns has an extension type, or has such a type inside. None: all columns."""
         for field in self.schema:
             found = extension_type(field) if columns is None or field.name in columns else None
-            if found is not None and found != _HARMLESS:
+            if found is not None and found not in _HARMLESS:
                 raise ForeignType("bad_archive", f"column {field.name!r} has the extension type {found!r}")
 
 
@@ -123,6 +129,14 @@ def read_arrow(source: pa.NativeFile) -> pa.Table:
         raise ForeignType("bad_archive", "the Arrow file has a column with an extension type")
     source.seek(0)
     return pa.ipc.open_file(source).read_all()
+
+
+def has_arrow_end(path: str) -> bool:
+    """Whether a local file ends as an Arrow IPC file does. An empty one, or one of zeros, does not."""
+    with open(path, "rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - len(_ARROW_END)))
+        return file.read() == _ARROW_END
 
 
 def extension_type(field: pa.Field) -> str | None:

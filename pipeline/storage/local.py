@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat as stat_module
@@ -22,7 +23,11 @@ _NOT_A_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, err
 
 class LocalStore(Store):
     """Files by their paths, as text (`pipeline.storage.names`). Whatever is no file or folder is not opened: a named
-    pipe would wait for a writer, and a device may have no end."""
+    pipe would wait for a writer, and a device may have no end.
+
+    What `write` and `create` have written outlasts a power cut once they return: the file is on the disk before it has
+    its name, and then the folder that has the name, and every folder that was made for it.
+    """
 
     def stat(self, uri: str) -> Object:
         return _object(uri, os.stat(as_name(uri)))
@@ -67,16 +72,32 @@ class LocalStore(Store):
         except BaseException:
             os.unlink(temporary)
             raise
+        _sync(os.path.dirname(temporary))
 
     def create(self, uri: str, data: bytes) -> bool:
         temporary = _written(uri, data)
         try:
             os.link(temporary, as_name(uri))  # atomic, and fails if the name exists
-            return True
         except FileExistsError:
             return False
         finally:
             os.unlink(temporary)
+        _sync(os.path.dirname(temporary))
+        return True
+
+    def sync(self, uri: str, known: set[str]) -> None:
+        """Bring the files directly in a folder, which others have written, to the disk; and the folder's own name.
+
+        Files named in ``known`` are left out. Those that are there now are added to it.
+        """
+        folder = as_name(uri)
+        found = {entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)}
+        for name in sorted(found - known):
+            with contextlib.suppress(FileNotFoundError):  # a temporary file, which has its name by now
+                _sync(os.path.join(folder, name))
+        known |= found
+        _sync(folder)
+        _sync(os.path.dirname(folder))
 
     def delete(self, uri: str) -> None:
         try:
@@ -116,16 +137,44 @@ def _opened(uri: str) -> int:
 def _written(uri: str, data: bytes) -> str:
     """Write the data to a new file in the folder of ``uri``; returns the file's name."""
     name = as_name(uri)
-    os.makedirs(os.path.dirname(name), exist_ok=True)
+    _make_folder(os.path.dirname(name))
     temporary = f"{name}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
     except BaseException:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
     return temporary
+
+
+def _make_folder(folder: str) -> None:
+    """Make a folder and those above it, each on the disk before there is anything in it."""
+    if not folder or os.path.isdir(folder):
+        return
+    above = os.path.dirname(folder)
+    _make_folder(above)
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise
+    _sync(above or os.curdir)
+
+
+def _sync(name: str) -> None:
+    """Bring a file or a folder to the disk. File systems that cannot do this for a folder keep their own promises."""
+    descriptor = os.open(name or os.curdir, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as reason:
+        if reason.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EROFS):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _walk(folder: str, above: frozenset[tuple[int, int]], begins: str = "") -> Iterator[Object]:

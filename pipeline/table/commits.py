@@ -38,9 +38,11 @@ class _Moved(Exception):
 class Commits:
     """The commits of one run to a table. `fence` comes first."""
 
-    def __init__(self, delta: DeltaTable, columns: pa.Schema) -> None:
-        """``columns``: those of the files that are added."""
+    def __init__(self, uri: str, delta: DeltaTable, columns: pa.Schema) -> None:
+        """``uri``: that of the table. ``columns``: those of the files that are added."""
         self.delta = delta
+        self._uri = uri
+        self._durable: set[str] = set()  # names in the log that are known to be on the disk
         self._columns = columns.remove_metadata()
         self._lease: int | None = None
         self._is_lost = False
@@ -158,8 +160,14 @@ class Commits:
                 raise
 
         storage.retry(attempt, _judge, _COMMIT_DEADLINE_S)
+        self.sync()
         if delta.version() != known + 1:
             self._check_lease()
+
+    def sync(self) -> None:
+        """Make what delta-rs has written outlast a power cut: a commit, a checkpoint. Parts do before a commit."""
+        self._durable.discard("_last_checkpoint")  # it is written again
+        storage.sync(storage.join(self._uri, "_delta_log"), self._durable)
 
     def _write(self, actions: list[AddAction | RemoveAction], run_id: str, *, only_after: int | None = None) -> None:
         def commit(properties: CommitProperties) -> None:

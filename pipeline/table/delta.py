@@ -26,6 +26,7 @@ from pipeline.table.log import (
     changes_of_others,
     columns_of,
     committed_parts,
+    lost_files,
     named_files,
     opened,
     patiently,
@@ -52,13 +53,20 @@ class Table:
         self.schema = schema
         self.new_columns: list[str] = []
         """Columns of ``schema`` that the existing table lacks; `fence` adds them."""
+        self._sink = sink
         self._commits: Commits | None = None
+        self.lost = lost_files(self.uri)
+        """Files of the log that a power cut took; `create` removes them, and until then the table counts as empty."""
+        if not self.lost:
+            self._open()
+
+    def _open(self) -> None:
         delta = opened(self.uri)
         if delta is not None:
-            found = columns_of(delta)
-            self.schema = schema.within(found, sink)
+            found, schema = columns_of(delta), self.schema
+            self.schema = schema.within(found, self._sink)
             self.new_columns = [name for name in schema.names if name not in found.names]
-            self._commits = Commits(delta, self.schema.columns)
+            self._commits = Commits(self.uri, delta, self.schema.columns)
 
     @property
     def commits(self) -> Commits:
@@ -76,7 +84,11 @@ class Table:
         return 0 if self._commits is None else self._commits.newest_lease() or 0
 
     def create(self) -> None:
-        """Create an empty table if there is none."""
+        """Create an empty table if there is none. The lease must be held."""
+        if self.lost:
+            storage.delete_all(lost_files(self.uri))
+            self.lost = []
+            self._open()
         if self._commits is None:
             if storage.is_local(self.uri):
                 Path(self.uri).mkdir(parents=True, exist_ok=True)
@@ -89,7 +101,8 @@ class Table:
                     storage_options=storage.delta_options(self.uri),
                 )
             )
-            self._commits = Commits(delta, self.schema.columns)
+            self._commits = Commits(self.uri, delta, self.schema.columns)
+            self._commits.sync()
 
     def fence(self, lease: int, run_id: str) -> None:
         """Allow commits only to runs with this lease number or a higher one, and add `new_columns`."""

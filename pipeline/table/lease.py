@@ -138,6 +138,8 @@ def _is_free(folder: str, number: int, place: str) -> bool:
     first = _read(folder, number)
     if first is None:
         return False
+    if not first:
+        return True
     if first["released"] or _is_dead_here(first):
         return True
     waited, step = 0.0, first["lease_s"] / 3 / _POLLS
@@ -149,7 +151,7 @@ def _is_free(folder: str, number: int, place: str) -> bool:
         record = _read(folder, number)
         if record is None:
             return False
-        if record["released"]:
+        if not record or record["released"]:
             return True
         if record["renewals"] != first["renewals"]:
             break
@@ -207,10 +209,16 @@ def _newest(folder: str) -> int | None:
 
 
 def _read(folder: str, number: int) -> dict[str, Any] | None:
+    """The content of a lease; None if it is gone. An empty one if it says nothing, as a power cut leaves a file: then
+    nobody holds it, and if somebody does after all, the table's lease number protects the commits."""
     try:
-        return json.loads(storage.read(_uri(folder, number)))
+        found = json.loads(storage.read(_uri(folder, number)))
     except FileNotFoundError:
         return None
+    except ValueError:
+        return {}
+    needed = {"run_id", "host", "process", "pid", "pid_started", "lease_s", "renewals", "released"}
+    return found if isinstance(found, dict) and needed <= set(found) else {}
 
 
 def _uri(folder: str, number: int) -> str:

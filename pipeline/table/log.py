@@ -5,6 +5,8 @@ Other tools write to the log, too: they compact a table, delete rows or add colu
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipeline import storage
-from pipeline.errors import RequestError
+from pipeline.errors import InputError, RequestError
+from pipeline.storage.columnar import ParquetReader
 from pipeline.table.parts import Part
 
 T = TypeVar("T")
@@ -25,6 +28,8 @@ T = TypeVar("T")
 PARTITION = "model"
 #: The custom metadata of a commit by which this project knows its own.
 TOKEN = "commit"
+
+_COMMIT = re.compile(r"\d{20}\.json")
 
 _READ_DEADLINE_S = 60.0
 _MAX_CHANGES = 1000  # each is a file of the log to read
@@ -66,7 +71,8 @@ def opened(uri: str) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except DeltaError as reason:
-        raise RequestError(f"the table at {uri} cannot be opened") from reason
+        why = "; its log ends in files that a power cut took, and the next run removes them" if lost_files(uri) else ""
+        raise RequestError(f"the table at {uri} cannot be opened{why}") from reason
     except OSError as reason:
         if _UNKNOWN_SCHEME in str(reason):
             scheme = uri.partition("://")[0]
@@ -74,6 +80,42 @@ def opened(uri: str) -> DeltaTable | None:
         raise
     _check_layout(delta, uri)
     return delta
+
+
+def lost_files(uri: str) -> list[str]:
+    """The files at the end of a local log that a power cut took: no run that ended with 0 has said what was in them.
+
+    These are the newest commits, as long as they are empty or no JSON, and checkpoints that are no Parquet files, if
+    the log has all commits before them. Other stores have a whole object or none.
+    """
+    folder = storage.join(uri, "_delta_log")
+    if not storage.is_local(folder):
+        return []
+    names = storage.names(folder)
+    commits = sorted(name for name in names if _COMMIT.fullmatch(name))
+    whole = list(itertools.takewhile(lambda name: not _is_commit(storage.join(folder, name)), reversed(commits)))
+    lost = [storage.join(folder, name) for name in whole]
+    checkpoints = [name for name in names if name.endswith(".checkpoint.parquet")]
+    broken = [name for name in checkpoints if not _is_parquet(storage.join(folder, name))]
+    if broken and [int(name[:20]) for name in commits] == list(range(len(commits))):
+        lost += [storage.join(folder, name) for name in (*broken, "_last_checkpoint")]
+    return lost
+
+
+def _is_commit(uri: str) -> bool:
+    try:
+        lines = [json.loads(line) for line in storage.read(uri).splitlines()]
+    except ValueError:
+        return False
+    return bool(lines)
+
+
+def _is_parquet(uri: str) -> bool:
+    with storage.open_file(uri) as file:
+        try:
+            return ParquetReader(file).metadata.num_columns > 0
+        except (InputError, pa.ArrowException, ValueError, OSError):
+            return False
 
 
 def committed_parts(delta: DeltaTable) -> list[Part]:

@@ -46,6 +46,7 @@ _ABBREVIATION = re.compile(
 )
 # Abbreviations only before a number, since "no" and "art" are words, too.
 _NUMBERED = re.compile("nos?|vols?|pp?|figs?|ch|sect?|art", re.IGNORECASE)
+_KINDS = {list: "a list", dict: "an object"}
 _NUMBER = re.compile(r"\d|[IVXLC]+\b")
 
 
@@ -73,8 +74,10 @@ def decode_text(data: bytes) -> tuple[str, str]:
 def parse_record(line: bytes) -> dict[str, Any]:
     """Parse a JSON record: ``text``, ``doc_id`` (a string, or None), ``paragraphs`` ([(start, end), ...], or None).
 
-    Paragraphs must be in order, not empty and not overlapping; between them there may only be white space. Other
-    members of the record are ignored. Raises `InputError`: ``bad_record``, ``bad_encoding``, ``empty``, ``not_text``.
+    A ``doc_id`` that is a number or a truth value becomes its text in JSON. A paragraph is ``[start, end]``, or an
+    object with ``start`` and ``end``, as in the tables of this project. Paragraphs must be in order, not empty and not
+    overlapping; between them there may only be white space. Other members of the record are ignored. Raises
+    `InputError`: ``bad_record``, ``bad_encoding``, ``empty``, ``not_text``.
     """
     try:
         record = json.loads(line.decode("utf-8-sig"))
@@ -87,8 +90,10 @@ def parse_record(line: bytes) -> dict[str, Any]:
     text, doc_id = record.get("text"), record.get("doc_id")
     if not isinstance(text, str):
         raise InputError("bad_record", "the record has no text that is a string")
+    if isinstance(doc_id, int | float):
+        doc_id = json.dumps(doc_id)
     if not (doc_id is None or isinstance(doc_id, str)):
-        raise InputError("bad_record", "doc_id is not a string")
+        raise InputError("bad_record", f"doc_id is {_KINDS[type(doc_id)]}, not a string or a number")
     for name, value in (("text", text), ("doc_id", doc_id or "")):
         if not _is_unicode(value):
             raise InputError("bad_record", f"{name} has half a surrogate pair")
@@ -216,18 +221,22 @@ def _checked_paragraphs(text: str, paragraphs: Any) -> list[tuple[int, int]]:
     position = 0
     if not isinstance(paragraphs, list) or not paragraphs:
         raise InputError("bad_record", "paragraphs is not a list of [start, end]")
+    found = []
     for index, span in enumerate(paragraphs):
+        if isinstance(span, dict) and {"start", "end"} <= set(span):
+            span = [span["start"], span["end"]]
         if not isinstance(span, list) or len(span) != 2 or not all(type(offset) is int for offset in span):
-            raise InputError("bad_record", f"paragraph {index} is not [start, end]")
+            raise InputError("bad_record", f"paragraph {index} is not [start, end], nor has start and end")
         start, end = span
         if not position <= start < end <= len(text):
             raise InputError("bad_record", f"paragraph {index} is empty, out of order or outside the text")
         if text[position:start].strip():
             raise InputError("bad_record", f"there is text before paragraph {index} that is in no paragraph")
         position = end
+        found.append((start, end))
     if text[position:].strip():
         raise InputError("bad_record", "there is text after the last paragraph")
-    return [(start, end) for start, end in paragraphs]
+    return found
 
 
 def _is_unicode(text: str) -> bool:

@@ -52,7 +52,8 @@ class TextSegmentation(Task):
     results: ClassVar[int] = 2
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
     inputs: ClassVar[InputKind] = InputKind(
-        suffixes=(".txt", ".text", ".md", ".jsonl", ".parquet", ".tar"), record=("text", "doc_id", "paragraphs")
+        suffixes=(".txt", ".text", ".md", ".jsonl", ".parquet", ".tar", ".tgz"),
+        record=("text", "doc_id", "paragraphs"),
     )
     result: ClassVar[str] = "paragraphs"
     truth_unit: ClassVar[str] = "paragraph boundary"

@@ -923,7 +923,7 @@ def _documents() -> dict[str, tuple[Callable[[], bytes], tuple[Row, ...]]]:
                 *[_bad("bad_record")] * 8,
                 _bad("empty"),
                 _bad("empty"),
-                _bad("bad_record"),
+                _text("a"),
                 _text("a"),
                 _bad("not_text"),
                 _bad("bad_record"),

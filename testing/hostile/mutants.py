@@ -48,7 +48,7 @@ def mutant(files: Seeds, seed: int, number: int) -> tuple[str, str, str, bytes]:
     return kind, form, changes[0] if len(set(changes)) == 1 else "several", data
 
 
-def _flip(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
+def flip(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
     changed = bytearray(data)
     for _ in range(draw.choice((1, 1, 2, 8, 64))):
         if changed:
@@ -65,26 +65,26 @@ def _early(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
     return bytes(changed)
 
 
-def _cut(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
+def cut(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
     return data[: draw.randrange(len(data) + 1)]
 
 
-def _remove(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
+def remove(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
     start = draw.randrange(len(data) + 1)
     return data[:start] + data[start + draw.choice((1, 2, 4, 16, 256)) :]
 
 
-def _repeat(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
+def repeat(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
     start, size = draw.randrange(len(data) + 1), draw.choice((1, 2, 4, 16, 256, 4096))
     return data[:start] + data[start : start + size] * draw.choice((2, 3, 100)) + data[start + size :]
 
 
-def _splice(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
+def splice(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
     other = draw.choice(others)[: 1 << 18]
     return data[: draw.randrange(len(data) + 1)] + other[draw.randrange(len(other) + 1) :]
 
 
-def _extreme(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
+def extreme(draw: random.Random, data: bytes, _: list[bytes]) -> bytes:
     """Replace a number of 2, 4 or 8 bytes, which may be a length or a size, by an extreme value."""
     size, order = draw.choice((1, 2, 4, 4, 8)), draw.choice((">", "<"))
     if len(data) <= size:
@@ -133,11 +133,11 @@ def _png(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
         elif way == 1:
             parts.insert(draw.randrange(len(parts) + 1), parts[index])
         elif way == 2:
-            parts[index] = name, _flip(draw, content, others)
+            parts[index] = name, flip(draw, content, others)
         elif way == 3:
-            parts[index] = name, _extreme(draw, content, others)
+            parts[index] = name, extreme(draw, content, others)
         elif way == 4:
-            parts[index] = name, _cut(draw, content, others)
+            parts[index] = name, cut(draw, content, others)
         else:
             names = (b"tRNS", b"PLTE", b"IDAT", b"fdAT", b"fcTL", b"acTL", b"eXIf", b"iCCP", b"zTXt", b"iTXt", b"gAMA")
             parts.insert(draw.randrange(len(parts) + 1), (draw.choice(names), draw.randbytes(draw.randrange(40))))
@@ -154,7 +154,7 @@ def _inflated(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
         raw = zlib.decompressobj().decompress(packed, 1 << 20)
     except zlib.error:
         raw = packed
-    raw = draw.choice((_flip, _cut, _repeat))(draw, raw, others)
+    raw = draw.choice((flip, cut, repeat))(draw, raw, others)
     kept = [(name, content) for name, content in parts if name != b"IDAT"]
     if kept and kept[0][0] == b"IHDR" and len(kept[0][1]) == 13 and draw.random() < 0.5:
         header = bytearray(kept[0][1])
@@ -167,13 +167,13 @@ def _inflated(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
 
 
 MUTATIONS: dict[str, tuple[tuple[str, ...], Callable[[random.Random, bytes, list[bytes]], bytes]]] = {
-    "flipped bits": (("image", "document"), _flip),
+    "flipped bits": (("image", "document"), flip),
     "changed header": (("image", "document"), _early),
-    "cut off": (("image", "document"), _cut),
-    "removed piece": (("image", "document"), _remove),
-    "repeated piece": (("image", "document"), _repeat),
-    "two files spliced": (("image", "document"), _splice),
-    "extreme number": (("image", "document"), _extreme),
+    "cut off": (("image", "document"), cut),
+    "removed piece": (("image", "document"), remove),
+    "repeated piece": (("image", "document"), repeat),
+    "two files spliced": (("image", "document"), splice),
+    "extreme number": (("image", "document"), extreme),
     "nudged number": (("image",), _nudge),
     "inserted text": (("document",), _insert),
     "png chunks, sums mended": (("image",), _png),

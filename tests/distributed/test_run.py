@@ -10,8 +10,10 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 from PIL import Image
@@ -25,6 +27,7 @@ from pipeline.errors import RequestError
 from pipeline.images.outputs import decode_mask
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
+from pipeline.source.containers import ENTRIES
 from pipeline.source.fetch import FetchConfig
 from pipeline.table.delta import Table
 from pipeline.table.readers import open_delta
@@ -213,6 +216,21 @@ def test_a_wrong_source_writes_nothing(cluster: None, model: str, tmp_path: Path
     assert not (tmp_path / "sink").exists()
 
 
+def test_results_are_no_source(cluster: None, model: str, images: Path, tmp_path: Path) -> None:
+    """A sink or what is in one is refused; a part names its inputs."""
+    sink = tmp_path / "sink"
+    first = run(images, model, sink, limit=2)
+    for source in (sink, sink / "runs", sink / "table"):
+        with pytest.raises(RequestError, match="lies in the sink"):
+            run(source, model, sink)
+    with pytest.raises(RequestError, match="is a sink: results are no inputs"):
+        run(sink, model, tmp_path / "other")
+    with pytest.raises(RequestError, match="is a Delta table"):
+        run(sink / "table", model, tmp_path / "other")
+    again = run(Path(open_delta(str(sink)).file_uris()[0].removeprefix("file://")), model, tmp_path / "other")
+    assert again.counts.listed == first.counts.pending == 2
+
+
 def test_gpu_actors_only_predict(cluster: None, model: str, images: Path, tmp_path: Path) -> None:
     """The plan for GPUs has three operators that Ray does not fuse; the one for CPUs has one."""
     from ray.data._internal.logical.optimizers import get_execution_plan
@@ -268,6 +286,29 @@ def test_a_guilty_row_is_found_by_halving() -> None:
     assert pa.concat_tables(done)["x"].to_pylist() == [0, 1, 2, 3, 4, 6, 7]
     assert [error and error["code"] for error in errors] == [None] * 5 + ["internal"] + [None] * 2
     assert errors[5]["message"] == "predict failed with ValueError"
+
+
+def test_after_deaths_each_row_is_fetched_alone_and_told_before(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(name.encode())
+    told: list[tuple[str, int]] = []
+
+    class Told(stages.BlockWatchdog):
+        def begin_row(self, stage: str, row: int) -> None:
+            told.append((stage, row))
+
+    watchdog = Told(None, "block", 60.0)
+    columns: dict[str, list] = {name: [None] * 3 for name in ENTRIES.names}
+    columns |= {"uri": [str(tmp_path / name) for name in "abc"], "etag": [""] * 3, "format": ["object"] * 3}
+    work = SimpleNamespace(task=TASK, stream=StreamConfig())
+    for row_by_row in (False, True):
+        block = stages._Block(pa.table(columns, schema=ENTRIES), first=10)
+        watchdog.row_by_row, watchdog._faulty = row_by_row, {11: ("fetch", "crashed")}
+        stages._fetch(block, work, watchdog)
+        codes = [error and (error["stage"], error["code"]) for error in block.errors]
+        assert codes == [None, ("fetch", "crashed") if row_by_row else None, None]
+        assert block.columns["data"].to_pylist() == ([b"a", b"c"] if row_by_row else [b"a", b"b", b"c"])
+    assert told == [("fetch", 10), ("fetch", 12)]
 
 
 def test_a_part_that_overlaps_is_refused(tmp_path: Path) -> None:

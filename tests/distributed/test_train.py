@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -204,6 +206,70 @@ def test_a_filter_of_records_is_the_same_in_every_process() -> None:
     assert repr(preparation.RecordSplit("train")) == "RecordSplit(name='train')"
     found = [preparation.RecordSplit("train")(data) for data in (b'{"split": "train"}', b'{"split": "x"}', b"{}", b"{")]
     assert found == [True, False, False, True]
+
+
+def test_the_split_counts_in_parquet_as_in_lines_and_text_files_have_none(cluster: None, tmp_path: Path) -> None:
+    records = [{"text": f"One {n}. Two. Three.\n\nFour.", "split": "train" if n < 3 else "test"} for n in range(5)]
+    found = {}
+    for name in ("lines", "table", "texts"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "lines":
+            (folder / "x.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        elif name == "table":
+            columns = {key: [record[key] for record in records] for key in records[0]}
+            pq.write_table(pa.table(columns), folder / "x.parquet")
+        else:
+            for number, record in enumerate(records):
+                (folder / f"{number}.txt").write_text(record["text"])
+        keep, inputs = preparation.RecordSplit("train"), all_inputs(str(folder), TextSegmentation.inputs)
+        if name == "texts":
+            with pytest.raises(RequestError, match="no training samples in 5 inputs; 5 are not of the wanted split"):
+                preparation.prepare(inputs, TextSegmentation(), str(tmp_path / "out"), keep=keep)
+            continue
+        made = preparation.prepare(inputs, TextSegmentation(), str(tmp_path / "out" / name), keep=keep)
+        found[name] = made.rows, made.left_out, made.truth
+    assert found["lines"] == found["table"] == (3, 2, {"boundary": 3})
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+@pytest.mark.parametrize("damage", [b"", bytes(300)], ids=["empty", "zeros"])
+def test_a_training_that_a_power_cut_damaged_is_made_whole(
+    cluster: None, scenes: str, tmp_path: Path, damage: bytes
+) -> None:
+    """Whatever file of it is damaged, the same command ends with the same package."""
+    first = train.fit(plan(scenes, tmp_path, SEGMENTER, epochs=2, checkpoint_s=0.0), lambda _: None)
+    targets = ["config.json", "model.safetensors", "training.json", "history.jsonl", "checkpoints/*"]
+    for target in targets:
+        said: list[str] = []
+        newest = max((tmp_path / "checkpoints").iterdir())
+        files = list(tmp_path.glob(target))
+        assert files
+        for file in files:
+            file.write_bytes(damage)
+        if target in ("history.jsonl", "checkpoints/*"):  # so that something is left to do
+            (tmp_path / "training.json").write_bytes(damage)
+        again = train.fit(plan(scenes, tmp_path, SEGMENTER, epochs=2, checkpoint_s=0.0), said.append)
+        assert again["digest"] == first["digest"], target
+        assert package.load(str(tmp_path)).digest == first["digest"]
+        package.load(str(tmp_path)).weights()
+        begins = f"checkpoint {newest} is damaged, so training begins anew"
+        assert (begins in said) == (target == "checkpoints/*"), said
+        assert again["resumed_from_step"] == (0 if target == "checkpoints/*" else first["steps"])
+
+
+@pytest.mark.parametrize("damage", [b"", bytes(300)])
+@pytest.mark.parametrize("which", ["index.json", "*.arrow"])
+def test_samples_that_a_power_cut_took_are_prepared_again(
+    cluster: None, scenes: str, tmp_path: Path, which: str, damage: bytes
+) -> None:
+    inputs = split_files(scenes, "val")
+    first = preparation.prepare(inputs, SEGMENTER, str(tmp_path))
+    for file in Path(first.uri).glob(which):
+        file.write_bytes(damage)
+    again = preparation.prepare(inputs, SEGMENTER, str(tmp_path))
+    assert (again.rows, len(again.load())) == (first.rows, 6)
 
 
 def test_wrong_folders_are_named(tmp_path: Path) -> None:

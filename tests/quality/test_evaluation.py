@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -131,3 +134,34 @@ def test_broken_records_fail_alone(tmp_path: Path) -> None:
     assert found.failed == {"bad_record": 2}
     assert found.metrics["documents"] == 1
     assert found.metrics["recall"] is not None
+
+
+def test_the_split_and_the_group_of_a_parquet_file_count(tmp_path: Path) -> None:
+    text = "It rained. It poured.\n\nIt ended."
+    records = [{"text": text, "split": "test", "by": "a"}, {"text": "No. Yes.\n\nOh.", "split": "train", "by": "b"}]
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    (lines / "x.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    table = tmp_path / "table"
+    table.mkdir()
+    columns = {name: [record[name] for record in records] for name in records[0]}
+    columns["split"] = pa.array(columns["split"]).dictionary_encode()
+    pq.write_table(pa.table(columns), table / "x.parquet")
+    task = TextSegmentation(buckets=64)
+    torch.manual_seed(0)
+    model = SentenceTagger(SentenceTaggerConfig(buckets=64, vector_size=8, width=8, hidden=8))
+    found = [
+        evaluate_documents(task, model, all_inputs(str(folder), task.inputs), split="test", group="by")
+        for folder in (lines, table)
+    ]
+    assert found[0].details == found[1].details
+    assert [row["documents of"] for row in found[0].details] == ["all", "a"]
+
+
+def test_documents_without_a_split_are_not_taken_for_it(tmp_path: Path) -> None:
+    good = b'{"text": "It rained. It poured.\\n\\nIt ended.", "split": "test"}'
+    (tmp_path / "plain.txt").write_text("It rained. It poured.\n\nIt ended.")
+    found = documents(tmp_path, good, b'{"text": "One."}')
+    assert (found.metrics["documents"], found.without_split) == (1, 2)
+    with pytest.raises(RequestError, match="no document has a field 'split', so the split must be 'all'"):
+        documents(tmp_path, b'{"text": "One."}')

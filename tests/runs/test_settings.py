@@ -50,8 +50,10 @@ class OtherRules(LineTask):
 
 
 @pytest.mark.parametrize("name", FIRST)
-def test_the_digests_of_the_first_version_stay(name: str) -> None:
+def test_the_digests_of_the_first_version_stay(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the rules that make rows are the first ones."""
     task, digest = FIRST[name]
+    monkeypatch.setattr(type(task), "results", 1)
     assert settings_digest(task, 256 << 20) == digest
 
 

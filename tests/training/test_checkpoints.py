@@ -44,6 +44,24 @@ def test_two_are_kept_and_the_newest_goes_on(tmp_path: Path) -> None:
         Checkpoints(str(tmp_path / "checkpoints"), "other").restore(trainer(), newest)
 
 
+@pytest.mark.parametrize("damage", ["empty", "zeros", "cut", "long"])
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path, damage: str) -> None:
+    checkpoints, first = Checkpoints(str(tmp_path), "mine"), trainer()
+    for progress in itertools.islice(first.run(), 3):
+        if progress.step >= 2:
+            checkpoints.write(first)
+    files = sorted(tmp_path.iterdir())
+    for number, file in enumerate(reversed(files)):
+        data = file.read_bytes()
+        file.write_bytes({"empty": b"", "zeros": bytes(len(data)), "cut": data[:-5], "long": data + b"x"}[damage])
+        assert checkpoints.newest() == (str(files[0]) if number == 0 else None)
+        assert checkpoints.skipped == [str(file) for file in reversed(files)][: number + 1]
+    second = trainer()
+    next(iter(second.run()))
+    checkpoints.write(second)
+    assert [file.name for file in tmp_path.iterdir()] == ["step-000000001.safetensors"]
+
+
 def test_a_training_of_an_earlier_version_goes_on() -> None:
     """From its checkpoint after step 3; the losses are those of the whole training of then."""
     stopped, whole = GOLDEN / "stopped", package.load(str(GOLDEN / "whole"))
