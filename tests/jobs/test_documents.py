@@ -93,4 +93,4 @@ def test_evaluate_says_what_a_guess_would_get(place: Path) -> None:
     code, summary, _ = call_job(
         "evaluate", "--model", str(place / "tagger"), "--data", str(place / "train.jsonl"), "--split", "nothing"
     )
-    assert (code, "paragraph boundary of split 'nothing'" in summary["error"]) == (2, True)
+    assert (code, "no document has a field 'split', so the split must be 'all'" in summary["error"]) == (2, True)
