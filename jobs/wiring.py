@@ -63,6 +63,7 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
         sink=settings.sink,
         config=pick(RunConfig, settings),
         stream=settings.stream,
+        cluster=settings.cluster,
     )
     run = Run(plan, say)
     with session(settings.cluster):

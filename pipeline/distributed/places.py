@@ -1,4 +1,4 @@
-"""Places: proof that a process of a run sees the same sink, model package and source as the driver.
+"""Places: proof that a process of a run sees the same sink, model package and source as the driver, and has its device.
 
 A path without a scheme names a file of one machine. Where machines share no disk, each process would write its parts
 to its own, and the driver would commit files that nobody else finds. So the driver writes a token into the sink, and
@@ -22,13 +22,19 @@ from pipeline.errors import RequestError
 _SAMPLE = 8  # inputs of which one must be there; a few may be deleted while a run goes on
 
 
-class PlaceNotShared(RequestError):
+class UnfitNode(RequestError):
+    """A node cannot do the work as it is."""
+
+
+class PlaceNotShared(UnfitNode):
     """A node does not see a place that the driver sees."""
 
 
-_RAISED = re.compile(
-    rf"^{re.escape(f'{PlaceNotShared.__module__}.{PlaceNotShared.__qualname__}')}: (.+)$", re.MULTILINE
-)
+class DeviceMissing(UnfitNode):
+    """A node offers GPUs to Ray, but torch sees none there."""
+
+
+_RAISED = re.compile(rf"^{re.escape(__name__)}\.(?:PlaceNotShared|DeviceMissing): (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,22 +85,25 @@ def mark(folder: str, *, package: str | None = None, inputs: Iterable[str] = ())
     return Places(folder=folder, token=token, package=package, inputs=tuple(local[::step][:_SAMPLE]))
 
 
-def not_shared(reason: BaseException) -> PlaceNotShared | None:
-    """The `PlaceNotShared` of a worker, if it is the cause of an exception that Ray raised in the driver.
+def unfit_node(reason: BaseException) -> UnfitNode | None:
+    """The `UnfitNode` of a worker, if it is the cause of an exception that Ray raised in the driver.
 
     Ray keeps only the text of such a cause.
     """
     found = _RAISED.search(str(reason))
-    return None if found is None else PlaceNotShared(found[1])
+    return None if found is None else UnfitNode(found[1])
 
 
 def _token_uri(folder: str) -> str:
     return storage.join(folder, "token")
 
 
+def this_node() -> str:
+    return f"{ray.util.get_node_ip_address()} ({socket.gethostname()})"
+
+
 def _message(place: str, what: str) -> str:
-    node = f"{ray.util.get_node_ip_address()} ({socket.gethostname()})"
     return (
-        f"node {node} does not see {what} at {place}: all nodes that work must see the same files there, on a shared "
-        "disk or in an object store"
+        f"node {this_node()} does not see {what} at {place}: all nodes that work must see the same files there, on a "
+        "shared disk or in an object store"
     )

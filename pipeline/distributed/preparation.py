@@ -24,7 +24,7 @@ import pyarrow as pa
 import ray
 
 from pipeline import config, storage
-from pipeline.distributed.places import PlaceNotShared, Places, mark, not_shared
+from pipeline.distributed.places import PlaceNotShared, Places, mark, unfit_node
 from pipeline.errors import InputError, RequestError
 from pipeline.json_text import to_json
 from pipeline.rows import INPUT_SCHEMA, RECORD, FailedInput, by_code, error_value, failed_input
@@ -257,7 +257,7 @@ def _run(blocks: list[pa.Table], work: _Sampling) -> list[dict[str, Any]]:
             for receipt in cast("pa.Table", batch).to_pylist():
                 seen.setdefault(receipt["first"], receipt)
     except Exception as reason:
-        raise not_shared(reason) or reason  # noqa: B904 - Ray's error is the one that is shown, or in the way
+        raise unfit_node(reason) or reason  # noqa: B904 - Ray's error is the one that is shown, or in the way
     missing = {block["ordinal"][0].as_py() for block in blocks} - set(seen)
     if missing:
         raise RuntimeError(f"{len(missing)} blocks of training inputs gave no shard")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -14,7 +14,9 @@ import ray
 
 from pipeline import storage
 from pipeline.config import check, to_dict
+from pipeline.distributed.device import DeviceChoice, waiting
 from pipeline.distributed.places import Places, mark
+from pipeline.distributed.session import ClusterConfig, capacity
 from pipeline.distributed.stages import STAGES, StreamConfig, Work
 from pipeline.distributed.stream import StreamStalled, receipts, receipts_or_none
 from pipeline.distributed.watchdog import make_unfinished_blocks
@@ -37,6 +39,7 @@ from pipeline.task import Task
 
 _PASSES = 3  # the first pass, and two for inputs that have no row after it
 _PROGRESS_S = 5.0
+_WAITING_S = 30.0  # without a receipt, after which a run says what it waits for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,7 @@ class RunPlan:
     sink: str
     config: RunConfig
     stream: StreamConfig
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     @property
     def settings(self) -> str:
@@ -191,7 +195,12 @@ class Run:
 
     def _timed_receipts(self, blocks: list[pa.Table], folder: str) -> Iterator[dict[str, Any]]:
         uris = [uri for block in blocks for uri in block["uri"].to_pylist()]
-        return receipts(blocks, self._work(folder, mark(folder, package=self.plan.package.uri, inputs=uris)))
+        work = self._work(folder, mark(folder, package=self.plan.package.uri, inputs=uris))
+        return receipts(blocks, work, self._device().now)
+
+    def _device(self) -> DeviceChoice:
+        stream = self.plan.stream
+        return DeviceChoice(stream.device, capacity(self.plan.cluster), stream.gpu_wait_s)
 
     def _work(self, table_uri: str, places: Places, unfinished: Any = None) -> Work:
         plan = self.plan
@@ -266,39 +275,50 @@ class Run:
         unfinished = make_unfinished_blocks()
         places = mark(self.folder, package=plan.package.uri, inputs=self._manifest.some_pending())
         work = self._work(self.table.uri, places, unfinished)
+        device, attempt = self._device(), 0
         try:
-            for attempt in range(_PASSES):
-                if not committer.missing(pending):
-                    break
+            while attempt < _PASSES and committer.missing(pending):
                 if attempt:
                     self._say(f"{committer.missing(pending)} inputs have no row yet; running them again")
-                rows = block_rows(pending, plan.stream)
+                self._say(f"working {device.reason()}")
+                rows, is_planned_anew = block_rows(pending, plan.stream), False
                 for blocks in self._manifest.blocks(committer.accepted, rows, plan.stream.block_bytes):
-                    self._stream(blocks, work, committer, lease)
+                    is_planned_anew = self._stream(blocks, work, device, committer, lease)
+                    if is_planned_anew:
+                        break
                 self._commit(committer)
                 self._forget_lost_parts(committer)
+                attempt += not is_planned_anew
         finally:
             ray.kill(unfinished)
             places.remove()
 
-    def _stream(self, blocks: list[pa.Table], work: Work, committer: Committer, lease: Lease) -> None:
+    def _stream(
+        self, blocks: list[pa.Table], work: Work, device: DeviceChoice, committer: Committer, lease: Lease
+    ) -> bool:
+        """Run blocks through the stages and commit what comes out. Returns whether it ended early, to be planned anew,
+        because the device has changed."""
         config = self.plan.config
-        last_commit = last_word = time.monotonic()
-        with closing(receipts_or_none(receipts(blocks, work), config.stall_timeout_s)) as arriving:
+        last_commit = last_word = last_receipt = time.monotonic()
+        with closing(receipts_or_none(receipts(blocks, work, device.now), config.stall_timeout_s)) as arriving:
             for receipt in arriving:
+                now = time.monotonic()
                 if receipt is not None:
                     committer.accept(receipt, STAGES)
-                now = time.monotonic()
+                    last_receipt = now
                 if committer.is_waiting and now - last_commit >= config.commit_s:
                     self._commit(committer)
                     # After the commit, so that a slow store does not get one for each part.
                     last_commit = time.monotonic()
-                if now - last_word >= _PROGRESS_S:
-                    self._say(self.counts.progress())
+                if now - last_word >= (_PROGRESS_S if now - last_receipt < _WAITING_S else _WAITING_S):
+                    self._say(self.counts.progress() if now - last_receipt < _WAITING_S else waiting(device.now))
                     last_word = now
                 lease.check()
                 self.counts.check_budget(config.max_error_rate, config.error_floor)
+                if device.has_changed():
+                    return True
         self._say(self.counts.progress())
+        return False
 
     def _commit(self, committer: Committer) -> None:
         refused = committer.commit()

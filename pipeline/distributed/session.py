@@ -17,8 +17,11 @@ import ray
 from pipeline import storage
 from pipeline.config import check
 from pipeline.errors import RequestError
+from pipeline.runs.capacity import Capacity, largest
 
 _ANSWER_S = 10.0
+_SETTINGS = b"\x04"  # the type of the frame
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +32,16 @@ class ClusterConfig:
     """Number of CPUs of a new cluster; null: all of this machine."""
     gpus: int | None = None
     """Number of GPUs of a new cluster; null: all of this machine."""
+    max_cpus: int | None = None
+    """Most CPUs that a cluster may grow to; null: what the configuration of its autoscaler says."""
+    max_gpus: int | None = None
+    """Most GPUs that a cluster may grow to; null: what the configuration of its autoscaler says."""
 
     def __post_init__(self) -> None:
         check(self, "cpus", self.cpus is None or self.cpus >= 1, "be at least 1, or null")
         check(self, "gpus", self.gpus is None or self.gpus >= 0, "not be negative")
+        check(self, "max_cpus", self.max_cpus is None or self.max_cpus >= 1, "be at least 1, or null")
+        check(self, "max_gpus", self.max_gpus is None or self.max_gpus >= 0, "not be negative")
 
 
 @contextmanager
@@ -69,23 +78,48 @@ def session(config: ClusterConfig) -> Iterator[None]:
 
 
 def _require_answer(address: str) -> None:
-    """`RequestError` if nothing listens at ``[ray://]HOST:PORT``. Ray itself would wait for minutes."""
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    """`RequestError` if no Ray cluster answers at ``HOST:PORT``. Ray itself would wait for minutes, deaf to signals."""
+    if address.startswith("ray://"):
+        raise RequestError(
+            f"no Ray cluster at {address!r}: Ray Client is not supported. Run the job on a machine of the cluster, "
+            "with the address HOST:6379 or auto, or submit it by `ray job submit`"
+        )
+    host, separator, port = address.rpartition(":")
     if not separator or not port.isdigit():
         return  # "auto", say
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S) as connection:
+            connection.settimeout(_ANSWER_S)
+            # Ray's control process speaks gRPC: it answers the preface of HTTP/2 with a frame of settings.
+            connection.sendall(_PREFACE)
+            answers = connection.recv(9)[3:4] == _SETTINGS
     except (OSError, OverflowError) as reason:
         raise RequestError(f"no Ray cluster at {address!r}") from reason
+    if not answers:
+        raise RequestError(f"no Ray cluster at {address!r}: something else answers there")
+
+
+def capacity(config: ClusterConfig) -> Capacity:
+    """The most that the cluster of the open session can have."""
+    return largest(
+        ray.get_runtime_context().gcs_address,
+        cluster_size("CPU"),
+        cluster_size("GPU"),
+        max_cpus=config.max_cpus,
+        max_gpus=config.max_gpus,
+        is_own=(config.address or os.environ.get("RAY_ADDRESS") or "local") == "local",
+    )
 
 
 def require_gpu(config: ClusterConfig, setting: str) -> None:
-    """`RequestError` that names a setting which needs a GPU if the new cluster on this machine has none.
-
-    A cluster that was there before may get machines with GPUs later, so it is not asked. Needs an open session.
-    """
-    if (config.address or os.environ.get("RAY_ADDRESS") or "local") == "local" and cluster_size("GPU") == 0:
-        raise RequestError(f"{setting} needs a GPU, and the cluster on this machine has none")
+    """`RequestError` that names a setting which needs a GPU if the cluster has none and can get none. Needs an open
+    session."""
+    found = capacity(config)
+    if found.gpus == 0:
+        raise RequestError(
+            f"{setting} needs a GPU, and the cluster has none and can get none ({found.source}); "
+            "--cluster.max_gpus says so where it can"
+        )
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:

@@ -11,6 +11,7 @@ while it processes the other.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +21,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
 
 from pipeline import package
 from pipeline.config import check
-from pipeline.distributed.places import PlaceNotShared, Places
+from pipeline.distributed.places import DeviceMissing, Places, UnfitNode, this_node
 from pipeline.distributed.watchdog import BlockWatchdog
 from pipeline.errors import InputError
 from pipeline.rows import ERROR_TYPE, INPUT_SCHEMA, error_value
@@ -58,9 +58,12 @@ _Done = tuple[list[pa.Table], list[dict[str, str] | None]]
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Device on which models run; auto: GPUs if the cluster has any when the job starts, otherwise CPUs."""
+    """Device on which models run; auto: GPUs if the cluster has any or can get any, otherwise CPUs."""
     actors: int | None = None
-    """Largest number of actors with a model; null: the number of GPUs, or CPUs, of the cluster when the job starts."""
+    """Largest number of actors with a model; null: as many as the cluster has GPUs, or CPUs, and nodes
+    that join are used, too."""
+    gpu_wait_s: float = 600.0
+    """For device auto: seconds without any GPU after which CPUs are used until a GPU joins."""
     batch_rows: int = 16
     """Number of rows in one forward pass of the model. Results do not depend on it."""
     block_rows: int = 128
@@ -76,6 +79,7 @@ class StreamConfig:
     def __post_init__(self) -> None:
         for name in ("batch_rows", "block_rows", "block_bytes"):
             check(self, name, getattr(self, name) >= 1, "be at least 1")
+        check(self, "gpu_wait_s", self.gpu_wait_s >= 0, "not be negative")
         check(self, "deadline_s", self.deadline_s > 0, "be positive")
         check(self, "actors", self.actors is None or self.actors >= 1, "be at least 1, or null")
 
@@ -315,6 +319,21 @@ def _write(block: _Block, work: Work) -> pa.Table:
     return pa.Table.from_pylist([receipt], schema=RECEIPT)
 
 
+def _device_of_actor() -> torch.device:
+    """The device for the model of this actor. `DeviceMissing` if Ray gave it a GPU and torch sees none.
+
+    Tests on nodes that only claim to have GPUs set ``PARQUETRY_GPUS_ARE_CLAIMED`` to 1, and get the CPU.
+    """
+    if not ray.get_gpu_ids() or os.environ.get("PARQUETRY_GPUS_ARE_CLAIMED") == "1":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise DeviceMissing(
+            f"node {this_node()} offers GPUs, but torch {torch.__version__} sees none there: install a torch for its CUDA, "
+            "or use --stream.device cpu"
+        )
+    return torch.device("cuda")
+
+
 class _Model:
     """The model of a package on its device. It runs one forward pass at a time."""
 
@@ -323,7 +342,7 @@ class _Model:
         loaded = package.load(work.package_uri)
         if loaded.digest != work.package_digest:
             raise RuntimeError(f"package {work.package_uri} changed during the run")
-        self.device = torch.device("cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu")
+        self.device = _device_of_actor()
         self.model = loaded.model().to(self.device)
         self.lock = threading.Lock()
         if self.device.type == "cpu":
@@ -334,12 +353,12 @@ class _Model:
             _predict(block, work, watchdog, self.model, self.device)
 
 
-def _model(work: Work) -> _Model | PlaceNotShared:
-    """The model, or the error if this process does not see the run's places. An error in an actor's constructor would
-    start the actor again."""
+def _model(work: Work) -> _Model | UnfitNode:
+    """The model, or the error if this node does not see the run's places or lacks the device. With an error in its
+    constructor, an actor would be started again."""
     try:
         return _Model(work)
-    except PlaceNotShared as reason:
+    except UnfitNode as reason:
         return reason
 
 
@@ -350,7 +369,7 @@ class _WithModel:
         self._work, self._loaded = work, _model(work)
 
     def _require_model(self) -> _Model:
-        if isinstance(self._loaded, PlaceNotShared):
+        if isinstance(self._loaded, UnfitNode):
             raise self._loaded
         return self._loaded
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 import ray
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from pipeline.distributed.places import not_shared
+from pipeline.distributed.device import Device
+from pipeline.distributed.places import unfit_node
 from pipeline.distributed.session import cluster_size
 from pipeline.distributed.stages import AllStages, Predicting, Preparing, Work, Writing
 from pipeline.errors import JobFailed
@@ -21,24 +22,25 @@ from pipeline.errors import JobFailed
 _ENDING_S = 10.0  # seconds that Ray Data may take to end its executions
 
 
-def receipts(blocks: list[pa.Table], work: Work) -> Generator[dict[str, Any], None, None]:
-    """Run blocks through the stages. Yields one `RECEIPT` row for each part file written, in any order.
+def receipts(blocks: list[pa.Table], work: Work, device: Device) -> Generator[dict[str, Any], None, None]:
+    """Run blocks through the stages, with the model on a device. Yields one `RECEIPT` row for each part file written,
+    in any order.
 
-    Raises `PlaceNotShared` if a process does not see the places of ``work``.
+    Raises `UnfitNode` if a process does not see the places of ``work``, or lacks its device.
     """
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = None  # Ray must not split blocks: see `pipeline.distributed.stages`
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     context.custom_execution_callback_classes = [_Executions]
-    batches = plan(ray.data.from_arrow(blocks), work).iter_batches(
+    batches = plan(ray.data.from_arrow(blocks), work, device, len(blocks)).iter_batches(
         batch_size=None, batch_format="pyarrow", prefetch_batches=0
     )
     try:
         for batch in batches:
             yield from cast("pa.Table", batch).to_pylist()
     except Exception as reason:
-        raise not_shared(reason) or reason  # noqa: B904 - Ray's error is the one that is shown, or in the way
+        raise unfit_node(reason) or reason  # noqa: B904 - Ray's error is the one that is shown, or in the way
 
 
 class StreamStalled(JobFailed):
@@ -74,18 +76,20 @@ def end_executions() -> None:
         executor.shutdown(force=False)  # with force, Ray would report the killed actors and run their tasks again
 
 
-def plan(blocks: ray.data.Dataset, work: Work) -> ray.data.Dataset:
-    """The lazy Ray Data plan for a dataset of entry blocks."""
-    config = work.stream
-    gpus, cpus = cluster_size("GPU"), cluster_size("CPU")
-    on_gpu = config.device == "gpu" or (config.device == "auto" and gpus > 0)
+def plan(blocks: ray.data.Dataset, work: Work, device: Device, count: int) -> ray.data.Dataset:
+    """The lazy Ray Data plan for a dataset of ``count`` entry blocks.
+
+    The pool of actors starts with as many as the cluster has room for, and may grow with the cluster: Ray Data asks the
+    autoscaler for more nodes while the actors are busy, and starts actors on nodes that join.
+    """
+    config, on_gpu = work.stream, device == "gpu"
     whole_block: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
-    most = config.actors or max(1, int(gpus if on_gpu else cpus))
-    ready = max(1, min(most, int(gpus if on_gpu else cpus)))
     calls = 2
+    most = min(config.actors or count, max(1, -(-count // calls)))
+    ready = max(1, min(most, int(cluster_size("GPU" if on_gpu else "CPU"))))
     pool = ray.data.ActorPoolStrategy(
         min_size=1,
-        max_size=most,
+        max_size=max(most, ready),
         initial_size=ready,
         max_concurrent_calls_per_actor=calls,
         enable_true_multi_threading=True,

@@ -11,7 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import package
-from pipeline.distributed.places import PlaceNotShared, mark, not_shared
+from pipeline.distributed.places import PlaceNotShared, UnfitNode, mark, unfit_node
 from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import RequestError
 from pipeline.table.readers import open_delta
@@ -82,6 +82,6 @@ def test_what_a_process_must_see(tmp_path: Path) -> None:
 
 def test_the_error_is_found_in_that_of_ray() -> None:
     text = "ray::MapWorker()\n  raise\npipeline.distributed.places.PlaceNotShared: node 1 does not see it\n\nThe above"
-    found = not_shared(RuntimeError(text))
-    assert (type(found), str(found)) == (PlaceNotShared, "node 1 does not see it")
-    assert not_shared(ValueError("PlaceNotShared")) is None
+    found = unfit_node(RuntimeError(text))
+    assert (type(found), str(found)) == (UnfitNode, "node 1 does not see it")
+    assert unfit_node(ValueError("PlaceNotShared")) is None

@@ -20,6 +20,7 @@ from PIL import Image
 
 from pipeline import package
 from pipeline.distributed import stages, stream
+from pipeline.distributed.device import Device
 from pipeline.distributed.places import mark
 from pipeline.distributed.run import block_rows
 from pipeline.distributed.stages import StreamConfig
@@ -238,7 +239,8 @@ def test_gpu_actors_only_predict(cluster: None, model: str, images: Path, tmp_pa
     described = package.load(model)
     schema = PLAN_SCHEMA
     names = {}
-    for device in ("gpu", "cpu"):
+    devices: tuple[Device, ...] = ("gpu", "cpu")
+    for device in devices:
         work = stages.Work(
             task=TASK,
             package_uri=model,
@@ -250,7 +252,7 @@ def test_gpu_actors_only_predict(cluster: None, model: str, images: Path, tmp_pa
             stream=StreamConfig(device=device, actors=1),
             places=mark(str(tmp_path)),
         )
-        dataset = stream.plan(ray.data.range(4), work)
+        dataset = stream.plan(ray.data.range(4), work, device, 4)
         operator, names[device] = get_execution_plan(dataset._logical_plan)[0].dag, []
         while operator.input_dependencies:
             names[device].insert(0, operator.name)
