@@ -21,6 +21,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
+import ray
 import torch
 
 from pipeline import package
@@ -328,8 +329,8 @@ def _device_of_actor() -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise DeviceMissing(
-            f"node {this_node()} offers GPUs, but torch {torch.__version__} sees none there: install a torch for its CUDA, "
-            "or use --stream.device cpu"
+            f"node {this_node()} offers GPUs, but torch {torch.__version__} sees none there: install a torch for its "
+            "CUDA, or use --stream.device cpu"
         )
     return torch.device("cuda")
 
