@@ -29,6 +29,7 @@ from pipeline.runs.forecast import forecast
 from pipeline.runs.life import Life, Outcome, store_json
 from pipeline.runs.settings import described_settings, settings_digest
 from pipeline.source.entries import entries
+from pipeline.source.passed import PassedOver
 from pipeline.table.delta import Table
 from pipeline.table.lease import Lease
 from pipeline.table.log import Change
@@ -121,7 +122,8 @@ class Run:
         for source in plan.sources:
             _check_source(source, plan.sink)
         self.table = Table(plan.sink, plan.schema)
-        listed = entries(plan.sources, plan.task.inputs, plan.stream.fetch)
+        self._passed = PassedOver()
+        listed = entries(plan.sources, plan.task.inputs, plan.stream.fetch, self._passed)
         self._entries = _peeked(_outside(storage.canonical(plan.sink), listed))
         self.counts = RunCounts()
         self._committer: Committer | None = None
@@ -143,6 +145,7 @@ class Run:
             "settings": self.plan.settings,
             **self.counts.summary(),
             **({"other_tools": [str(change) for change in self._changes]} if self._changes else {}),
+            "passed_over": self._passed.by_ending(),
             "table_version": self.table.version,
             "seconds": round(self._seconds, 3),
             **({} if self._outcome is None else self._outcome.summary()),
@@ -261,6 +264,8 @@ class Run:
         counts.listed, counts.pending = self._manifest.listed, self._manifest.pending
         counts.skipped, counts.repeated = counts.listed - counts.pending, self._manifest.repeated
         self._say(f"{counts.listed} inputs listed, {counts.skipped} in the table already, {counts.pending} to do")
+        if self._passed.by_ending():
+            self._say(str(self._passed))
         if self._changes:
             counts.remade = deleted_rows(self._manifest, contents.inputs, self._finished)
             if counts.remade:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from PIL import (  # noqa: F401 (a plugin registers itself in Image.OPEN when it is imported)
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -28,16 +29,18 @@ from PIL import (  # noqa: F401 (a plugin registers itself in Image.OPEN when it
 )
 
 from pipeline.errors import InputError
-from pipeline.images import netpbm
+from pipeline.images import isobmff, netpbm
+from pipeline.images.heic import open_heic
 from pipeline.images.structure import check_size, pixel_parts
 from pipeline.images.tiff import GRAY_BITS, WHITE_IS_ZERO, TiffFile
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF", "HEIF")
 #: Value around an image in its box: mid-gray, which the encoder maps to zero.
 PADDING = 128
 #: Value around a label in its box, and of pixels without a class.
 NO_CLASS = 255
 
+_HEAD = 1100  # bytes by which a format is known: the brands of HEIC and AVIF are the longest
 _ORIENTATION = 0x0112
 # The transpose that turns an image with this EXIF orientation upright.
 _UPRIGHT = {
@@ -81,8 +84,8 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
       So is every layout whose colours Pillow does not read rightly; the message names it.
     - Of several frames or pages the first is used; of an animated PNG, the image for readers without animation. Data
       after the first frame of a GIF, TIFF or WebP may be broken.
-    - The EXIF orientation of JPEG, PNG and WebP and the orientation of TIFF are applied, but not one that is only in
-      XMP or in a text.
+    - The EXIF orientation of JPEG, PNG and WebP and the orientation of TIFF, AVIF and HEIC are applied, but not one
+      that is only in XMP or in a text.
     - Colour profiles, gamma and the like are ignored: values count as sRGB. CMYK values are converted as inks without a
       profile. In JPEG they are read as inverted, as Adobe writes them, even if the file has no Adobe marker; browsers
       do the same. CIE L*a*b* of TIFF is converted to sRGB.
@@ -200,7 +203,8 @@ def fit_label(label: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header of an image and check its size. Nothing is decoded yet, except PPM, which is decoded here.
+    """Read the header of an image and check its size. Nothing is decoded yet, except PPM and HEIC, which are decoded
+    here.
 
     Image.open would compare the size with a limit that is global to the process, and warn. So this function uses
     Pillow's table of formats directly.
@@ -211,15 +215,20 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     # threads decode at the same time, and would restore each other's filters.
     if list(warnings.filters[:1]) != [_QUIET]:
         warnings.filterwarnings("ignore", module=_QUIET[3].pattern)
-    name = _format(data[:16])
+    name = _format(data[:_HEAD])
     if name is None:
         raise InputError("not_an_image", f"the file is none of {', '.join(FORMATS)}")
     if name == "PPM":
         return netpbm.open_netpbm(data, max_pixels)
     parts = pixel_parts(name, data, max_pixels)
+    if name == "HEIF":
+        return open_heic(parts, max_pixels)
     # Pillow's own factory for JPEG would also read the additional pictures that some cameras append.
-    own: dict[str, Callable[..., Any]] = {"JPEG": JpegImagePlugin.JpegImageFile, "TIFF": TiffFile}
-    factory = own.get(name, Image.OPEN[name][0])
+    own: dict[str, Callable[..., Any]] = {
+        "JPEG": JpegImagePlugin.JpegImageFile,
+        "TIFF": TiffFile,
+    }
+    factory = own.get(name) or Image.OPEN[name][0]
     try:
         picture = factory(BytesIO(parts), "")
         _prepare(picture, parts)
@@ -243,8 +252,10 @@ def _format(head: bytes) -> str | None:
     accepts: dict[str, Callable[[bytes], Any]] = {
         name: Image.OPEN[name][1]  # type: ignore[misc]
         for name in FORMATS
-        if name != "PPM"
+        if name not in ("PPM", "AVIF", "HEIF")
     }
+    if (boxed := isobmff.format_of(head)) is not None:
+        return boxed
     return next((name for name, accept in accepts.items() if accept(head) is True), None)
 
 

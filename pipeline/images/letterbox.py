@@ -18,7 +18,8 @@ from pipeline.rows import InputKind, each_row
 #: Inputs of the image tasks: image files, image files in tar archives, and binary values in Parquet.
 IMAGES = InputKind(
     suffixes=(
-        *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm"),
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".dib"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".avif", ".heic", ".heif", ".hif"),
         *(".tar", ".tgz", ".parquet"),
     )
 )

@@ -21,6 +21,8 @@ def run_report(folder: str, parts: Sequence[str], summary: Mapping[str, Any], ex
     busy = summary.get("stage_seconds", {})
     page.table("Time by stage, all workers", [{"stage": name, "seconds": value} for name, value in busy.items()])
     failed, done = _examples(parts, examples)
+    passed = [{"ending": ending, "files": count} for ending, count in summary.get("passed_over", {}).items()]
+    page.table("Files passed over", passed)
     codes = [{"code": code, "inputs": count} for code, count in summary["errors"].items()]
     page.table("Errors", codes)
     page.table("Failed inputs", [{"input": _name(row), **row["error"]} for row in failed])

@@ -19,6 +19,7 @@ from pipeline.rows import ERROR_TYPE, OBJECT, RECORD, InputKind, error_value
 from pipeline.source import records
 from pipeline.source.archives import ArchivedFile, archived_files
 from pipeline.source.compression import COMPRESSIONS, Progress, decompress, is_compressed
+from pipeline.source.passed import PassedOver
 from pipeline.storage import LISTING, Read
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ _PACKED_INPUTS = 1 << 20
 _MAX_PACKED_FILES = 1 << 22  # of one archive, since their names are in memory until its end
 
 
-def members(row: dict[str, Any], kind: InputKind, limits: Read) -> Iterator[pa.Table]:
+def members(row: dict[str, Any], kind: InputKind, limits: Read, passed: PassedOver | None = None) -> Iterator[pa.Table]:
     """The entries of a container. If it cannot be read to its end, one more entry, which has failed, stands for it.
 
     Whatever is raised while one container is opened and read is the failure of this container. The deadline of
@@ -56,7 +57,7 @@ def members(row: dict[str, Any], kind: InputKind, limits: Read) -> Iterator[pa.T
     buffered: list[dict[str, Any]] = []
     progress = Progress(limits.deadline_s)
     try:
-        for found in _found(row, kind, progress):
+        for found in _found(row, kind, progress, passed or PassedOver()):
             progress.made()
             buffered.append(row | found)
             if len(buffered) == CHUNK_ROWS:
@@ -132,7 +133,7 @@ def is_plain_tar(uri: str) -> bool:
     return uri.lower().endswith(".tar")
 
 
-def _found(row: dict[str, Any], kind: InputKind, progress: Progress) -> Iterator[dict[str, Any]]:
+def _found(row: dict[str, Any], kind: InputKind, progress: Progress, passed: PassedOver) -> Iterator[dict[str, Any]]:
     """What a container adds to its row, for each input in it."""
     container = kind_of(row["uri"])
     opened = storage.open_file(row["uri"])
@@ -149,7 +150,7 @@ def _found(row: dict[str, Any], kind: InputKind, progress: Progress) -> Iterator
             yield from _limited(_lines(file, progress), most)
         else:
             files = archived_files(file, is_plain_tar(row["uri"]), progress)
-            yield from _tar_files(_limited(files, most and min(most, _MAX_PACKED_FILES)), kind)
+            yield from _tar_files(_limited(files, most and min(most, _MAX_PACKED_FILES)), kind, passed)
 
 
 def _limited(items: Iterator[T], most: int | None) -> Iterator[T]:
@@ -186,7 +187,7 @@ def _parquet_rows(file: BinaryIO, kind: InputKind) -> Iterator[dict[str, Any]]:
             yield {"member": str(number + 1), "size": size, "format": format_, "start": number}
 
 
-def _tar_files(files: Iterator[ArchivedFile], kind: InputKind) -> Iterator[dict[str, Any]]:
+def _tar_files(files: Iterator[ArchivedFile], kind: InputKind, passed: PassedOver) -> Iterator[dict[str, Any]]:
     """The files in a tar archive with a suffix of the kind. Of files with the same name, the last one, as tar does."""
     found: dict[str, tuple[int, int, bool]] = {}
     problem: Exception | None = None
@@ -194,6 +195,8 @@ def _tar_files(files: Iterator[ArchivedFile], kind: InputKind) -> Iterator[dict[
         for item in files:
             if item.name.lower().endswith(kind.suffixes) and kind_of(item.name) is None:
                 found[item.name] = (item.start, item.size, item.is_sparse)
+            else:
+                passed.add([item.name])
     except Exception as reason:
         problem = reason
     for name, (start, size, is_sparse) in found.items():

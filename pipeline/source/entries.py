@@ -24,13 +24,16 @@ from pipeline.source.containers import CHUNK_ROWS, ENTRIES, kind_of, members
 from pipeline.source.fetch import FetchConfig
 from pipeline.source.globs import is_glob, matching_glob
 from pipeline.source.manifests import listing_page, manifest_pages
+from pipeline.source.passed import PassedOver
 from pipeline.storage import LISTING, Read
 from pipeline.storage.threads import ordered
 
 _LIST_THREADS = 8
 
 
-def entries(sources: Sequence[str], kind: InputKind, config: FetchConfig | None = None) -> Iterator[pa.Table]:
+def entries(
+    sources: Sequence[str], kind: InputKind, config: FetchConfig | None = None, passed: PassedOver | None = None
+) -> Iterator[pa.Table]:
     """Yield all inputs of all sources, as tables of `ENTRIES` of about `CHUNK_ROWS` rows. An input may come twice.
 
     A source is a folder (all objects below it whose name has a suffix of the kind), a glob (``*`` and ``?`` stay within
@@ -38,13 +41,16 @@ def entries(sources: Sequence[str], kind: InputKind, config: FetchConfig | None 
     manifest also has ``etag`` and ``size``, they are taken as true. Local folders are listed in the order of names.
     `RequestError` if a source does not exist.
 
+    ``passed`` counts the files in folders and archives that are no inputs by their names.
+
     The deadline of ``config`` is also the time in which something must be found in a container, or else it fails.
     """
     assert not isinstance(sources, str)
     buffered: list[pa.Table] = []
     limits = (config or FetchConfig()).limits()
+    passed = passed or PassedOver()
     for source in sources:
-        for page in _expanded(_pages(source, kind), kind, limits):
+        for page in _expanded(_pages(source, kind, passed), kind, limits, passed):
             buffered.append(page)
             if sum(part.num_rows for part in buffered) >= CHUNK_ROWS:
                 yield pa.concat_tables(buffered)
@@ -53,7 +59,7 @@ def entries(sources: Sequence[str], kind: InputKind, config: FetchConfig | None 
         yield pa.concat_tables(buffered)
 
 
-def _pages(source: str, kind: InputKind) -> Iterator[pa.Table]:
+def _pages(source: str, kind: InputKind, passed: PassedOver) -> Iterator[pa.Table]:
     """List one source: pages with the columns of `storage.LISTING`."""
     if "://" in source and is_glob(source.split("/")[2]):
         raise RequestError(f"source {source!r}: a glob must name its bucket")
@@ -63,7 +69,7 @@ def _pages(source: str, kind: InputKind) -> Iterator[pa.Table]:
         elif storage.is_folder(source):
             _refuse_delta(source)
             for page in storage.walk(source):
-                yield _with_suffix(page, kind)
+                yield _with_suffix(page, kind, passed)
         elif not storage.exists(source):
             raise RequestError(f"source {source!r}: no such file or folder")
         elif (listed := manifest_pages(source, kind)) is not None:
@@ -85,16 +91,18 @@ def _refuse_delta(source: str) -> None:
         raise RequestError(f"source {source!r} is a Delta table: {rule}")
 
 
-def _with_suffix(page: pa.Table, kind: InputKind) -> pa.Table:
+def _with_suffix(page: pa.Table, kind: InputKind, passed: PassedOver) -> pa.Table:
     """Objects whose name ends in a suffix of the kind, before that of a compression; and objects without a tag."""
     endings = "|".join(re.escape(suffix) for suffix in kind.suffixes)
     pattern = rf"(?:{endings})(?:{'|'.join(re.escape(item) for item in COMPRESSIONS)})?\z"
     options = pc.MatchSubstringOptions(pattern, ignore_case=True)
     matches = pc.call_function("match_substring_regex", [page["uri"]], options)
-    return page.filter(pc.call_function("or", [matches, pc.call_function("equal", [page["etag"], pa.scalar("")])]))
+    wanted = pc.call_function("or", [matches, pc.call_function("equal", [page["etag"], pa.scalar("")])])
+    passed.add(page["uri"].filter(pc.call_function("invert", [wanted])).to_pylist())
+    return page.filter(wanted)
 
 
-def _expanded(pages: Iterable[pa.Table], kind: InputKind, limits: Read) -> Iterator[pa.Table]:
+def _expanded(pages: Iterable[pa.Table], kind: InputKind, limits: Read, passed: PassedOver) -> Iterator[pa.Table]:
     """Entries of the objects: one for each, or if the object is a container, one for each record or file in it."""
 
     def containers() -> Iterator[pa.Table | dict[str, Any]]:
@@ -111,7 +119,7 @@ def _expanded(pages: Iterable[pa.Table], kind: InputKind, limits: Read) -> Itera
                     yield page.slice(start, end - start)
 
     def expand(item: pa.Table | dict[str, Any]) -> Iterator[pa.Table]:
-        return iter([_objects(item)]) if isinstance(item, pa.Table) else members(item, kind, limits)
+        return iter([_objects(item)]) if isinstance(item, pa.Table) else members(item, kind, limits, passed)
 
     def begin(item: pa.Table | dict[str, Any]) -> tuple[pa.Table | None, Iterator[pa.Table]]:
         results = expand(item)

@@ -16,6 +16,7 @@ from pipeline.rows import OBJECT, InputKind
 from pipeline.source.entries import ENTRIES, entries
 from pipeline.source.keys import INPUT_KEY, GrowingKeySet, keys
 from pipeline.source.manifests import is_of_results
+from pipeline.source.passed import PassedOver
 from pipeline.source.texts import lines_of, read_text
 
 #: The label of an input is a file with a tag and a time of its own, or in the input itself: then these are null.
@@ -72,9 +73,11 @@ def all_inputs(uri: str, kind: InputKind) -> pa.Table:
     if kind.record and is_of_results(uri):
         rule = "a table of results has no texts, and so is no truth; write a file that has their text beside paragraphs"
         raise RequestError(f"data {uri!r}: {rule}")
-    found = list(entries([uri], kind))
+    passed = PassedOver()
+    found = list(entries([uri], kind, passed=passed))
     if not found:
-        raise RequestError(f"data {uri!r}: no input with one of the suffixes {', '.join(kind.suffixes)}")
+        rest = f"; {passed}" if passed.by_ending() else ""
+        raise RequestError(f"data {uri!r}: no input with one of the suffixes {', '.join(kind.suffixes)}{rest}")
     table = pa.concat_tables(found)
     # Object stores list in no fixed order, but the result of a training depends on the order of its samples.
     table = table.take(np.argsort(table["uri"].to_numpy(), kind="stable"))
