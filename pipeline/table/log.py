@@ -65,6 +65,10 @@ def opened(uri: str) -> DeltaTable | None:
             f"no table can be kept at {uri!r}: its name must not contain {found[0]!r}, since the Delta library takes "
             "a name for a URL"
         )
+    try:
+        storage.is_folder(storage.join(uri, "_delta_log"))  # delta-rs would try for minutes where nobody may read
+    except PermissionError as reason:
+        raise RequestError(f"the table at {uri} cannot be opened: the store refuses access") from reason
     options = storage.delta_options(uri)
     try:
         delta = patiently(lambda: DeltaTable(uri, storage_options=options))

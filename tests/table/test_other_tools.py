@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, TableFeatures, write_deltalake
 
+from pipeline import storage
 from pipeline.errors import JobFailed, RequestError
 from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
 from pipeline.table import commits
@@ -303,6 +304,15 @@ def test_names_of_runs_follow_commits_without_one(tmp_path: Path) -> None:
     (tmp_path / "runs" / name).mkdir(parents=True)
     (tmp_path / "runs" / "zzz").mkdir()
     assert Table(str(tmp_path), SCHEMA).last_run_id() == name
+
+
+def test_a_store_that_refuses_access_is_a_wrong_request_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(uri: str) -> bool:
+        raise PermissionError("no credentials")
+
+    monkeypatch.setattr(storage, "is_folder", refuse)
+    with pytest.raises(RequestError, match="the store refuses access"):
+        Table("s3://bucket/sink", SCHEMA)
 
 
 @pytest.mark.parametrize("name", ["a%20b", "a%2Fb", "a%25b", "a\\b", "[a]", "a^b", "a|b", "tab\tb"])
