@@ -41,8 +41,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
-    own = address == "local"
+    address, own = _address(config), is_own(config)
     if not own:
         _require_answer(address)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -79,12 +78,21 @@ def _require_answer(address: str) -> None:
         raise RequestError(f"no Ray cluster at {address!r}") from reason
 
 
+def is_own(config: ClusterConfig) -> bool:
+    """Whether the settings ask for a new cluster on this machine, which never grows."""
+    return _address(config) == "local"
+
+
+def _address(config: ClusterConfig) -> str:
+    return config.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
 def require_gpu(config: ClusterConfig, setting: str) -> None:
     """`RequestError` that names a setting which needs a GPU if the new cluster on this machine has none.
 
     A cluster that was there before may get machines with GPUs later, so it is not asked. Needs an open session.
     """
-    if (config.address or os.environ.get("RAY_ADDRESS") or "local") == "local" and cluster_size("GPU") == 0:
+    if is_own(config) and cluster_size("GPU") == 0:
         raise RequestError(f"{setting} needs a GPU, and the cluster on this machine has none")
 
 
