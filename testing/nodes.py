@@ -40,10 +40,8 @@ def another_node(*, cpus: int = 1, gpus: int = 0, hidden: Path | None = None) ->
 
     The test is skipped where the kernel does not allow a mount namespace.
     """
-    ray_command = shutil.which("ray", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    assert ray_command is not None
     address = ray.get_runtime_context().gcs_address
-    command = [ray_command, "start", f"--address={address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--block"]
+    command = [ray_command(), "start", f"--address={address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--block"]
     if hidden is not None:
         if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
             pytest.skip("no mount namespaces here")
@@ -66,6 +64,13 @@ def another_node(*, cpus: int = 1, gpus: int = 0, hidden: Path | None = None) ->
         _wait(lambda: not node.ids & _living())
         end_tree(process.pid)
         process.wait()
+
+
+def ray_command() -> str:
+    """The path of the command ``ray``."""
+    found = shutil.which("ray", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    assert found is not None
+    return found
 
 
 def _living() -> set[str]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from pipeline import config, storage
 from pipeline.distributed import preparation, train
 from pipeline.examples.scenes import CLASSES, PALETTE
@@ -29,7 +31,7 @@ from pipeline.models.segmenters.unet import UNetConfig
 from pipeline.noise import Noise
 from pipeline.source.labelled import split_files
 from pipeline.training.losses import Batch
-from testing.nodes import Node, another_node
+from testing.nodes import Node, another_node, ray_command
 from testing.processes import ROOT, descendants
 
 
@@ -155,14 +157,25 @@ def _elastic(cluster: Cluster) -> None:
     cluster.until(lambda: cluster.workers() == 2)
 
 
+def _notice(cluster: Cluster) -> None:
+    """The node of the only worker is announced to leave, and leaves; there is a spare one."""
+    cluster.until(lambda: cluster.workers() == 1)
+    cluster.add()
+    node = cluster.nodes[0]
+    command = [ray_command(), "drain-node", "--address", ray.get_runtime_context().gcs_address]
+    command += ["--node-id", *node.ids, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    subprocess.run([*command, "--deadline-remaining-seconds", "8"], check=True, capture_output=True)
+    cluster.until(cluster.trained)
+    time.sleep(2)  # some steps, which will be lost
+    node.lose()
+
+
 #: By name, what happens, and the number of nodes before it does.
-STORIES = {"from none": (_from_none, 0), "lost": (_lost, 1), "elastic": (_elastic, 2)}
+STORIES = {"from none": (_from_none, 0), "lost": (_lost, 1), "elastic": (_elastic, 2), "notice": (_notice, 1)}
 
 
 def in_own_cluster(story: str, scenes: str, out: str, settings: dict[str, Any]) -> None:
     """Train while the story happens, and print what was said and the summary. The samples must be prepared."""
-    import ray
-
     train._SILENCE_S, train._RESIZE_S = 8.0, 5.0
     ray.init(address="local", num_cpus=0, include_dashboard=False, log_to_driver=False)
     cluster = Cluster(scenes, Path(out), settings)
@@ -178,6 +191,8 @@ def trained_in_own_cluster(story: str, scenes: str, out: Path, **settings: Any) 
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_failure_threshold": "3",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.3",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
+        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
     }
     done = subprocess.run(
         [sys.executable, "-c", call], cwd=ROOT, env=os.environ | quick, capture_output=True, text=True, timeout=400

@@ -24,6 +24,7 @@ import ray.train
 import ray.train.collective
 import ray.train.torch
 import torch
+from ray.train.v2._internal.execution.context import get_train_context
 from torch import Tensor, nn
 
 from pipeline import config as settings_of
@@ -51,6 +52,7 @@ _RESIZE_S = 60.0  # from one look at whether there is room for more workers to t
 #: What Ray believes of the nodes is up to 20 s old. If a node is gone meanwhile, it waits so long for the missing room
 #: before it looks again, by default a minute.
 _ROOM_S = "10"
+_LEAVING_S = 5.0  # from one checkpoint to the next, from the notice that a node leaves until it does
 _SILENCE_S = 30.0  # without a sign of the workers, until the driver says what the training waits for
 
 
@@ -431,6 +433,14 @@ def _share_of_node() -> int:
     return max(1, int(cpus / ray.train.get_context().get_local_world_size()))
 
 
+def _notice() -> bool:
+    """Whether a node of the training is draining: its cloud or the autoscaler will take it away.
+
+    Ray Train tells each worker so. `ray.train.get_preemption_info` would wait in each call until all workers call it.
+    """
+    return get_train_context().preemption_context.preemption_info is not None
+
+
 class _FirstWorker:
     """What only the first worker does: progress, checkpoints, TensorBoard, and the package at the end."""
 
@@ -442,6 +452,7 @@ class _FirstWorker:
         self._plan, self._trainer, self._checkpoints, self._history = plan, trainer, checkpoints, history
         self._resumed, self._progress = trainer.step, progress
         self._started = self._last_word = self._last_checkpoint = time.monotonic()
+        self._checkpoint_s, self._noticed = plan.config.checkpoint_s, False
         self._logs = tempfile.TemporaryDirectory()
         self._board = SummaryWriter(self._logs.name, purge_step=trainer.step + 1 if trainer.step else None)
         begins = f"resuming after step {trainer.step} of" if trainer.step else "training begins, steps:"
@@ -459,11 +470,20 @@ class _FirstWorker:
         if progress.metrics is not None or now - self._last_word >= 10:
             self._progress.put(self._line(progress))
             self._last_word = now
-        if progress.best or now - self._last_checkpoint >= self._plan.config.checkpoint_s:
+        if progress.best or self._is_leaving(progress.step) or now - self._last_checkpoint >= self._checkpoint_s:
             # Logs first: lines of steps after the checkpoint are left out when training goes on, lines of before stay.
             self._store_logs()
             self._checkpoints.write(self._trainer)
             self._last_checkpoint = time.monotonic()
+
+    def _is_leaving(self, step: int) -> bool:
+        """Whether Ray has just learned that a node of the training will be taken away."""
+        if self._noticed or not _notice():
+            return False
+        self._noticed = True
+        self._checkpoint_s = min(self._checkpoint_s, _LEAVING_S)
+        self._progress.put(f"a node will be taken away: checkpoint after step {step}, and from now on more often")
+        return True
 
     def finish(self) -> None:
         plan, trainer = self._plan, self._trainer

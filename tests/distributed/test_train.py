@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -170,10 +171,10 @@ def test_a_training_waits_for_the_first_node(cluster: None, scenes: str, tmp_pat
 def test_a_training_goes_on_at_a_spare_node_although_the_box_of_its_progress_dies(
     cluster: None, scenes: str, tmp_path: Path
 ) -> None:
-    made = plan(scenes, tmp_path, SLOW, epochs=60, evaluate_every_epochs=20)
+    made = plan(scenes, tmp_path, SLOW, epochs=150, evaluate_every_epochs=50)
     losses, _, _ = alone(dataclasses.replace(made, task=SEGMENTER))
     found = trained_in_own_cluster(
-        "lost", scenes, tmp_path, epochs=60, evaluate_every_epochs=20, checkpoint_s=1.0, max_failures=1
+        "lost", scenes, tmp_path, epochs=150, evaluate_every_epochs=50, checkpoint_s=1.0, max_failures=1
     )
     assert "1 boxes killed" in found["said"]
     assert 0 < found["summary"]["resumed_from_step"] < found["summary"]["steps"]
@@ -189,6 +190,18 @@ def test_an_elastic_training_goes_on_with_the_nodes_that_are_there(cluster: None
     )
     begun = [line.rpartition(", ")[2] for line in found["said"] if line.startswith(("training begins", "resuming"))]
     assert begun == ["with 2 workers", "with 1 worker", "with 2 workers"]
+    assert_same(history(tmp_path), losses)
+
+
+@pytest.mark.heavy
+def test_a_checkpoint_is_written_when_a_node_is_announced_to_leave(cluster: None, scenes: str, tmp_path: Path) -> None:
+    """There would be no other: the first would come after more than an hour."""
+    settings = {"epochs": 150, "evaluate_every_epochs": 1000, "checkpoint_s": 4000.0, "max_failures": 0}
+    losses, _, _ = alone(dataclasses.replace(plan(scenes, tmp_path, SLOW, **settings), task=SEGMENTER))
+    found = trained_in_own_cluster("notice", scenes, tmp_path, **settings)
+    noticed = next(line for line in found["said"] if line.startswith("a node will be taken away: checkpoint after"))
+    step = int(re.findall(r"[0-9]+", noticed)[0])
+    assert 0 < step <= found["summary"]["resumed_from_step"] < found["summary"]["steps"]
     assert_same(history(tmp_path), losses)
 
 
