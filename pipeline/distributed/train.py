@@ -204,9 +204,7 @@ def fit(
     config = plan.config
     least, most = config.worker_range()
     gpu = config.gpu if config.gpu is not None else cluster_size("GPU") >= least
-    cpus = _CPUS_PER_WORKER
-    if own_cluster:
-        cpus = min(cpus, cpus * cluster_size("CPU") / least)
+    cpus = _cpus(least, own_cluster)
     storage_path, filesystem = _run_storage(plan.out)
     places = mark(plan.out)
     wanted = f"{least} worker{'s' * (least > 1)} with {cpus:.3g} CPUs{' and a GPU' * gpu} each"
@@ -244,6 +242,13 @@ def fit(
         places.remove()
         receiver.close()
     return json.loads(storage.read(storage.join(plan.out, "training.json")))["summary"]
+
+
+def _cpus(workers: int, own_cluster: bool) -> float:
+    """The CPUs that each worker asks for. Less than usual only where so many workers would never fit otherwise."""
+    if not own_cluster:
+        return _CPUS_PER_WORKER
+    return _CPUS_PER_WORKER * min(1.0, cluster_size("CPU") / workers)
 
 
 def _fit_apart(trainer: ray.train.torch.TorchTrainer, check: Callable[[], None]) -> None:

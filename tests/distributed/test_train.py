@@ -10,11 +10,14 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
+import ray.train
 import torch
 
 from pipeline import config, models, package, storage
@@ -77,9 +80,10 @@ def alone(plan: train.Plan) -> tuple[list[dict[str, float]], dict[str, float], A
     ids=["segmenter", "companioned", "autoencoder"],
 )
 def test_two_workers_train_as_plain_torch_does_alone(cluster: None, scenes: str, tmp_path: Path, task: Any) -> None:
-    made = plan(scenes, tmp_path, task, workers=2)
+    made, said = plan(scenes, tmp_path, task, workers="1:2" if task is SEGMENTER else 2), list[str]()
     losses, metrics, _ = alone(made)
-    summary = train.fit(made, lambda _: None)
+    summary = train.fit(made, said.append)
+    assert [line for line in said if line.endswith(", with 2 workers")]
     found = history(tmp_path)
     assert len(found) == len(losses) == 8 * 23 // 8 >= 20
     for mine, theirs in zip(found, losses, strict=True):
@@ -242,6 +246,25 @@ def test_what_a_training_waits_for_is_said_while_no_worker_is_heard(
     watch.hear(PlaceNotShared("not seen"))
     with pytest.raises(PlaceNotShared, match="not seen"):
         watch.check()
+
+
+def test_what_a_worker_asks_for_does_not_depend_on_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in (0.0, 1.0, 64.0):
+        monkeypatch.setattr(train, "cluster_size", lambda _, size=size: size)
+        assert train._cpus(2, own_cluster=False) == 0.9
+    monkeypatch.setattr(train, "cluster_size", lambda _: 1.0)
+    assert [train._cpus(workers, own_cluster=True) for workers in (1, 2)] == [0.9, 0.45]
+    monkeypatch.setattr(train, "cluster_size", lambda _: 8.0)
+    assert train._cpus(2, own_cluster=True) == 0.9
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 6), (2, 3), (4, 1), (8, 1)])
+def test_threads_come_from_the_node_of_the_worker(monkeypatch: pytest.MonkeyPatch, workers: int, threads: int) -> None:
+    nodes = [{"NodeID": "head", "Resources": {}}, {"NodeID": "here", "Resources": {"CPU": 6.0}}]
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"NodeID": "there", "Resources": {"CPU": 96.0}}])
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
+    monkeypatch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_local_world_size=lambda: workers))
+    assert train._share_of_node() == threads
 
 
 def test_a_training_that_waits_can_be_stopped() -> None:
