@@ -17,7 +17,7 @@ from pipeline import config, package, storage
 from pipeline.distributed import train
 from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, Prepared
 from pipeline.distributed.run import Run, RunConfig, RunPlan
-from pipeline.distributed.session import ClusterConfig, require_gpu, session
+from pipeline.distributed.session import ClusterConfig, is_own, require_gpu, session
 from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import DONE, RequestError
 from pipeline.quality.report import run_report
@@ -145,7 +145,7 @@ def train_package(
 
     def work() -> None:
         _check_failures(settings, plan)
-        summary.update(train.fit(plan, say, held.check))
+        summary.update(train.fit(plan, say, held.check, own_cluster=is_own(settings.cluster)))
 
     outcome = life.work(work)
     summary |= outcome.summary()

@@ -50,8 +50,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
-    own = address == "local"
+    address, own = _address(config), is_own(config)
     if not own:
         _require_answer(address)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -107,8 +106,17 @@ def capacity(config: ClusterConfig) -> Capacity:
         cluster_size("GPU"),
         max_cpus=config.max_cpus,
         max_gpus=config.max_gpus,
-        is_own=(config.address or os.environ.get("RAY_ADDRESS") or "local") == "local",
+        is_own=is_own(config),
     )
+
+
+def is_own(config: ClusterConfig) -> bool:
+    """Whether the settings ask for a new cluster on this machine, which never grows."""
+    return _address(config) == "local"
+
+
+def _address(config: ClusterConfig) -> str:
+    return config.address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def require_gpu(config: ClusterConfig, setting: str) -> None:

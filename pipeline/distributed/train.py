@@ -9,27 +9,30 @@ nothing is unpickled.
 from __future__ import annotations
 
 import json
+import os
+import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-import ray.exceptions
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
-from ray.util.queue import Empty, Queue
+from ray.train.v2._internal.execution.context import get_train_context
 from torch import Tensor, nn
 
 from pipeline import config as settings_of
 from pipeline import models, package, storage
 from pipeline.config import check
-from pipeline.distributed.places import PlaceNotShared, mark
+from pipeline.distributed.places import PlaceNotShared, mark, not_shared
 from pipeline.distributed.preparation import Prepared
+from pipeline.distributed.progress import AT_WORK, FINISHED, Receiver, Sender
 from pipeline.distributed.session import cluster_size
 from pipeline.errors import RequestError
 from pipeline.json_text import to_json
@@ -42,16 +45,28 @@ from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.trainer import Progress, TrainConfig, Trainer
 from pipeline.training.workers import Workers
 
+#: What each worker asks for. It does not depend on the nodes that are there when the training begins, since more may
+#: come, or there may be none yet. Less than a whole CPU leaves room for Ray's other tasks on a machine with one.
+_CPUS_PER_WORKER = 0.9
+_RESIZE_S = 60.0  # from one look at whether there is room for more workers to the next
+#: What Ray believes of the nodes is up to 20 s old. If a node is gone meanwhile, it waits so long for the missing room
+#: before it looks again, by default a minute.
+_ROOM_S = "10"
+_LEAVING_S = 5.0  # from one checkpoint to the next, from the notice that a node leaves until it does
+_SILENCE_S = 30.0  # without a sign of the workers, until the driver says what the training waits for
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistributedTrainConfig(TrainConfig):
-    workers: int = 1
-    """Number of workers that share each batch. The result does not depend on it."""
+    workers: str | int = 1
+    """Number of workers that share each batch, or MIN:MAX (in YAML "MIN:MAX", with the quotes): as many as the nodes
+    have room for, so the training goes on when nodes leave, and takes in those that come. The result does not depend
+    on it."""
     gpu: bool | None = None
-    """Whether each worker uses a GPU; null: yes if the cluster has GPUs."""
+    """Whether each worker uses a GPU; null: yes if the cluster has enough GPUs when the training begins."""
     threads: int | None = None
-    """Number of threads of each worker on CPUs; null: an equal share of the CPUs. With more threads than free cores
-    the threads wait for each other."""
+    """Number of threads of each worker on CPUs; null: an equal share of the CPUs of its node. With more threads than
+    free cores the threads wait for each other."""
     checkpoint_s: float = 60.0
     """Seconds between checkpoints. There is also one after every evaluation that is better than all before."""
     max_failures: int = 8
@@ -59,10 +74,26 @@ class DistributedTrainConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, "workers", 1 <= self.workers <= self.batch_rows, "be at least 1 and at most batch_rows")
+        rule = "be a number or MIN:MAX, at least 1 and at most batch_rows"
+        check(self, "workers", _range(self.workers, self.batch_rows) is not None, rule)
         check(self, "threads", self.threads is None or self.threads >= 1, "be null or at least 1")
         check(self, "checkpoint_s", self.checkpoint_s >= 0, "not be negative")
         check(self, "max_failures", self.max_failures >= 0, "not be negative")
+
+    def worker_range(self) -> tuple[int, int]:
+        """The least and the largest number of workers."""
+        found = _range(self.workers, self.batch_rows)
+        assert found is not None, "checked above"
+        return found
+
+
+def _range(workers: str | int, most: int) -> tuple[int, int] | None:
+    """The least and the largest number of ``N`` or ``MIN:MAX``; None unless 1 <= MIN <= MAX <= ``most``."""
+    found = re.fullmatch(r"([0-9]+)(?::([0-9]+))?", str(workers))
+    if found is None:
+        return None
+    low, high = int(found[1]), int(found[2] or found[1])
+    return (low, high) if 1 <= low <= high <= most else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,56 +188,67 @@ def _has_package(out: str) -> bool:
     return True
 
 
-def fit(plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def fit(
+    plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lambda: None, *, own_cluster: bool = False
+) -> dict[str, Any]:
     """Do a training and return its summary. A training that was interrupted is resumed; a finished one is not repeated.
 
     The model package is then at ``out``. ``check`` is called twice a second; an exception from it, such as `LeaseLost`,
-    ends the training.
+    ends the training. ``own_cluster``: whether the cluster is this machine alone, and for this job alone. All workers
+    then fit on it, whatever their number. Elsewhere they wait until there are nodes for them.
     """
     done = finished(plan)
     if done is not None:
         return done
     store_json(storage.join(plan.out, "training.json"), _described(plan))
     config = plan.config
-    gpu = config.gpu if config.gpu is not None else cluster_size("GPU") >= config.workers
-    # Less than one CPU for each worker leaves room for Ray's other tasks, so training also runs on one CPU.
-    cpus = min(1.0, 0.9 * cluster_size("CPU") / config.workers)
-    threads = config.threads or max(1, int(cluster_size("CPU") / config.workers))
-    progress = Queue(actor_options={"num_cpus": 0})
+    least, most = config.worker_range()
+    gpu = config.gpu if config.gpu is not None else cluster_size("GPU") >= least
+    cpus = _cpus(least, own_cluster)
     storage_path, filesystem = _run_storage(plan.out)
     places = mark(plan.out)
+    wanted = f"{least} worker{'s' * (least > 1)} with {cpus:.3g} CPUs{' and a GPU' * gpu} each"
+    watch = _Watch(f"at least {wanted}" if least < most else wanted, say)
+    receiver = Receiver(watch.hear)
     trainer = ray.train.torch.TorchTrainer(
         _worker,
-        train_loop_config={"plan": plan, "progress": progress, "threads": threads, "places": places},
+        train_loop_config={"plan": plan, "progress": receiver.sender, "places": places},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers, use_gpu=gpu, resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {})
+            num_workers=(least, most) if least < most else most,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {}),
+            elastic_resize_monitor_interval_s=_RESIZE_S,
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{int(time.time() * 1000)}",
             storage_path=storage_path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            callbacks=[_Losses(receiver.sender)],
         ),
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpu else "gloo"),
     )
-    stop = threading.Event()
-    blind: list[PlaceNotShared] = []
-    listener = threading.Thread(target=_listen, args=(progress, stop, say, blind), name="progress", daemon=True)
+
+    if least < most:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _ROOM_S)
 
     def check_all() -> None:
-        if blind:
-            raise blind[0]
+        watch.check()
         check()
 
-    listener.start()
     try:
         _fit_apart(trainer, check_all)
     finally:
         places.remove()
-        stop.set()
-        listener.join(5)
-        progress.shutdown()
+        receiver.close()
     return json.loads(storage.read(storage.join(plan.out, "training.json")))["summary"]
+
+
+def _cpus(workers: int, own_cluster: bool) -> float:
+    """The CPUs that each worker asks for. Less than usual only where so many workers would never fit otherwise."""
+    if not own_cluster:
+        return _CPUS_PER_WORKER
+    return _CPUS_PER_WORKER * min(1.0, cluster_size("CPU") / workers)
 
 
 def _fit_apart(trainer: ray.train.torch.TorchTrainer, check: Callable[[], None]) -> None:
@@ -225,7 +267,53 @@ def _fit_apart(trainer: ray.train.torch.TorchTrainer, check: Callable[[], None])
         thread.join(0.5)
         check()
     if outcome:
-        raise outcome[0]
+        raise not_shared(outcome[0]) or outcome[0]
+
+
+class _Watch:
+    """Hears what the workers tell, and says what the training waits for while none of them is at work."""
+
+    def __init__(self, wanted: str, say: Callable[[str], None]) -> None:
+        self._wanted, self._say = wanted, say
+        self._blind: PlaceNotShared | None = None
+        self._finished = False
+        self._heard = self._said = time.monotonic()
+
+    def hear(self, item: Any) -> None:
+        self._heard, self._finished = time.monotonic(), item == FINISHED
+        if isinstance(item, PlaceNotShared):
+            self._blind = item
+        elif item not in (AT_WORK, FINISHED):
+            self._say(item)
+
+    def check(self) -> None:
+        """Raises the `PlaceNotShared` of a worker. Ray Train would only start that worker again."""
+        if self._blind is not None:
+            raise self._blind
+        now = time.monotonic()
+        if now - max(self._heard, self._said) >= _SILENCE_S and not self._finished:
+            self._said = now
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            free = ray.available_resources()
+            has = [f"{cluster_size(name):g} {name}s ({free.get(name, 0.0):g} free)" for name in ("CPU", "GPU")]
+            self._say(
+                f"no worker at work for {now - self._heard:.0f} s: the training waits for {self._wanted}; "
+                f"the cluster has {' and '.join(has)} on {nodes} nodes"
+            )
+
+
+class _Losses(ray.train.UserCallback):
+    """Tells which workers were lost. Ray Train calls it in its own process, for the same loss more than once."""
+
+    def __init__(self, progress: Sender) -> None:
+        self._progress = progress
+        self._told: set[str] = set()
+
+    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
+        for rank, reason in sorted(worker_exceptions.items()):
+            if (known := f"{rank} {reason}") not in self._told:
+                self._told.add(known)
+                self._progress.put(f"worker {rank} of the training has failed: {type(reason).__name__}")
 
 
 def _described(plan: Plan) -> dict[str, Any]:
@@ -275,20 +363,6 @@ def _run_storage(out: str) -> tuple[str, Any]:
     return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
 
 
-def _listen(progress: Queue, stop: threading.Event, say: Callable[[str], None], blind: list[PlaceNotShared]) -> None:
-    while not stop.is_set():
-        try:
-            found = progress.get(timeout=0.5)
-            if isinstance(found, PlaceNotShared):
-                blind.append(found)
-            else:
-                say(found)
-        except Empty:
-            continue
-        except ray.exceptions.RayError:
-            return
-
-
 class _Group(Workers):
     """The workers of a training, connected by a torch process group."""
 
@@ -309,22 +383,34 @@ class _Group(Workers):
 
 def _worker(loop_config: dict[str, Any]) -> None:
     plan: Plan = loop_config["plan"]
+    progress: Sender = loop_config["progress"]
     try:
         loop_config["places"].check()
     except PlaceNotShared as reason:
-        loop_config["progress"].put(reason)  # the driver ends the training; Ray Train would try again
+        progress.deliver(reason)  # the driver ends the training; Ray Train would try again
         raise
-    torch.set_num_threads(loop_config["threads"])
+    workers = _Group()
+    if workers.rank:
+        _train(plan, workers, progress)
+        return
+    with progress.at_work():
+        _train(plan, workers, progress)
+    progress.put(FINISHED)
+
+
+def _train(plan: Plan, workers: _Group, progress: Sender) -> None:
+    torch.set_num_threads(plan.config.threads or _share_of_node())
     torch.manual_seed(plan.config.seed)
     model, samples = models.build(plan.model_name, plan.model_config), plan.train.load()
     checkpoints = Checkpoints(storage.join(plan.out, "checkpoints"), plan.fingerprint())
-    checkpoint = checkpoints.newest()
+    # One worker chooses for all. A shared disk may show a file to one machine earlier than to another.
+    found = checkpoints.newest() if workers.rank == 0 else None
+    checkpoint = ray.train.collective.broadcast_from_rank_zero(found)
     if checkpoint is None:
         plan.task.start(model, samples.shuffled(plan.config.seed, plan.config.batch_rows))
         for copy in plan.copies:
             copy(model)
     device = ray.train.torch.get_device()
-    workers = _Group()
     trainer = Trainer(plan.task, model, plan.config, samples, plan.validation.load(), device, workers)
     history = _History(plan.out)
     if checkpoint is not None:
@@ -334,32 +420,49 @@ def _worker(loop_config: dict[str, Any]) -> None:
     if workers.rank == 0:
         for damaged in checkpoints.skipped:
             on = f"training goes on from {checkpoint}" if checkpoint else "training begins anew"
-            loop_config["progress"].put(f"checkpoint {damaged} is damaged, so {on}")
-        first_worker = _FirstWorker(plan, trainer, checkpoints, history, loop_config["progress"])
-    for progress in trainer.run():
+            progress.put(f"checkpoint {damaged} is damaged, so {on}")
+        first_worker = _FirstWorker(plan, trainer, checkpoints, history, progress)
+    for step in trainer.run():
         if first_worker is not None:
-            first_worker.after_step(progress)
+            first_worker.after_step(step)
     if first_worker is not None:
         first_worker.finish()
     # Once, in the end: a report waits until Ray Train's controller asks for it, every two seconds.
     ray.train.report({"step": trainer.step, **trainer.best_metrics})
 
 
+def _share_of_node() -> int:
+    """The number of threads of a worker: an equal share of the CPUs of its node for each worker there."""
+    here = ray.get_runtime_context().get_node_id()
+    cpus = sum(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["NodeID"] == here)
+    return max(1, int(cpus / ray.train.get_context().get_local_world_size()))
+
+
+def _notice() -> bool:
+    """Whether a node of the training is draining: its cloud or the autoscaler will take it away.
+
+    Ray Train tells each worker so. `ray.train.get_preemption_info` would wait in each call until all workers call it.
+    """
+    return get_train_context().preemption_context.preemption_info is not None
+
+
 class _FirstWorker:
     """What only the first worker does: progress, checkpoints, TensorBoard, and the package at the end."""
 
     def __init__(
-        self, plan: Plan, trainer: Trainer, checkpoints: Checkpoints, history: _History, progress: Queue
+        self, plan: Plan, trainer: Trainer, checkpoints: Checkpoints, history: _History, progress: Sender
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._plan, self._trainer, self._checkpoints, self._history = plan, trainer, checkpoints, history
         self._resumed, self._progress = trainer.step, progress
         self._started = self._last_word = self._last_checkpoint = time.monotonic()
+        self._checkpoint_s, self._noticed = plan.config.checkpoint_s, False
         self._logs = tempfile.TemporaryDirectory()
         self._board = SummaryWriter(self._logs.name, purge_step=trainer.step + 1 if trainer.step else None)
-        if trainer.step:
-            progress.put(f"resuming after step {trainer.step} of {trainer.steps}")
+        begins = f"resuming after step {trainer.step} of" if trainer.step else "training begins, steps:"
+        size = trainer.workers.size
+        progress.put(f"{begins} {trainer.steps}, with {size} worker{'s' * (size > 1)}")
 
     def after_step(self, progress: Progress) -> None:
         self._history.add({"step": progress.step, **progress.losses})
@@ -372,11 +475,20 @@ class _FirstWorker:
         if progress.metrics is not None or now - self._last_word >= 10:
             self._progress.put(self._line(progress))
             self._last_word = now
-        if progress.best or now - self._last_checkpoint >= self._plan.config.checkpoint_s:
+        if progress.best or self._is_leaving(progress.step) or now - self._last_checkpoint >= self._checkpoint_s:
             # Logs first: lines of steps after the checkpoint are left out when training goes on, lines of before stay.
             self._store_logs()
             self._checkpoints.write(self._trainer)
             self._last_checkpoint = time.monotonic()
+
+    def _is_leaving(self, step: int) -> bool:
+        """Whether Ray has just learned that a node of the training will be taken away."""
+        if self._noticed or not _notice():
+            return False
+        self._noticed = True
+        self._checkpoint_s = min(self._checkpoint_s, _LEAVING_S)
+        self._progress.put(f"a node will be taken away: checkpoint after step {step}, and from now on more often")
+        return True
 
     def finish(self) -> None:
         plan, trainer = self._plan, self._trainer

@@ -11,10 +11,13 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import package
+from pipeline.distributed import train
 from pipeline.distributed.places import PlaceNotShared, UnfitNode, mark, unfit_node
 from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import RequestError
+from pipeline.examples.scenes import write_scenes
 from pipeline.table.readers import open_delta
+from testing import trainings
 from testing.nodes import another_node
 from testing.runs import new_run, run, write_images, write_package
 
@@ -42,6 +45,21 @@ def test_a_node_with_a_disk_of_its_own(cluster: None, tmp_path: Path) -> None:
         rows = open_delta(str(sink)).to_pyarrow_table()
         assert len(set(rows["uri"].to_pylist())) == rows.num_rows == 24
         assert not list(sink.glob("runs/*/token"))
+
+
+@pytest.mark.ray
+def test_a_training_on_a_node_with_a_disk_of_its_own(cluster: None, tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    write_scenes(str(tmp_path / "scenes"), {"train": 8, "val": 2}, height=30, width=40)
+    made = trainings.plan(str(tmp_path / "scenes"), hidden / "out", trainings.SLOW, epochs=1, max_failures=0)
+    with (
+        another_node(cpus=2, hidden=hidden),
+        head_is_busy(),
+        pytest.raises(PlaceNotShared, match="does not see the folder of this job"),
+    ):
+        train.fit(made, lambda _: None)
+    assert not (hidden / "out" / "config.json").exists()
 
 
 @contextmanager

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import signal
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
+import ray.train
 import torch
 
 from pipeline import config, models, package, storage
 from pipeline.distributed import preparation, train
-from pipeline.errors import RequestError
+from pipeline.distributed.places import PlaceNotShared
+from pipeline.distributed.progress import FINISHED
+from pipeline.errors import RequestError, Stopped
 from pipeline.examples.prose import reference_documents, write_jsonl
 from pipeline.examples.scenes import CLASSES, PALETTE, write_scenes
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
-from pipeline.models.autoencoders.conv_vae import ConvVAEConfig
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
 from pipeline.models.objectives.adversarial import AdversarialConfig
 from pipeline.models.objectives.objective import ObjectiveConfig
-from pipeline.models.segmenters.unet import UNetConfig
 from pipeline.source.labelled import all_inputs, held_out, split_files
 from pipeline.text.task import TextSegmentation
 from pipeline.training.trainer import Trainer
 from testing.processes import descendants
+from testing.trainings import SLOW, plan, trained_in_own_cluster
 
 pytestmark = pytest.mark.ray
 SEGMENTER = ImageSegmentation(classes=CLASSES, palette=PALETTE, height_px=24, width_px=32)
@@ -53,25 +60,6 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def plan(scenes: str, out: Path, task: Any, **settings: Any) -> train.Plan:
-    name, model = "unet", UNetConfig(classes=len(CLASSES), widths=(8, 16), blocks=(1, 1))
-    if isinstance(task, ImageReconstruction):
-        name = "conv_vae"
-        model = ConvVAEConfig(widths=(8, 16), blocks=(1, 1), decoder_blocks=(1, 1), latent_channels=4)
-    values = {"epochs": 8, "batch_rows": 8, "evaluate_every_epochs": 4, "gpu": False, "threads": 1} | settings
-    return train.Plan(
-        task=task,
-        model_name=name,
-        model_config=config.to_dict(model),
-        copies=(),
-        train=preparation.prepare(split_files(scenes, "train"), task, str(out)),
-        validation=preparation.prepare(split_files(scenes, "val"), task, str(out)),
-        config=train.DistributedTrainConfig(**values),
-        out=str(out),
-        card={"data": scenes},
-    )
-
-
 def history(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
 
@@ -92,9 +80,10 @@ def alone(plan: train.Plan) -> tuple[list[dict[str, float]], dict[str, float], A
     ids=["segmenter", "companioned", "autoencoder"],
 )
 def test_two_workers_train_as_plain_torch_does_alone(cluster: None, scenes: str, tmp_path: Path, task: Any) -> None:
-    made = plan(scenes, tmp_path, task, workers=2)
+    made, said = plan(scenes, tmp_path, task, workers="1:2" if task is SEGMENTER else 2), list[str]()
     losses, metrics, _ = alone(made)
-    summary = train.fit(made, lambda _: None)
+    summary = train.fit(made, said.append)
+    assert [line for line in said if line.endswith(", with 2 workers")]
     found = history(tmp_path)
     assert len(found) == len(losses) == 8 * 23 // 8 >= 20
     for mine, theirs in zip(found, losses, strict=True):
@@ -169,6 +158,129 @@ def test_a_killed_worker_costs_only_time(cluster: None, scenes: str, tmp_path: P
     assert [line["step"] for line in found] == [line["step"] for line in losses], "each step once"
     for mine, theirs in zip(found, losses, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_training_waits_for_the_first_node(cluster: None, scenes: str, tmp_path: Path) -> None:
+    plan(scenes, tmp_path, SLOW)
+    found = trained_in_own_cluster("from none", scenes, tmp_path, epochs=1)
+    assert found["summary"]["steps"] == 2
+    waits = found["said"].index(next(line for line in found["said"] if line.startswith("training begins")))
+    assert waits >= 1
+    assert all("the training waits for 1 worker with 0.9 CPUs each" in line for line in found["said"][:waits])
+    assert "the cluster has 0 CPUs (0 free) and 0 GPUs (0 free) on 1 nodes" in found["said"][0]
+
+
+@pytest.mark.heavy
+def test_a_training_goes_on_at_a_spare_node_although_the_box_of_its_progress_dies(
+    cluster: None, scenes: str, tmp_path: Path
+) -> None:
+    made = plan(scenes, tmp_path, SLOW, epochs=150, evaluate_every_epochs=50)
+    losses, _, _ = alone(dataclasses.replace(made, task=SEGMENTER))
+    found = trained_in_own_cluster(
+        "lost", scenes, tmp_path, epochs=150, evaluate_every_epochs=50, checkpoint_s=1.0, max_failures=1
+    )
+    assert "1 boxes killed" in found["said"]
+    assert 0 < found["summary"]["resumed_from_step"] < found["summary"]["steps"]
+    assert_same(history(tmp_path), losses)
+
+
+@pytest.mark.heavy
+def test_an_elastic_training_goes_on_with_the_nodes_that_are_there(cluster: None, scenes: str, tmp_path: Path) -> None:
+    made = plan(scenes, tmp_path, SLOW, epochs=150, evaluate_every_epochs=50)
+    losses, _, _ = alone(dataclasses.replace(made, task=SEGMENTER))
+    found = trained_in_own_cluster(
+        "elastic", scenes, tmp_path, epochs=150, evaluate_every_epochs=50, checkpoint_s=1.0, workers="1:2"
+    )
+    begun = [line.rpartition(", ")[2] for line in found["said"] if line.startswith(("training begins", "resuming"))]
+    assert begun == ["with 2 workers", "with 1 worker", "with 2 workers"]
+    assert_same(history(tmp_path), losses)
+
+
+@pytest.mark.heavy
+def test_a_checkpoint_is_written_when_a_node_is_announced_to_leave(cluster: None, scenes: str, tmp_path: Path) -> None:
+    """There would be no other: the first would come after more than an hour."""
+    settings = {"epochs": 150, "evaluate_every_epochs": 1000, "checkpoint_s": 4000.0, "max_failures": 0}
+    losses, _, _ = alone(dataclasses.replace(plan(scenes, tmp_path, SLOW, **settings), task=SEGMENTER))
+    found = trained_in_own_cluster("notice", scenes, tmp_path, **settings)
+    noticed = next(line for line in found["said"] if line.startswith("a node will be taken away: checkpoint after"))
+    step = int(re.findall(r"[0-9]+", noticed)[0])
+    assert 0 < step <= found["summary"]["resumed_from_step"] < found["summary"]["steps"]
+    assert_same(history(tmp_path), losses)
+
+
+def assert_same(found: list[dict[str, float]], losses: list[dict[str, float]]) -> None:
+    """Each step once, with the losses of another training, but for the order in which numbers were added."""
+    assert [line["step"] for line in found] == [line["step"] for line in losses]
+    for mine, theirs in zip(found, losses, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-2)
+
+
+def test_the_number_of_workers() -> None:
+    def of(workers: str | int) -> tuple[int, int]:
+        return train.DistributedTrainConfig(workers=workers, batch_rows=8).worker_range()
+
+    assert [of(2), of("2"), of("2:8"), of("8:8")] == [(2, 2), (2, 2), (2, 8), (8, 8)]
+    for wrong in (0, 9, -1, True, "2:9", "3:2", "0:2", "2:", ":2", "2-8", "two", "1:2:3", "2.0", ""):
+        with pytest.raises(RequestError, match=r"\.workers must be a number or MIN:MAX, .* at most batch_rows, got "):
+            of(wrong)
+    from_file = config.from_dict(train.DistributedTrainConfig, {"workers": "2:8"})
+    assert from_file.worker_range() == (2, 8)
+    assert config.from_dict(train.DistributedTrainConfig, {"workers": 3}).worker_range() == (3, 3)
+
+
+def test_what_a_training_waits_for_is_said_while_no_worker_is_heard(
+    cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    watch = train._Watch("3 workers", said.append)
+    watch.check()
+    assert not said
+    monkeypatch.setattr(train, "_SILENCE_S", 0.0)
+    watch.check()
+    assert "waits for 3 workers; the cluster has 2 CPUs" in said[0]
+    watch.hear(FINISHED)
+    watch.check()
+    watch.hear("a line")
+    assert said[1:] == ["a line"]
+    watch.hear(PlaceNotShared("not seen"))
+    with pytest.raises(PlaceNotShared, match="not seen"):
+        watch.check()
+
+
+def test_what_a_worker_asks_for_does_not_depend_on_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in (0.0, 1.0, 64.0):
+        monkeypatch.setattr(train, "cluster_size", lambda _, size=size: size)
+        assert train._cpus(2, own_cluster=False) == 0.9
+    monkeypatch.setattr(train, "cluster_size", lambda _: 1.0)
+    assert [train._cpus(workers, own_cluster=True) for workers in (1, 2)] == [0.9, 0.45]
+    monkeypatch.setattr(train, "cluster_size", lambda _: 8.0)
+    assert train._cpus(2, own_cluster=True) == 0.9
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 6), (2, 3), (4, 1), (8, 1)])
+def test_threads_come_from_the_node_of_the_worker(monkeypatch: pytest.MonkeyPatch, workers: int, threads: int) -> None:
+    nodes = [{"NodeID": "head", "Resources": {}}, {"NodeID": "here", "Resources": {"CPU": 6.0}}]
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"NodeID": "there", "Resources": {"CPU": 96.0}}])
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
+    monkeypatch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_local_world_size=lambda: workers))
+    assert train._share_of_node() == threads
+
+
+def test_a_training_that_waits_can_be_stopped() -> None:
+    """Whatever Ray waits for: ``check`` raises in the main thread, as a signal does."""
+
+    class Waiting:
+        def fit(self) -> None:
+            threading.Event().wait(5)
+
+    def check() -> None:
+        raise Stopped(signal.SIGTERM)
+
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        train._fit_apart(Waiting(), check)  # type: ignore[arg-type]
+    assert time.monotonic() - started < 3
 
 
 def test_the_same_training_again_is_found_done_and_another_is_refused(

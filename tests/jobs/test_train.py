@@ -135,7 +135,10 @@ def test_a_stopped_training_leaves_a_checkpoint_and_its_exit_code(place: Path) -
     [
         ({"--images": "nowhere"}, "no such folder"),
         ({"--init": "segmenter"}, "must be of kind 'autoencoder', got 'image_segmenter'"),
-        ({"--train.workers": "9"}, "DistributedTrainConfig.workers must be at least 1 and at most batch_rows, got 9"),
+        (
+            {"--train.workers": "2:9"},
+            "DistributedTrainConfig.workers must be a number or MIN:MAX, at least 1 and at most batch_rows, got '2:9'",
+        ),
         ({"--widths": "[8,24]"}, "UNetConfig.widths must be the autoencoder's (16, 32, 64), got (8, 24)"),
         ({"--height_px": "0"}, "ImageSegmentation.height_px must be at least 1, got 0"),
     ],
