@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from pipeline import config as settings_of
 from pipeline import models, package, storage
 from pipeline.config import check
-from pipeline.distributed.places import PlaceNotShared, mark, not_shared
+from pipeline.distributed.places import PlaceNotShared, UnfitNode, mark, unfit_node
 from pipeline.distributed.preparation import Prepared
 from pipeline.distributed.progress import AT_WORK, FINISHED, Receiver, Sender
 from pipeline.distributed.session import cluster_size
@@ -267,7 +267,7 @@ def _fit_apart(trainer: ray.train.torch.TorchTrainer, check: Callable[[], None])
         thread.join(0.5)
         check()
     if outcome:
-        raise not_shared(outcome[0]) or outcome[0]
+        raise unfit_node(outcome[0]) or outcome[0]
 
 
 class _Watch:
