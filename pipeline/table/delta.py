@@ -32,9 +32,11 @@ from pipeline.table.log import (
     patiently,
 )
 from pipeline.table.names import is_run_name
-from pipeline.table.parts import THREADS, Part, read_part, scan, write_part
+from pipeline.table.parts import THREADS, Part, PartWriter, gathered, pieces, scan, write_part
 from pipeline.table.schema import TableSchema
 from pipeline.table.supersede import is_of, rows_to_keep, run_ids
+
+_REWRITTEN_BYTES = 512 << 20  # of the files that are rewritten at the same time
 
 
 class Table:
@@ -194,7 +196,8 @@ class Table:
     def lost_parts(self, run_id: str, model: str) -> list[Part]:
         """The parts of a run that the log names, but that are not there: another tool has deleted them before they were
         committed, as ``vacuum`` without a retention time does."""
-        mine = [part for part in self.parts() if part.file.rpartition("/")[2].startswith(f"{run_id}-")]
+        begins = f"model={model}/{run_id}-"
+        mine = [part for part in self.parts() if part.file.startswith(begins)]
         if not mine:
             return []
         there = set(self._files([model], f"{run_id}-"))
@@ -235,12 +238,19 @@ class Table:
         """Write new parts with those rows of ``parts`` to keep, by their paths."""
 
         def rewrite(part: Part) -> Part | None:
-            if not keep[part.path].any():
+            left = keep[part.path]
+            if not left.any():
                 return None
-            rows = read_part(self.uri, part).filter(pa.array(keep[part.path]))
-            return write_part(self.uri, self.schema, rows, run_id, part.model)
+            writer, start = PartWriter(self.uri, self.schema, run_id, part.model), 0
+            for rows in gathered(pieces(self.uri, part)):
+                end = start + rows.num_rows
+                writer.add(rows.filter(pa.array(left[start:end])))
+                start = end
+            return writer.close()
 
-        return [part for part in ordered(rewrite, parts, THREADS) if part is not None]
+        largest = max((part.size for part in parts), default=0)
+        threads = min(THREADS, max(1, _REWRITTEN_BYTES // max(1, largest)))
+        return [part for part in ordered(rewrite, parts, threads) if part is not None]
 
     def parts(self) -> list[Part]:
         """The committed parts."""
