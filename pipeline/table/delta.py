@@ -36,6 +36,7 @@ from pipeline.table.parts import THREADS, Part, PartWriter, gathered, pieces, sc
 from pipeline.table.schema import TableSchema
 from pipeline.table.supersede import is_of, rows_to_keep, run_ids
 
+_ROWS_TOGETHER = 1 << 14  # whose keys are made at once
 _REWRITTEN_BYTES = 512 << 20  # of the files that are rewritten at the same time
 
 
@@ -150,12 +151,15 @@ class Table:
     def _contents(self, model: str, settings: str, every_model: bool) -> TableContents:
         inputs, sound, failed = [], [], []
         others: dict[tuple[str, str], list[np.ndarray]] = {}
-        for part, rows in scan(self.uri, [part for part in self.parts() if every_model or part.model == model]):
+        parts = [part for part in self.parts() if every_model or part.model == model]
+        for part, rows in _together(scan(self.uri, parts)):
             version, is_sound = keys(rows, VERSION_KEY), rows["error"].is_null().to_numpy()
             mine = is_of(part, rows, model, settings)
             inputs.append(keys(rows, INPUT_KEY))
             sound.append(version[mine & is_sound])
             failed.append(version[mine & ~is_sound])
+            if mine.all():
+                continue
             theirs = rows["settings"].to_numpy()
             for other in np.unique(theirs[~mine].astype(str)).tolist():
                 others.setdefault((part.model or "", other), []).append(version[~mine & (theirs == other)])
@@ -266,3 +270,17 @@ class Table:
         wanted = deltalake.Schema.from_arrow(self.schema.columns.remove_metadata())
         fields = [field for field in wanted.fields if field.name in self.new_columns]
         self.commits.once(lambda made: delta.alter.add_columns(fields, commit_properties=made), run_id)
+
+
+def _together(scanned: Iterable[tuple[Part, pa.Table]]) -> Iterator[tuple[Part, pa.Table]]:
+    """The rows of small parts of one model as one table, with the first of the parts."""
+    waiting: list[tuple[Part, pa.Table]] = []
+    count = 0
+    for part, rows in scanned:
+        if waiting and (count >= _ROWS_TOGETHER or waiting[0][0].model != part.model):
+            yield waiting[0][0], pa.concat_tables(table for _, table in waiting)
+            waiting, count = [], 0
+        waiting.append((part, rows))
+        count += rows.num_rows
+    if waiting:
+        yield waiting[0][0], pa.concat_tables(table for _, table in waiting)

@@ -148,11 +148,13 @@ def pieces(table_uri: str, part: Part) -> Iterator[pa.Table]:
 def gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The same rows in the same order, in tables of at least `PIECE_BYTES`, except for the last one."""
     waiting: list[pa.Table] = []
+    size = 0
     for rows in tables:
         waiting.append(rows)
-        if sum(table.nbytes for table in waiting) >= PIECE_BYTES:
+        size += rows.nbytes
+        if size >= PIECE_BYTES:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, size = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
 
