@@ -37,7 +37,7 @@ from pipeline.table.schema import TableSchema
 from pipeline.table.supersede import is_of, rows_to_keep, run_ids
 
 _ROWS_TOGETHER = 1 << 14  # whose keys are made at once
-_REWRITTEN_BYTES = 512 << 20  # of the files that are rewritten at the same time
+_REWRITTEN_BYTES = 256 << 20  # of the files that are rewritten at the same time
 
 
 class Table:
@@ -163,10 +163,14 @@ class Table:
             theirs = rows["settings"].to_numpy()
             for other in np.unique(theirs[~mine].astype(str)).tolist():
                 others.setdefault((part.model or "", other), []).append(version[~mine & (theirs == other)])
+        sets = []
+        for found in (inputs, sound, failed):
+            sets.append(KeySet(found))
+            found.clear()  # each is as large as the set
         return TableContents(
-            inputs=KeySet(inputs),
-            sound=KeySet(sound),
-            failed=KeySet(failed),
+            inputs=sets[0],
+            sound=sets[1],
+            failed=sets[2],
             others={kind: KeySet(found) for kind, found in others.items()},
         )
 

@@ -30,6 +30,7 @@ _PLAIN = re.compile(r"[0-9A-Za-z_-]+")
 WHOLE_BYTES = 4 << 20
 #: Size of the pieces in which larger parts are read and written.
 PIECE_BYTES = 32 << 20
+_SCANNED_ROWS = 1 << 19  # about so many are read ahead in a scan
 _GROUP_BYTES = 512 << 20  # of a row group; Arrow cannot read one with more than 2 GiB in a struct, such as a mask
 
 
@@ -191,4 +192,5 @@ def scan(table_uri: str, parts: Sequence[Part]) -> Iterator[tuple[Part, pa.Table
         rows = read_part(table_uri, part, _SCANNED.names)
         return part, completed(rows, _SCANNED).cast(_SCANNED)
 
-    yield from ordered(read, parts, THREADS)
+    rows = sum(part.rows or 0 for part in parts)
+    yield from ordered(read, parts, max(2, min(THREADS, _SCANNED_ROWS * len(parts) // max(1, rows))))
