@@ -80,6 +80,11 @@ COMMANDS: dict[str, Command] = {
         summary="check that a table is complete and sound",
         first=("vacuum", "storage.endpoint-url"),
     ),
+    "compact": Command(
+        settings="Compact",
+        summary="join the small files of a table to larger ones",
+        first=("target-bytes", "storage.endpoint-url"),
+    ),
     "demo": Command(
         settings="Demo",
         summary="train and segment on this machine, with pictures",

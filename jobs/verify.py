@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from jobs.cli import main, say
 from pipeline import storage
@@ -13,11 +11,8 @@ from pipeline.errors import DONE, FAILED
 from pipeline.quality.audit import audit
 from pipeline.quality.repair import open_table, repair
 from pipeline.storage import StorageConfig
-from pipeline.table import lease
-from pipeline.table.lease import Lease
+from pipeline.table.lease import alone
 from pipeline.table.vacuum import vacuum
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +38,8 @@ def work(settings: Verify) -> dict[str, Any]:
     summary: dict[str, Any] = {"table": storage.join(settings.sink, "table")}
     if settings.repair:
         table = open_table(settings.sink)
-        summary["repaired"] = _alone(settings, "repair", table.last_lease(), lambda held: repair(table, held))
+        with alone(settings.sink, "repair", settings.lease_s, after=table.last_lease()) as held:
+            summary["repaired"] = repair(table, held)
         say(f"repaired: {', '.join(f'{count} {name}' for name, count in summary['repaired'].items())}")
     say(f"reading {summary['table']}")
     summary |= audit(settings.sink).summary()
@@ -52,24 +48,14 @@ def work(settings: Verify) -> dict[str, Any]:
     if summary["foreign_files"]:
         say(f"{summary['foreign_files']} files are of another tool and mark no column as a picture; see --repair")
     if settings.vacuum:
-        summary["vacuumed"] = _alone(
-            settings, "vacuum", open_table(settings.sink).last_lease(), lambda _: vacuum(settings.sink)
-        )
+        with alone(settings.sink, "vacuum", settings.lease_s, after=open_table(settings.sink).last_lease()):
+            summary["vacuumed"] = vacuum(settings.sink)
         say(f"{summary['vacuumed']} files deleted that no version of the table names")
     for name, problem in summary["problems"].items():
         say(f"{problem['count']} {name}: {problem['meaning']}, such as {'; '.join(problem['examples'][:3])}")
     sound = not summary["problems"]
     error = {} if sound else {"error": f"the table is not sound: {', '.join(summary['problems'])}"}
     return summary | error | {"status": "sound" if sound else "not sound", "exit_code": DONE if sound else FAILED}
-
-
-def _alone(settings: Verify, purpose: str, last_lease: int, work: Callable[[Lease], T]) -> T:
-    """Call ``work`` while no run can write to the sink."""
-    held = lease.acquire(settings.sink, f"{purpose}-{os.getpid()}", settings.lease_s, after=last_lease)
-    try:
-        return work(held)
-    finally:
-        held.release()
 
 
 if __name__ == "__main__":

@@ -67,7 +67,15 @@ ONLY = {
 #: Every module of these imports that.
 MUST = {"pipeline.distributed": "ray"}
 #: Jobs that a user can run where Ray is not installed.
-WITHOUT_RAY = ("jobs.convert_labels", "jobs.verify", "jobs.evaluate", "jobs.sample", "jobs.cli", "jobs.__main__")
+WITHOUT_RAY = (
+    "jobs.convert_labels",
+    "jobs.verify",
+    "jobs.compact",
+    "jobs.evaluate",
+    "jobs.sample",
+    "jobs.cli",
+    "jobs.__main__",
+)
 
 
 def imports(tree: ast.Module) -> Iterator[str]:

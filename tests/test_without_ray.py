@@ -1,4 +1,4 @@
-"""Reading, verifying, vacuuming and evaluating need no Ray: each runs in a process where importing it fails."""
+"""What reads or mends tables, and `evaluate`, need no Ray: each runs in a process where importing it fails."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.quality.repair import open_table
+from pipeline.table import lease
+from pipeline.table.parts import read_part
+from pipeline.table.readers import parts_of
 from testing.golden import GOLDEN
 from testing.processes import ROOT
 
@@ -56,6 +60,32 @@ def test_verify_and_vacuum(sink: Path) -> None:
     assert (code, summary["status"], summary["vacuumed"]) == (0, "sound", 1), err
     assert (summary["rows"], summary["failed"]) == (11, 0)
     assert not orphan.exists()
+
+
+def test_compact(tmp_path: Path) -> None:
+    """The rows of a table of an earlier version, in fewer files."""
+    shutil.copytree(GOLDEN / "sink-whole", tmp_path / "sink")
+    sink = str(tmp_path / "sink")
+    table = open_table(sink)
+    whole = table.parts()[0]
+    rows = read_part(table.uri, whole)
+    split = [table.write_part(rows.slice(row, 1), rows["run_id"][row].as_py(), whole.model or "") for row in range(11)]
+    table.commits.replace(lambda: (split, [whole], None), "split")
+    before = len(parts_of(sink))
+    code, summary, err = job("compact", "--sink", sink)
+    assert (code, summary["before"], summary["after"], summary["rows"]) == (0, before, len(parts_of(sink)), 11), err
+    assert summary["after"] < before
+    code, summary, err = job("verify", "--sink", sink, "--vacuum")
+    assert (code, summary["rows"], summary["foreign_files"], summary["other_tools"]) == (0, 11, 0, []), err
+    assert summary["vacuumed"] == 0, "earlier versions have the old files"
+    code, summary, err = job("compact", "--sink", sink)
+    assert (code, summary["before"], summary["status"]) == (0, 0, "done"), err
+    with lease.alone(sink, "a run", 30, after=open_table(sink).last_lease()):
+        code, summary, err = job("compact", "--sink", sink)
+    assert (code, summary["status"]) == (2, "wrong request")
+    assert "is in use by run a run" in summary["error"]
+    code, summary, err = job("compact", "--sink", sink, "--target-bytes", "1000")
+    assert (code, summary["error"]) == (2, "Compact.target_bytes must be from 1 MiB to 1 GiB, got 1000")
 
 
 def test_read(sink: Path) -> None:

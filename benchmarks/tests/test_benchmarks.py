@@ -76,6 +76,18 @@ def test_storage_benchmarks_run(name: str, s3_environment: object) -> None:
 
 @pytest.mark.slow
 @pytest.mark.heavy
+def test_a_night_on_a_compacted_table() -> None:
+    command = [sys.executable, "-m", "benchmarks.night", "--small"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((ROOT / "benchmarks" / "results" / "night-small.json").read_text())
+    files = [row["files"] for row in found["rows"] if row["what"] == "committed parts"]
+    assert files == [391, 1]
+    assert all(value > 0 for value in found["headline"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_generative_table_has_every_part(data: Path, tmp_path: Path) -> None:
     if not (data / "mnist").is_dir():
         pytest.skip("no mnist")

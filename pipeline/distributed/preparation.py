@@ -29,7 +29,7 @@ from pipeline.errors import InputError, RequestError
 from pipeline.json_text import to_json
 from pipeline.rows import INPUT_SCHEMA, RECORD, FailedInput, by_code, error_value, failed_input
 from pipeline.source.fetch import FetchConfig, fetch
-from pipeline.source.keys import VERSION_KEY, keys
+from pipeline.source.keys import VERSION_KEY, digests
 from pipeline.storage.columnar import has_arrow_end, own_file, read_arrow
 from pipeline.table.manifest import split
 from pipeline.task import Task
@@ -119,7 +119,7 @@ class Preparation:
         self._keep, self._fetch, self._block = keep, fetch_config or FetchConfig(), (block_rows, block_bytes)
         identity = {
             "task": [type(task).__name__, config.identity(task)],
-            "inputs": hashlib.sha256(keys(inputs, (*VERSION_KEY, "label_uri")).tobytes()).hexdigest(),
+            "inputs": hashlib.sha256(digests(inputs, (*VERSION_KEY, "label_uri")).tobytes()).hexdigest(),
             "keep": repr(keep),
         }
         identity |= {"results": task.results} if task.results > 1 else {}
@@ -127,7 +127,7 @@ class Preparation:
         self._is_new = storage.is_local(out) and not storage.exists(out)
         self._labels = None
         if inputs["label_uri"].null_count < inputs.num_rows:
-            self._labels = hashlib.sha256(keys(inputs, ("label_uri", "label_etag")).tobytes()).hexdigest()[:32]
+            self._labels = hashlib.sha256(digests(inputs, ("label_uri", "label_etag")).tobytes()).hexdigest()[:32]
 
     def planned(self) -> Prepared:
         """What `prepare` will return, but without the samples. Reads only the index."""

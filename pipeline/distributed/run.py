@@ -20,7 +20,7 @@ from pipeline.distributed.session import ClusterConfig, capacity
 from pipeline.distributed.stages import STAGES, StreamConfig, Work
 from pipeline.distributed.stream import StreamStalled, receipts, receipts_or_none
 from pipeline.distributed.watchdog import make_unfinished_blocks
-from pipeline.errors import RequestError
+from pipeline.errors import JobFailed, RequestError
 from pipeline.package import Package
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
@@ -30,8 +30,9 @@ from pipeline.runs.life import Life, Outcome, store_json
 from pipeline.runs.settings import described_settings, settings_digest
 from pipeline.source.entries import entries
 from pipeline.source.passed import PassedOver
+from pipeline.table.compaction import Compacted, compact, is_fragmented
 from pipeline.table.delta import Table
-from pipeline.table.lease import Lease
+from pipeline.table.lease import Lease, LeaseLost
 from pipeline.table.log import Change
 from pipeline.table.manifest import Manifest
 from pipeline.table.names import run_name
@@ -55,6 +56,9 @@ class RunConfig:
     """Number of failed inputs up to which a run is never stopped."""
     superseded: Literal["remove", "keep"] = "remove"
     """Whether older rows of the inputs that this run listed are removed from the table at the end, or kept."""
+    compact: Literal["auto", "never"] = "auto"
+    """auto: at the end, join small files of the table if the model has 100 or more below 32 MiB, to files of up to 128
+    MiB. The command compact does the same at any time."""
     lease_s: float = 30.0
     """Seconds without renewal after which the lease of a run on another machine counts as abandoned."""
     commit_s: float = 5.0
@@ -130,6 +134,7 @@ class Run:
         self._seconds = 0.0
         self._outcome: Outcome | None = None
         self._changes: list[Change] = []
+        self._compacted: Compacted | None = None
         self._version_at_start = 0
         self._finished: list[EarlierRun] = []
         self._name(run_name(self.table.last_run_id()))
@@ -146,6 +151,7 @@ class Run:
             **self.counts.summary(),
             **({"other_tools": [str(change) for change in self._changes]} if self._changes else {}),
             "passed_over": self._passed.by_ending(),
+            **({} if self._compacted is None else {"compacted": to_dict(self._compacted)}),
             "table_version": self.table.version,
             "seconds": round(self._seconds, 3),
             **({} if self._outcome is None else self._outcome.summary()),
@@ -227,6 +233,7 @@ class Run:
             outdated = self._write_manifest()
             self._run_passes(lease)
             self._finish_table(outdated)
+            self._compact(lease)
         finally:
             if self._committer is not None:
                 self._committer.commit()
@@ -362,6 +369,22 @@ class Run:
             )
         # Repeated attempts have left parts that were not committed.
         self.counts.orphans += self.table.remove_orphans([self.run_id])
+
+    def _compact(self, lease: Lease) -> None:
+        """Join small files if there are many. The run has done its work before, and does not fail if this does."""
+        model = self.plan.package.digest
+        if self.plan.config.compact == "never" or not is_fragmented(self.table, model):
+            return
+        self._say("joining small files of the table")
+        try:
+            self._compacted = compact(self.table, self.run_id, model=model, check=lease.check)
+        except LeaseLost:
+            raise
+        except (JobFailed, OSError) as reason:
+            self._say(f"the small files stay: {reason}")
+            self.table.remove_orphans([self.run_id])
+        else:
+            self._say(f"{self._compacted.before} files of the table have become {self._compacted.after}")
 
 
 def block_rows(pending: int, stream: StreamConfig) -> int:

@@ -275,13 +275,13 @@ class _Watch:
 
     def __init__(self, wanted: str, say: Callable[[str], None]) -> None:
         self._wanted, self._say = wanted, say
-        self._blind: PlaceNotShared | None = None
+        self._blind: UnfitNode | None = None
         self._finished = False
         self._heard = self._said = time.monotonic()
 
     def hear(self, item: Any) -> None:
         self._heard, self._finished = time.monotonic(), item == FINISHED
-        if isinstance(item, PlaceNotShared):
+        if isinstance(item, UnfitNode):
             self._blind = item
         elif item not in (AT_WORK, FINISHED):
             self._say(item)

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.errors import ERROR_CODES, InputError
+from pipeline.errors import ERROR_CODES, InputError, JobFailed, RequestError
 from pipeline.images.outputs import mask_problem
 from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
 from pipeline.storage.columnar import own_file, read_parquet
 from pipeline.storage.threads import ordered
 from pipeline.table.log import Change, changes_of_others, columns_of, committed_parts
 from pipeline.table.mending import is_foreign_schema
-from pipeline.table.parts import Part, as_written_here, completed
+from pipeline.table.parts import Part, completed, pieces
 from pipeline.table.readers import open_delta
 from pipeline.table.supersede import run_ids
 from pipeline.text.outputs import paragraphs_problem
@@ -76,7 +76,7 @@ class Audit:
 
 @dataclass
 class _Found:
-    """The contents of one part file."""
+    """The contents of one part file, or of some of its rows."""
 
     input: np.ndarray
     version: np.ndarray
@@ -113,19 +113,32 @@ def audit(sink: str) -> Audit:
 
 
 def _look(sink: str, part: Part, columns: pa.Schema) -> _Found | None:
+    table_uri = storage.join(sink, "table")
     try:
-        data = storage.read(part.uri(storage.join(sink, "table")))
-        rows = read_parquet(data)
-    except (OSError, InputError, pa.ArrowException):
+        size = storage.stat(part.uri(table_uri)).size
+        found = [_look_at(rows, columns) for rows in pieces(table_uri, part)]
+    except (OSError, InputError, JobFailed, RequestError, pa.ArrowException):
         return None
     problems = []
-    is_foreign = is_foreign_schema(rows.schema)
-    if len(data) != part.size or part.rows not in (None, rows.num_rows):
+    rows = sum(len(item.input) for item in found) + (0 if part.kept is None else list(part.kept).count(False))
+    if size != part.size or part.rows not in (None, rows):
         said = f"{part.rows} rows and {part.size} bytes"
-        problems.append(
-            ("wrong_count", f"{part.path}: {rows.num_rows} rows and {len(data)} bytes, the log says {said}")
-        )
-    rows = completed(as_written_here(rows, part), columns)
+        problems.append(("wrong_count", f"{part.path}: {rows} rows and {size} bytes, the log says {said}"))
+    return _Found(
+        np.concatenate([item.input for item in found]),
+        np.concatenate([item.version for item in found]),
+        np.concatenate([item.run for item in found]),
+        np.concatenate([item.failed for item in found]),
+        set().union(*(item.kinds for item in found)),
+        problems + [problem for item in found for problem in item.problems],
+        found[0].is_foreign,
+    )
+
+
+def _look_at(rows: pa.Table, columns: pa.Schema) -> _Found:
+    """What is found in some rows of a file."""
+    problems, is_foreign = [], is_foreign_schema(rows.schema)
+    rows = completed(rows, columns)
     kind = "mask" if "mask" in rows.column_names else "paragraphs" if "paragraphs" in rows.column_names else None
     content = rows.drop_columns([name for name in ("embedding",) if name in rows.column_names])
     for number in range(rows.num_rows):
@@ -134,13 +147,12 @@ def _look(sink: str, part: Part, columns: pa.Schema) -> _Found | None:
         if problem is not None:
             name = row["uri"] if row["member"] is None else f"{row['uri']} #{row['member']}"
             problems.append((problem[0], f"{name}: {problem[1]}"))
-    pairs = set(zip(rows["model"].to_pylist(), rows["settings"].to_pylist(), strict=True))
     return _Found(
         keys(rows, INPUT_KEY),
         keys(rows, VERSION_KEY),
         run_ids(rows),
         ~rows["error"].is_null().to_numpy(),
-        pairs,
+        set(zip(rows["model"].to_pylist(), rows["settings"].to_pylist(), strict=True)),
         problems,
         is_foreign,
     )

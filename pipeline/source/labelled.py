@@ -14,7 +14,7 @@ from pipeline import storage
 from pipeline.errors import InputError, RequestError
 from pipeline.rows import OBJECT, InputKind
 from pipeline.source.entries import ENTRIES, entries
-from pipeline.source.keys import INPUT_KEY, GrowingKeySet, keys
+from pipeline.source.keys import INPUT_KEY, GrowingKeySet, digests, keys
 from pipeline.source.manifests import is_of_results
 from pipeline.source.passed import PassedOver
 from pipeline.source.texts import lines_of, read_text
@@ -95,7 +95,7 @@ def held_out(inputs: pa.Table, fraction: float) -> tuple[pa.Table, pa.Table]:
     if inputs.num_rows < 2:
         rule = "at least 2 inputs are needed, since a part of them is held out for validation"
         raise RequestError(f"{rule}; got only {inputs['uri'][0].as_py()!r}")
-    names = keys(inputs, ("uri", "member"))
+    names = digests(inputs, ("uri", "member"))
     rank = np.argsort([hashlib.sha256(row.tobytes()).digest() for row in names], kind="stable")
     chosen = np.zeros(inputs.num_rows, bool)
     chosen[rank[: min(max(1, round(fraction * inputs.num_rows)), inputs.num_rows - 1)]] = True

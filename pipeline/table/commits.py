@@ -72,8 +72,17 @@ class Commits:
         """Add parts to the table in one transaction, whatever others have committed."""
         self._write([_added(part) for part in add], run_id)
 
-    def replace(self, plan: Callable[[], tuple[Sequence[Part], Sequence[Part], T]], run_id: str) -> T:
+    def replace(
+        self,
+        plan: Callable[[], tuple[Sequence[Part], Sequence[Part], T]],
+        run_id: str,
+        *,
+        changes_rows: bool = True,
+    ) -> T:
         """Commit the parts to add and to remove that ``plan`` gives, and return its result.
+
+        ``changes_rows``: False if the same rows are only stored otherwise. The log then says so, and tools that follow
+        the table's changes do not take the rows for new ones.
 
         ``plan`` reads the table. It is called again if another commit was made before ours. Otherwise rows that both
         have rewritten would be there twice, since delta-rs accepts the removal of a file that another tool has removed.
@@ -88,7 +97,11 @@ class Commits:
             if not remove:
                 return result
             try:
-                self._write([*map(_added, add), *map(_removed, remove)], run_id, only_after=version)
+                actions = (
+                    [_added(part, changes_rows) for part in add],
+                    [_removed(part, changes_rows) for part in remove],
+                )
+                self._write([*actions[0], *actions[1]], run_id, only_after=version)
                 return result
             except _Moved:
                 time.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))
@@ -192,15 +205,15 @@ class Commits:
         return any(entry.get(TOKEN) == token for entry in patiently(lambda: self.delta.history(20)))
 
 
-def _added(part: Part) -> AddAction:
+def _added(part: Part, changes_rows: bool = True) -> AddAction:
     # delta-rs encodes the path for the log.
     statistics = json.dumps({"numRecords": part.rows})
-    return AddAction(part.file, part.size, {PARTITION: part.model}, _now_ms(), True, statistics)
+    return AddAction(part.file, part.size, {PARTITION: part.model}, _now_ms(), changes_rows, statistics)
 
 
-def _removed(part: Part) -> RemoveAction:
+def _removed(part: Part, changes_rows: bool = True) -> RemoveAction:
     assert part.kept is None, "a file with a deletion vector cannot be removed without it"
-    return RemoveAction(part.file, True, _now_ms(), part.size, {PARTITION: part.model})
+    return RemoveAction(part.file, changes_rows, _now_ms(), part.size, {PARTITION: part.model})
 
 
 def _now_ms() -> int:

@@ -32,9 +32,12 @@ from pipeline.table.log import (
     patiently,
 )
 from pipeline.table.names import is_run_name
-from pipeline.table.parts import THREADS, Part, read_part, scan, write_part
+from pipeline.table.parts import THREADS, Part, PartWriter, gathered, pieces, scan, write_part
 from pipeline.table.schema import TableSchema
 from pipeline.table.supersede import is_of, rows_to_keep, run_ids
+
+_ROWS_TOGETHER = 1 << 14  # whose keys are made at once
+_REWRITTEN_BYTES = 256 << 20  # of the files that are rewritten at the same time
 
 
 class Table:
@@ -148,19 +151,26 @@ class Table:
     def _contents(self, model: str, settings: str, every_model: bool) -> TableContents:
         inputs, sound, failed = [], [], []
         others: dict[tuple[str, str], list[np.ndarray]] = {}
-        for part, rows in scan(self.uri, [part for part in self.parts() if every_model or part.model == model]):
+        parts = [part for part in self.parts() if every_model or part.model == model]
+        for part, rows in _together(scan(self.uri, parts)):
             version, is_sound = keys(rows, VERSION_KEY), rows["error"].is_null().to_numpy()
             mine = is_of(part, rows, model, settings)
             inputs.append(keys(rows, INPUT_KEY))
             sound.append(version[mine & is_sound])
             failed.append(version[mine & ~is_sound])
+            if mine.all():
+                continue
             theirs = rows["settings"].to_numpy()
             for other in np.unique(theirs[~mine].astype(str)).tolist():
                 others.setdefault((part.model or "", other), []).append(version[~mine & (theirs == other)])
+        sets = []
+        for found in (inputs, sound, failed):
+            sets.append(KeySet(found))
+            found.clear()  # each is as large as the set
         return TableContents(
-            inputs=KeySet(inputs),
-            sound=KeySet(sound),
-            failed=KeySet(failed),
+            inputs=sets[0],
+            sound=sets[1],
+            failed=sets[2],
             others={kind: KeySet(found) for kind, found in others.items()},
         )
 
@@ -194,7 +204,8 @@ class Table:
     def lost_parts(self, run_id: str, model: str) -> list[Part]:
         """The parts of a run that the log names, but that are not there: another tool has deleted them before they were
         committed, as ``vacuum`` without a retention time does."""
-        mine = [part for part in self.parts() if part.file.rpartition("/")[2].startswith(f"{run_id}-")]
+        begins = f"model={model}/{run_id}-"
+        mine = [part for part in self.parts() if part.file.startswith(begins)]
         if not mine:
             return []
         there = set(self._files([model], f"{run_id}-"))
@@ -235,12 +246,19 @@ class Table:
         """Write new parts with those rows of ``parts`` to keep, by their paths."""
 
         def rewrite(part: Part) -> Part | None:
-            if not keep[part.path].any():
+            left = keep[part.path]
+            if not left.any():
                 return None
-            rows = read_part(self.uri, part).filter(pa.array(keep[part.path]))
-            return write_part(self.uri, self.schema, rows, run_id, part.model)
+            writer, start = PartWriter(self.uri, self.schema, run_id, part.model), 0
+            for rows in gathered(pieces(self.uri, part)):
+                end = start + rows.num_rows
+                writer.add(rows.filter(pa.array(left[start:end])))
+                start = end
+            return writer.close()
 
-        return [part for part in ordered(rewrite, parts, THREADS) if part is not None]
+        largest = max((part.size for part in parts), default=0)
+        threads = min(THREADS, max(1, _REWRITTEN_BYTES // max(1, largest)))
+        return [part for part in ordered(rewrite, parts, threads) if part is not None]
 
     def parts(self) -> list[Part]:
         """The committed parts."""
@@ -256,3 +274,17 @@ class Table:
         wanted = deltalake.Schema.from_arrow(self.schema.columns.remove_metadata())
         fields = [field for field in wanted.fields if field.name in self.new_columns]
         self.commits.once(lambda made: delta.alter.add_columns(fields, commit_properties=made), run_id)
+
+
+def _together(scanned: Iterable[tuple[Part, pa.Table]]) -> Iterator[tuple[Part, pa.Table]]:
+    """The rows of small parts of one model as one table, with the first of the parts."""
+    waiting: list[tuple[Part, pa.Table]] = []
+    count = 0
+    for part, rows in scanned:
+        if waiting and (count >= _ROWS_TOGETHER or waiting[0][0].model != part.model):
+            yield waiting[0][0], pa.concat_tables(table for _, table in waiting)
+            waiting, count = [], 0
+        waiting.append((part, rows))
+        count += rows.num_rows
+    if waiting:
+        yield waiting[0][0], pa.concat_tables(table for _, table in waiting)

@@ -18,6 +18,8 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pipeline import storage
@@ -219,6 +221,19 @@ def _read(folder: str, number: int) -> dict[str, Any] | None:
         return {}
     needed = {"run_id", "host", "process", "pid", "pid_started", "lease_s", "renewals", "released"}
     return found if isinstance(found, dict) and needed <= set(found) else {}
+
+
+@contextmanager
+def alone(sink: str, purpose: str, lease_s: float, *, after: int) -> Iterator[Lease]:
+    """Hold the lease on a sink for a command that is no run, so that no run writes there meanwhile.
+
+    Raises as `acquire` does, which also explains ``after``.
+    """
+    held = acquire(sink, f"{purpose}-{os.getpid()}", lease_s, after=after)
+    try:
+        yield held
+    finally:
+        held.release()
 
 
 def _uri(folder: str, number: int) -> str:

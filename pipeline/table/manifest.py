@@ -107,7 +107,9 @@ class Manifest:
 
     def _store(self, buffered: list[pa.Table]) -> None:
         buffer = pa.BufferOutputStream()
-        pq.write_table(pa.concat_tables(buffered).cast(COLUMNS), buffer, compression="zstd")
+        rows = pa.concat_tables(buffered).cast(COLUMNS)
+        # Names and tags differ from row to row, so a dictionary of them would be made in vain.
+        pq.write_table(rows, buffer, compression="zstd", use_dictionary=["format"])  # type: ignore[arg-type]
         storage.write(self._shard_uri(self.shards), buffer.getvalue().to_pybytes())
         self.shards += 1
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -24,7 +26,11 @@ THREADS = 16
 _KEPT_IN_SCANS = ("uri", "member", "etag", "settings", "run_id", "error")
 _SCANNED = pa.schema([field for field in (*KEY_COLUMNS, *PROVENANCE_COLUMNS) if field.name in _KEPT_IN_SCANS])
 _PLAIN = re.compile(r"[0-9A-Za-z_-]+")
-_WHOLE_BYTES = 4 << 20  # parts up to this size are read in one request
+#: Parts up to this size are read in one request.
+WHOLE_BYTES = 4 << 20
+#: Size of the pieces in which larger parts are read and written.
+PIECE_BYTES = 32 << 20
+_SCANNED_ROWS = 1 << 19  # about so many are read ahead in a scan
 _GROUP_BYTES = 512 << 20  # of a row group; Arrow cannot read one with more than 2 GiB in a struct, such as a mask
 
 
@@ -53,22 +59,45 @@ class Part:
         return self.file if "://" in self.file else storage.join(table_uri, self.file)
 
 
-def write_part(table_uri: str, schema: TableSchema, rows: pa.Table, run_id: str, model: str | None) -> Part:
-    """Write rows of one model as a part that is not committed yet. Its name is unique, so attempts never collide."""
-    rows = schema.fitted(rows)
-    folder = model if model is not None and _PLAIN.fullmatch(model) else "other"  # its name says nothing to readers
-    path = f"model={folder}/{run_id}-{uuid.uuid4().hex}.parquet"
-    buffer = pa.BufferOutputStream()
-    options: dict[str, Any] = {
-        "compression": {name: "none" if name in schema.stored_as_is else "zstd" for name in leaves(rows.schema)},
-        "use_dictionary": ["uri", "model", "settings", "run_id"],
-    }
-    with pq.ParquetWriter(buffer, rows.schema, **options) as writer:
+class PartWriter:
+    """Writes a part piece by piece. In memory are the file as it will be stored, and the piece that is being added.
+
+    Its name is unique, so attempts never collide. The part is not committed, and nothing is stored before `close`.
+    """
+
+    def __init__(self, table_uri: str, schema: TableSchema, run_id: str, model: str | None) -> None:
+        folder = model if model is not None and _PLAIN.fullmatch(model) else "other"  # its name says nothing to readers
+        self._path = f"model={folder}/{run_id}-{uuid.uuid4().hex}.parquet"
+        self._table_uri, self._schema, self._model = table_uri, schema, model
+        self._rows = 0
+        # Not an Arrow buffer: its content would have to be copied to become bytes.
+        self._buffer = io.BytesIO()
+        options: dict[str, Any] = {
+            "compression": {name: "none" if name in schema.stored_as_is else "zstd" for name in leaves(schema.columns)},
+            "use_dictionary": ["uri", "model", "settings", "run_id"],
+        }
+        self._writer = pq.ParquetWriter(self._buffer, schema.columns, **options)
+
+    def add(self, rows: pa.Table) -> None:
+        """Add rows of the part's model, as row groups of their own."""
+        rows = self._schema.fitted(rows)
         for group in _row_groups(rows):
-            writer.write_table(group)
-    data = buffer.getvalue().to_pybytes()
-    storage.write(storage.join(table_uri, path), data)
-    return Part(path=path, size=len(data), rows=rows.num_rows, model=model)
+            self._writer.write_table(group)
+        self._rows += rows.num_rows
+
+    def close(self) -> Part:
+        """Store the file, and return the part."""
+        self._writer.close()
+        data = self._buffer.getvalue()
+        storage.write(storage.join(self._table_uri, self._path), data)
+        return Part(path=self._path, size=len(data), rows=self._rows, model=self._model)
+
+
+def write_part(table_uri: str, schema: TableSchema, rows: pa.Table, run_id: str, model: str | None) -> Part:
+    """Write rows of one model as a part that is not committed yet."""
+    writer = PartWriter(table_uri, schema, run_id, model)
+    writer.add(rows)
+    return writer.close()
 
 
 def _row_groups(rows: pa.Table) -> Iterator[pa.Table]:
@@ -88,12 +117,47 @@ def read_part(table_uri: str, part: Part, columns: list[str] | None = None) -> p
     """
     uri = part.uri(table_uri)
     with own_file(uri):
-        if part.size <= _WHOLE_BYTES:
+        if part.size <= WHOLE_BYTES:
             rows = read_parquet(storage.read(uri), columns)
         else:
             with storage.open_file(uri) as file:
                 rows = ParquetReader(file).read(columns)
         return as_written_here(rows, part, columns)
+
+
+def pieces(table_uri: str, part: Part) -> Iterator[pa.Table]:
+    """The rows of a part with all columns, in order, as tables of about `PIECE_BYTES` or less. Raises as `own_file`.
+
+    The rows of a row group count as equally large. So of a group with rows of very different sizes more is in memory,
+    but never more than the group, which has at most 512 MiB if this project wrote it.
+    """
+    if part.size <= WHOLE_BYTES:
+        yield read_part(table_uri, part)
+        return
+    uri, start = part.uri(table_uri), 0
+    with own_file(uri), storage.open_file(uri) as file:
+        reader = ParquetReader(file)
+        for number in range(reader.metadata.num_row_groups):
+            group = reader.metadata.row_group(number)
+            rows = max(1, PIECE_BYTES * group.num_rows // max(1, group.total_byte_size))
+            for batch in reader.batches(reader.schema.names, rows, [number]):
+                kept = None if part.kept is None else part.kept[start : start + batch.num_rows]
+                start += batch.num_rows
+                yield as_written_here(pa.Table.from_batches([batch]), dataclasses.replace(part, kept=kept))
+
+
+def gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in the same order, in tables of at least `PIECE_BYTES`, except for the last one."""
+    waiting: list[pa.Table] = []
+    size = 0
+    for rows in tables:
+        waiting.append(rows)
+        size += rows.nbytes
+        if size >= PIECE_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def as_written_here(rows: pa.Table, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
@@ -128,4 +192,5 @@ def scan(table_uri: str, parts: Sequence[Part]) -> Iterator[tuple[Part, pa.Table
         rows = read_part(table_uri, part, _SCANNED.names)
         return part, completed(rows, _SCANNED).cast(_SCANNED)
 
-    yield from ordered(read, parts, THREADS)
+    rows = sum(part.rows or 0 for part in parts)
+    yield from ordered(read, parts, max(2, min(THREADS, _SCANNED_ROWS * len(parts) // max(1, rows))))

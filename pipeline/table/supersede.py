@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
 from pipeline.table.parts import Part
@@ -13,7 +14,10 @@ from pipeline.table.parts import Part
 
 def is_of(part: Part, rows: pa.Table, model: str, settings: str) -> np.ndarray:
     """Which rows of a part belong to this model and these settings: booleans (rows,)."""
-    return (rows["settings"].to_numpy() == settings) & (part.model == model)
+    if part.model != model:
+        return np.zeros(rows.num_rows, bool)
+    same = pc.call_function("equal", [rows["settings"], pa.scalar(settings)])
+    return pc.fill_null(same, False).to_numpy()
 
 
 def run_ids(rows: pa.Table) -> np.ndarray:

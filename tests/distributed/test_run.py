@@ -24,14 +24,17 @@ from pipeline.distributed.device import Device
 from pipeline.distributed.places import mark
 from pipeline.distributed.run import block_rows
 from pipeline.distributed.stages import StreamConfig
-from pipeline.errors import RequestError
+from pipeline.errors import JobFailed, RequestError
 from pipeline.images.outputs import decode_mask
+from pipeline.quality.audit import audit
+from pipeline.quality.report import run_report
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
 from pipeline.source.containers import ENTRIES
 from pipeline.source.fetch import FetchConfig
+from pipeline.table import compaction
 from pipeline.table.delta import Table
-from pipeline.table.readers import open_delta
+from pipeline.table.readers import open_delta, parts_of
 from pipeline.table.schema import TableSchema
 from testing import broken_images
 from testing.equality import assert_equal_tables, table_rows
@@ -140,6 +143,32 @@ def test_a_model_that_changes_between_attempts_is_never_mixed(
     assert re.search(r"changed during the run|no row after", job.summary["error"])
     assert {row["model"] for row in table_rows(str(sink))} == {described.digest}
     assert len(table_rows(str(sink))) == 40
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_joins_its_many_small_files(
+    reference: Path, images: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    def wrong(*_: object) -> None:
+        raise JobFailed("other programs have changed the table")
+
+    if fails:
+        monkeypatch.setattr(compaction, "_commit", wrong)
+    monkeypatch.setattr(compaction, "MANY", 10)
+    done = run(images, model, tmp_path / "never", stream={"block_rows": 4}, compact="never")
+    assert (len(parts_of(str(tmp_path / "never"))), "compacted" in done.summary) == (10, False)
+    done = run(images, model, tmp_path, stream={"block_rows": 4})
+    found = {} if fails else {"compacted": {"before": 10, "after": 1, "rows": 40}}
+    assert (done.summary["status"], done.summary["done"], done.summary["orphans"]) == ("done", 40, 0)
+    assert {name: value for name, value in done.summary.items() if name == "compacted"} == found
+    assert len(parts_of(str(tmp_path))) == (10 if fails else 1)
+    assert len(list(tmp_path.glob("table/model=*/*.parquet"))) == (10 if fails else 11)
+    assert_equal_tables(str(reference), str(tmp_path))
+    assert audit(str(tmp_path)).summary()["problems"] == {}
+    report = run_report(done.folder, done.examples, done.summary)
+    assert Path(report).read_text().count("<img") == 12
+    again = run(images, model, tmp_path).summary
+    assert (again["skipped"], again["pending"]) == (40, 0)
 
 
 def test_errors_are_rows_and_can_be_retried(cluster: None, model: str, tmp_path: Path) -> None:

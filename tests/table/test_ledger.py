@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.source.entries import ENTRIES
-from pipeline.source.keys import INPUT_KEY, VERSION_KEY, GrowingKeySet, KeySet, keys
+from pipeline.source.keys import INPUT_KEY, VERSION_KEY, GrowingKeySet, KeySet, _drawn, digests, keys
 from pipeline.table.manifest import Manifest, split
 
 text = st.one_of(st.none(), st.text(max_size=4))
@@ -43,6 +48,68 @@ def test_a_growing_key_set_knows_what_is_new(parts: list[list]) -> None:
     everything = [row for part in parts for row in part]
     assert len(growing.key_set()) == len(seen)
     assert growing.key_set().contains(keys(table(everything), VERSION_KEY)).all()
+
+
+lengths = st.one_of(st.integers(0, 40), st.integers(4090, 4100), st.just(9000))
+long_text = st.one_of(
+    st.none(), st.builds(lambda length, end: ("x" * length + end)[:length], lengths, st.sampled_from(["", "y", "\0"]))
+)
+
+
+@given(st.lists(st.tuples(long_text, long_text, long_text), max_size=20), st.integers(0, 20), st.integers(1, 7))
+def test_a_key_depends_on_nothing_but_the_values(values: list, start: int, size: int) -> None:
+    """Not on the row's place, nor on how the table is cut; values of other lengths, null or empty differ."""
+    rows = table(values)
+    found = keys(rows, VERSION_KEY)
+    assert [found[i].tolist() == found[j].tolist() for i in range(len(found)) for j in range(i)] == [
+        values[i] == values[j] for i in range(len(found)) for j in range(i)
+    ]
+    assert (keys(rows.slice(start), VERSION_KEY) == found[start:]).all()
+    cut = pa.concat_tables([rows.slice(at, size) for at in range(0, len(found), size)] or [rows])
+    assert (keys(cut, VERSION_KEY) == found).all()
+    large = rows.cast(pa.schema([(name, pa.large_string()) for name in VERSION_KEY]))
+    assert (keys(large, VERSION_KEY) == found).all()
+
+
+def test_both_halves_of_keys_differ() -> None:
+    """Names that count, as names in buckets do, in more rows than are hashed at once."""
+    names = [f"s3://bucket/{number // 100}/{number:09d}" for number in range(100_000)]
+    found = keys(pa.table({"uri": names}), ["uri"])
+    assert [len(np.unique(found[:, half])) for half in (0, 1)] == [100_000, 100_000]
+    for half in (0, 1):  # every bit is set in half of the keys
+        bits = np.unpackbits(np.ascontiguousarray(found[:, half]).view(np.uint8).reshape(-1, 8), axis=1)
+        assert abs(bits.mean(0) - 0.5).max() < 0.02
+
+
+def test_nobody_can_choose_names_of_the_same_key() -> None:
+    """Each process draws its hash; what is stored has the same everywhere."""
+    rows = table([("a", None, "e"), ("a", "", "e"), ("ab", "c", ""), ("x" * 5000, "c", None)])
+    before, stored = keys(rows, VERSION_KEY), digests(rows, VERSION_KEY)
+    _drawn.cache_clear()
+    assert (keys(rows, VERSION_KEY) != before).all()
+    _drawn.cache_clear()
+    texts = [b"\1" + b"1:a" + b"\0" + b"\1" + b"1:e", b"\1" + b"1:a" + b"\1" + b"0:" + b"\1" + b"1:e"]
+    expected = [hashlib.blake2b(text, digest_size=16).digest() for text in texts]
+    assert [row.tobytes() for row in stored[:2]] == expected
+
+
+def test_threads_share_the_hash_that_is_drawn_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, real = table([("a", "b", "c")] * 3), os.urandom
+
+    def slow(size: int) -> bytes:
+        time.sleep(0.02)
+        return real(size)
+
+    monkeypatch.setattr(os, "urandom", slow)
+    _drawn.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: keys(rows, VERSION_KEY).tobytes(), range(8)))
+    assert len(set(found)) == 1
+
+
+def test_equal_first_halves_are_sorted_by_the_second() -> None:
+    found = KeySet([np.array([[5, 4], [7, 0]], np.uint64), np.array([[5, 1], [5, 2]], np.uint64)])
+    assert found.keys.tolist() == [[5, 1], [5, 2], [5, 4], [7, 0]]
 
 
 def test_halves_that_collide_are_told_apart() -> None:
