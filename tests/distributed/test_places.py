@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import package
@@ -48,6 +49,7 @@ def test_a_node_with_a_disk_of_its_own(cluster: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.heavy
 def test_a_training_on_a_node_with_a_disk_of_its_own(cluster: None, tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir()
@@ -64,14 +66,23 @@ def test_a_training_on_a_node_with_a_disk_of_its_own(cluster: None, tmp_path: Pa
 
 @contextmanager
 def head_is_busy() -> Iterator[None]:
-    """Occupy the CPUs of this node, so that all work goes to another one."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    """Occupy the free CPUs of this node, so that all work goes to another one. Earlier tests may still hold some."""
+    node = ray.get_runtime_context().get_node_id()
+    free = available_resources_per_node().get(node, {}).get("CPU", 0.0)
 
     class Busy:
         def ready(self) -> None: ...
 
-    busy = ray.remote(Busy).options(num_cpus=2, scheduling_strategy=here).remote()
-    ray.get(busy.ready.remote())  # type: ignore[attr-defined]
+    where = NodeAffinitySchedulingStrategy(node, soft=False)
+    busy = (
+        ray.remote(Busy)
+        .options(
+            num_cpus=int(free),  # a CPU actor of a run asks for 0.9
+            scheduling_strategy=where,
+        )
+        .remote()
+    )
+    ray.get(busy.ready.remote(), timeout=60)  # type: ignore[attr-defined]
     try:
         yield
     finally:

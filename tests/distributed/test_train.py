@@ -160,7 +160,7 @@ def test_a_killed_worker_costs_only_time(cluster: None, scenes: str, tmp_path: P
         assert mine == pytest.approx(theirs, rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_training_waits_for_the_first_node(cluster: None, scenes: str, tmp_path: Path) -> None:
     plan(scenes, tmp_path, SLOW)
     found = trained_in_own_cluster("from none", scenes, tmp_path, epochs=1)
