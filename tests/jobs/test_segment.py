@@ -96,8 +96,9 @@ def test_an_unexpected_failure_leaves_a_summary_with_its_exit_code(place: Path) 
     assert (stored["exit_code"], stored["status"]) == (1, "failed")
 
 
-def test_gpu_operators_give_the_same_table(place: Path) -> None:
-    """Two pretended GPUs on one CPU: three operators instead of one."""
+def test_gpu_operators_give_the_same_table(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two claimed GPUs on one CPU: three operators instead of one."""
+    monkeypatch.setenv("PARQUETRY_GPUS_ARE_CLAIMED", "1")
     code, summary, err = run_job(
         "segment_images", *arguments(place, "gpu"), "--cluster.cpus", "1", "--cluster.gpus", "2"
     )
