@@ -27,6 +27,7 @@ class Committer:
         """``inputs``: number of ordinals, that is of listed inputs."""
         self._table, self._counts, self._model, self._run_id = table, counts, model, run_id
         self._waiting: list[tuple[Part, dict[str, Any]]] = []
+        self._is_unsure = False  # whether a commit was interrupted
         self._examples: dict[bool, list[str]] = {True: [], False: []}
         self.accepted = np.zeros(inputs, bool)
         """For each ordinal, whether it is in an accepted part."""
@@ -75,17 +76,23 @@ class Committer:
 
         Parts that another tool has deleted meanwhile are refused; their inputs count as not processed.
         """
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
+        if self._is_unsure:
+            known = self._table.newest_paths()
+            waiting = [item for item in waiting if item[0].path not in known]
         if not waiting:
+            self._waiting, self._is_unsure = [], False
             return 0
+        self._is_unsure = True  # a signal may interrupt what follows, and the commit then has landed or not
         there = list(ordered(self._is_there, (part for part, _ in waiting), THREADS))
         parts = [part for (part, _), found in zip(waiting, there, strict=True) if found]
+        if parts:
+            self._table.commit(parts, run_id=self._run_id)
+        self._waiting, self._is_unsure = [], False
         for (_, receipt), found in zip(waiting, there, strict=True):
             if not found:
                 self.accepted[np.asarray(receipt["ordinals"])] = False
                 self._counts.take_back(rows=receipt["rows"], failed=receipt["failed"])
-        if parts:
-            self._table.commit(parts, run_id=self._run_id)
         return len(waiting) - len(parts)
 
     def _is_there(self, part: Part) -> bool:

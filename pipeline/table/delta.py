@@ -260,6 +260,11 @@ class Table:
         threads = min(THREADS, max(1, _REWRITTEN_BYTES // max(1, largest)))
         return [part for part in ordered(rewrite, parts, threads) if part is not None]
 
+    def newest_paths(self) -> set[str]:
+        """The paths of the committed parts, after the log was read again."""
+        patiently(self.commits.delta.update_incremental)
+        return {part.path for part in self.parts()}
+
     def parts(self) -> list[Part]:
         """The committed parts."""
         return [] if self._commits is None else committed_parts(self._commits.delta)

@@ -11,15 +11,18 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from pipeline.errors import Stopped
 from pipeline.quality.audit import audit
+from pipeline.runs.committer import Committer
+from pipeline.runs.counts import RunCounts
 from pipeline.table.delta import Table
 from pipeline.table.parts import Part
 from pipeline.table.readers import open_delta
 from testing.runs import run, write_images, write_package
+from tests.table.test_delta import A, held, opened, rows
 
-pytestmark = pytest.mark.ray
 
-
+@pytest.mark.ray
 def test_runs_among_other_tools_lose_and_double_nothing(
     cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,3 +68,29 @@ def test_runs_among_other_tools_lose_and_double_nothing(
     assert set(rows["run_id"].to_pylist()) == {done["run_id"]}
     assert audit(str(sink)).summary()["problems"] == {}
     assert "OPTIMIZE" in str(done["other_tools"])
+
+
+@pytest.mark.parametrize("landed", [False, True])
+def test_a_commit_that_a_signal_interrupts_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, landed: bool
+) -> None:
+    table = opened(tmp_path)
+    table.fence(1, "1")
+    part = table.write_part(rows(["a", "b"], "1"), "1", A)
+    committer = Committer(table, RunCounts(), model=A, run_id="1", inputs=2)
+    receipt = {"path": part.path, "size": part.size, "rows": 2, "ordinals": [0, 1], "failed": [], "bytes": 1}
+    assert committer.accept(receipt, ())
+    real = Table.commit
+
+    def interrupted(self: Table, add: Sequence[Part], **settings: Any) -> None:
+        if landed:
+            real(self, add, **settings)
+        raise Stopped(2)
+
+    monkeypatch.setattr(Table, "commit", interrupted)
+    with pytest.raises(Stopped):
+        committer.commit()
+    monkeypatch.undo()
+    assert committer.commit() == 0
+    assert [row[0] for row in held(tmp_path)] == ["a", "b"]
+    assert not committer.is_waiting
