@@ -5,8 +5,12 @@ Random numbers, dropout and hashes of words are made of it, so the values that t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: What SplitMix64 adds from number to number: 2**64 over the golden ratio.
 GAMMA = 0x9E3779B97F4A7C15

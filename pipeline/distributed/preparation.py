@@ -24,7 +24,7 @@ import pyarrow as pa
 import ray
 
 from pipeline import config, storage
-from pipeline.distributed.places import PlaceNotShared, Places, mark, unfit_node
+from pipeline.distributed.places import Places, UnfitNode, mark, unfit_node
 from pipeline.errors import InputError, RequestError
 from pipeline.json_text import to_json
 from pipeline.rows import INPUT_SCHEMA, RECORD, FailedInput, by_code, error_value, failed_input
@@ -169,10 +169,11 @@ class Preparation:
         places = mark(self._folder, inputs=self._inputs["uri"].to_pylist())
         try:
             receipts = _run(blocks, _Sampling(self._task, self._folder, self._keep, self._fetch, places))
-        except PlaceNotShared:
+        except UnfitNode:
             self.discard()
             raise
-        places.remove()
+        finally:
+            places.remove()
         receipts.sort(key=lambda receipt: receipt["first"])
         failures = [FailedInput(**item) for receipt in receipts for item in receipt["failed"]]
         truth: Counter[str] = Counter()

@@ -14,9 +14,8 @@ import ray
 
 from pipeline import storage
 from pipeline.config import check, to_dict
-from pipeline.distributed.device import DeviceChoice, waiting
 from pipeline.distributed.places import Places, mark
-from pipeline.distributed.session import ClusterConfig, capacity
+from pipeline.distributed.session import ClusterConfig, capacity, cluster_size, waiting
 from pipeline.distributed.stages import STAGES, StreamConfig, Work
 from pipeline.distributed.stream import StreamStalled, receipts, receipts_or_none
 from pipeline.distributed.watchdog import make_unfinished_blocks
@@ -24,6 +23,7 @@ from pipeline.errors import JobFailed, RequestError
 from pipeline.package import Package
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
+from pipeline.runs.device import DeviceChoice
 from pipeline.runs.earlier import EarlierRun, deleted_rows, earlier_runs
 from pipeline.runs.forecast import forecast
 from pipeline.runs.life import Life, Outcome, store_json
@@ -209,7 +209,7 @@ class Run:
 
     def _device(self) -> DeviceChoice:
         stream = self.plan.stream
-        return DeviceChoice(stream.device, capacity(self.plan.cluster), stream.gpu_wait_s)
+        return DeviceChoice(stream.device, capacity(self.plan.cluster), stream.gpu_wait_s, lambda: cluster_size("GPU"))
 
     def _work(self, table_uri: str, places: Places, unfinished: Any = None) -> Work:
         plan = self.plan
@@ -246,8 +246,8 @@ class Run:
         self.table.fence(lease.number, self.run_id)
         if self.table.new_columns:
             self._say(f"the table has new columns: {', '.join(self.table.new_columns)}; its rows are null there")
-        if self.table.last_run_id() > self.run_id:
-            self._name(run_name(self.table.last_run_id()))
+        if (last := self.table.last_run_id()) > self.run_id:
+            self._name(run_name(last))
         # Written at the beginning, so that it also describes the rows of a run that is killed.
         store_json(storage.join(self.folder, "config.json"), self.plan.described())
         earlier = earlier_runs(self.plan.sink, self.run_id)
@@ -285,7 +285,7 @@ class Run:
             self.table, self.counts, model=plan.package.digest, run_id=self.run_id, inputs=self.counts.listed
         )
         unfinished = make_unfinished_blocks()
-        places = mark(self.folder, package=plan.package.uri, inputs=self._manifest.some_pending())
+        places = mark(self.folder, package=plan.package.uri, inputs=self._manifest.some_pending)
         work = self._work(self.table.uri, places, unfinished)
         device, attempt = self._device(), 0
         try:

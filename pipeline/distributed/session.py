@@ -18,6 +18,7 @@ from pipeline import storage
 from pipeline.config import check
 from pipeline.errors import RequestError
 from pipeline.runs.capacity import Capacity, largest
+from pipeline.runs.device import Device
 
 _ANSWER_S = 10.0
 _SETTINGS = b"\x04"  # the type of the frame
@@ -135,6 +136,22 @@ def _restore(handlers: dict[signal.Signals, Any]) -> None:
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def described_cluster() -> str:
+    """What the cluster has at this moment, for people."""
+    nodes, free = sum(node["Alive"] for node in ray.nodes()), ray.available_resources()
+    has = [f"{cluster_size(name):g} {name}s ({free.get(name, 0.0):g} free)" for name in ("CPU", "GPU")]
+    return f"the cluster has {' and '.join(has)} on {nodes} nodes"
+
+
+def waiting(device: Device) -> str:
+    """What a stream that yields nothing may be waiting for, for people."""
+    if device == "gpu" and not cluster_size("GPU"):
+        what = "a GPU"
+    else:
+        what = "the first results or a slow input" if cluster_size("CPU") else "a CPU"
+    return f"waiting for {what}: {described_cluster()}"
 
 
 def cluster_size(resource: str) -> float:

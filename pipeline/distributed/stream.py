@@ -13,11 +13,11 @@ import pyarrow as pa
 import ray
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from pipeline.distributed.device import Device
 from pipeline.distributed.places import unfit_node
 from pipeline.distributed.session import cluster_size
 from pipeline.distributed.stages import AllStages, Predicting, Preparing, Work, Writing
 from pipeline.errors import JobFailed
+from pipeline.runs.device import Device
 
 _ENDING_S = 10.0  # seconds that Ray Data may take to end its executions
 

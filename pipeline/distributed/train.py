@@ -33,12 +33,13 @@ from pipeline.config import check
 from pipeline.distributed.places import PlaceNotShared, UnfitNode, mark, unfit_node
 from pipeline.distributed.preparation import Prepared
 from pipeline.distributed.progress import AT_WORK, FINISHED, Receiver, Sender
-from pipeline.distributed.session import cluster_size
+from pipeline.distributed.session import cluster_size, described_cluster
 from pipeline.errors import RequestError
 from pipeline.json_text import to_json
 from pipeline.package import Package
 from pipeline.runs.life import read_json, store_json
 from pipeline.runs.settings import differences
+from pipeline.storage.fsspec_store import filesystem_of
 from pipeline.table.lease import check_place
 from pipeline.task import Task
 from pipeline.training.checkpoints import Checkpoints
@@ -287,18 +288,15 @@ class _Watch:
             self._say(item)
 
     def check(self) -> None:
-        """Raises the `PlaceNotShared` of a worker. Ray Train would only start that worker again."""
+        """Raises the `UnfitNode` of a worker. Ray Train would only start that worker again."""
         if self._blind is not None:
             raise self._blind
         now = time.monotonic()
         if now - max(self._heard, self._said) >= _SILENCE_S and not self._finished:
             self._said = now
-            nodes = sum(node["Alive"] for node in ray.nodes())
-            free = ray.available_resources()
-            has = [f"{cluster_size(name):g} {name}s ({free.get(name, 0.0):g} free)" for name in ("CPU", "GPU")]
             self._say(
                 f"no worker at work for {now - self._heard:.0f} s: the training waits for {self._wanted}; "
-                f"the cluster has {' and '.join(has)} on {nodes} nodes"
+                f"{described_cluster()}"
             )
 
 
@@ -353,13 +351,12 @@ def _named(identity: dict[str, Any]) -> dict[str, Any]:
 
 def _run_storage(out: str) -> tuple[str, Any]:
     """Where Ray Train stores its own state: a path and an Arrow filesystem."""
-    import fsspec
     import pyarrow.fs
 
     folder = storage.join(out, "ray")
     if storage.is_local(out):  # without a filesystem, Ray would take the path for a URL
         return folder, pyarrow.fs.LocalFileSystem()
-    fs, path = fsspec.core.url_to_fs(folder)
+    fs, path = filesystem_of(folder)
     return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
 
 

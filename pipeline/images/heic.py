@@ -6,7 +6,7 @@ import _pi_heif
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.images.isobmff import check_pixels
+from pipeline.images.structure import check_size
 
 _THREADS = 1
 
@@ -23,7 +23,7 @@ def open_heic(data: bytes, max_pixels: int) -> Image.Image:
         pictures = [picture for picture in found if picture is not None]
         primary = next((picture for picture in pictures if picture.primary), pictures[0])
         (width, height), mode = primary.size_mode
-        check_pixels(height, width, max_pixels)
+        check_size(width, height, max_pixels)
         pixels = primary.data
         decoded = Image.frombytes(mode, primary.size_mode[0], pixels, "raw", mode, primary.stride)
     except (MemoryError, InputError):

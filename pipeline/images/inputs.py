@@ -220,9 +220,11 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise InputError("not_an_image", f"the file is none of {', '.join(FORMATS)}")
     if name == "PPM":
         return netpbm.open_netpbm(data, max_pixels)
-    parts = pixel_parts(name, data, max_pixels)
+    if name in ("AVIF", "HEIF"):
+        isobmff.check(name, data, max_pixels)
     if name == "HEIF":
-        return open_heic(parts, max_pixels)
+        return open_heic(data, max_pixels)
+    parts = pixel_parts(name, data, max_pixels)
     # Pillow's own factory for JPEG would also read the additional pictures that some cameras append.
     own: dict[str, Callable[..., Any]] = {
         "JPEG": JpegImagePlugin.JpegImageFile,

@@ -10,12 +10,12 @@ import struct
 from collections.abc import Iterator
 
 from pipeline.errors import InputError
+from pipeline.images.structure import check_size
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _AVIF = (b"avif", b"avis")
 _MOST_BOXES = 10_000
 _MOST_BRANDS = 256
-_PROPERTIES = (b"meta", b"iprp", b"ipco")  # the boxes around the sizes of pictures
 
 
 def format_of(head: bytes) -> str | None:
@@ -29,34 +29,30 @@ def format_of(head: bytes) -> str | None:
     return "HEIF" if any(brand in _HEIC for brand in brands) else None
 
 
-def check(name: str, data: bytes, max_pixels: int) -> bytes:
-    """The data, if their boxes are sound. Raises `InputError`: ``truncated``, ``not_an_image``, ``too_many_pixels``."""
+def check(name: str, data: bytes, max_pixels: int) -> None:
+    """Check the boxes of a file. Raises `InputError`: ``truncated``, ``not_an_image``, ``too_many_pixels``."""
     kinds = set()
     for kind, start, end in _boxes(name, data, 0, len(data)):
         kinds.add(kind)
         if kind == b"meta":
-            _check_sizes(name, data, start, end, max_pixels, list(_PROPERTIES[1:]))
+            for width, height in _sizes(name, data, start + 4, end):  # it begins with a version and flags
+                check_size(width, height, max_pixels)
     if b"meta" not in kinds and b"moov" not in kinds:
         raise InputError("not_an_image", f"the {name} file has no picture in it")
-    return data
 
 
-def check_pixels(height: int, width: int, max_pixels: int) -> None:
-    """Raise `InputError` ``too_many_pixels`` if the image has more pixels than the limit."""
-    if width * height > max_pixels:
-        size = f"{height} x {width}"
-        raise InputError("too_many_pixels", f"the image has {size} pixels, the limit is {max_pixels} in all")
+def _sizes(name: str, data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The width and the height of all pictures, from the boxes ``iprp/ipco/ispe`` in a box."""
+    for begin, stop in _named(name, data, start, end, b"iprp"):
+        for first, last in _named(name, data, begin, stop, b"ipco"):
+            for place, size_end in _named(name, data, first, last, b"ispe"):
+                if size_end < place + 12:
+                    raise InputError("truncated", f"the {name} file has a picture without a size")
+                yield struct.unpack(">II", data[place + 4 : place + 12])
 
 
-def _check_sizes(name: str, data: bytes, start: int, end: int, max_pixels: int, inside: list[bytes]) -> None:
-    """Check the sizes of all pictures in the box at ``start``; ``inside``: the boxes on the way to them."""
-    first = start + 4 if inside == list(_PROPERTIES[1:]) else start  # ``meta`` begins with a version and flags
-    for kind, begin, stop in _boxes(name, data, first, end):
-        if inside and kind == inside[0]:
-            _check_sizes(name, data, begin, stop, max_pixels, inside[1:])
-        elif not inside and kind == b"ispe":
-            width, height = struct.unpack(">II", data[begin + 4 : begin + 12])
-            check_pixels(height, width, max_pixels)
+def _named(name: str, data: bytes, start: int, end: int, wanted: bytes) -> Iterator[tuple[int, int]]:
+    return ((begin, stop) for kind, begin, stop in _boxes(name, data, start, end) if kind == wanted)
 
 
 def _boxes(name: str, data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:

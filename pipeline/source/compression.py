@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from pipeline.errors import InputError
+from pipeline.storage.store import RawFile
 
 COMPRESSIONS = (".gz", ".zst")
 
@@ -96,22 +97,12 @@ class _Watched(io.RawIOBase):
         self._file.close()
 
 
-class _Forward(io.RawIOBase):
+class _Forward(RawFile):
     """Decompressed bytes as an unbuffered file that can seek forward."""
 
     def __init__(self, file: BinaryIO, read: Callable[[int], bytes]) -> None:
         """``file``: the compressed file, which is closed with this one. ``read`` returns up to a number of bytes."""
         self._file, self._read = file, read
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence != io.SEEK_SET or offset < self._position:

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.splitmix import mix_array
+
 INPUT_KEY = ("uri", "member")
 VERSION_KEY = ("uri", "member", "etag")
 
@@ -27,7 +29,8 @@ def keys(rows: pa.Table, columns: Sequence[str]) -> np.ndarray:
     Keys are comparable within this process only: the hash is a random one, drawn when the process begins. So nobody can
     choose two names that get the same key, and the probability that two of 10^9 inputs have one is below 10^-20.
 
-    The hash is Multilinear of Lemire and Kaser, "Strongly universal string hashing is fast" (2014), four times.
+    The hash is Multilinear of Lemire and Kaser, "Strongly universal string hashing is fast" (2014), four times. Then
+    each half is mixed, so that keys spread evenly; different halves stay different.
     """
     found = np.empty((rows.num_rows, 2), np.uint64, "F")
     joined = rows.select(columns).combine_chunks()
@@ -41,7 +44,9 @@ def keys(rows: pa.Table, columns: Sequence[str]) -> np.ndarray:
                 filled += len(chunk)
         high, low = np.uint64(0xFFFFFFFF00000000), np.uint64(32)
         for half in (0, 1):
-            found[start : start + _ROWS, half] = (sums[2 * half] & high) | (sums[2 * half + 1] >> low)
+            # Names that count give hashes that do not collide, but with some draws lie close together.
+            hashes = (sums[2 * half] & high) | (sums[2 * half + 1] >> low)
+            found[start : start + _ROWS, half] = mix_array(hashes)
     return found
 
 

@@ -105,18 +105,25 @@ class FsspecStore(Store):
         return cast("BinaryIO", io.BufferedReader(fs.open(path, "rb")))
 
     def _at(self, uri: str) -> tuple[Any, str]:
-        # Not `url_to_fs`, which takes "::" in a name for a chain of stores, of which one may be another machine's disk.
-        name = as_name(uri)
-        try:
-            kind = fsspec.get_filesystem_class(self._scheme)
-            fs = kind(**kind._get_kwargs_from_urls(name))
-        except (ValueError, ImportError) as reason:
-            raise RequestError(f"no store for {uri!r}: the scheme is not known or its package is missing") from reason
+        fs, path = filesystem_of(uri)
         fs.invalidate_cache()
-        return fs, kind._strip_protocol(name)
+        return fs, path
 
     def _object(self, fs: Any, info: dict[str, Any], uri: str) -> Object:
         tag = info.get("ETag") or info.get("etag") or fs.ukey(info["name"])
         written = next((info[name] for name in ("LastModified", "mtime", "created") if name in info), None)
         mtime = written if isinstance(written, datetime) else None
         return Object(uri, int(info.get("size") or 0), str(tag).strip('"'), mtime)
+
+
+def filesystem_of(uri: str) -> tuple[Any, str]:
+    """The filesystem of a URI and the path in it. `RequestError` if no package knows the scheme.
+
+    Not `url_to_fs`, which takes "::" in a name for a chain of stores, of which one may be another machine's disk.
+    """
+    name = as_name(uri)
+    try:
+        kind = fsspec.get_filesystem_class(name.partition("://")[0])
+        return kind(**kind._get_kwargs_from_urls(name)), kind._strip_protocol(name)
+    except (ValueError, ImportError) as reason:
+        raise RequestError(f"no store for {uri!r}: the scheme is not known or its package is missing") from reason

@@ -155,16 +155,10 @@ class Store(ABC):
         """Open an object as a file that can seek. The tag and the deadline of ``read`` apply to every read."""
 
 
-class RangeFile(io.RawIOBase):
-    """A stored object as an unbuffered file. Each read is a request for a range, so wrap it in a buffer."""
+class RawFile(io.RawIOBase):
+    """An unbuffered file for reading. Subclasses move ``_position``, by `seek` and `readinto`."""
 
-    def __init__(self, store: Store, uri: str, read: Read, most: int) -> None:
-        """``most``: largest number of bytes of one request. A buffered reader asks again for the rest."""
-        self._store, self._uri, self._most = store, uri, most
-        found = store.stat(uri)
-        read.check_tag(found.etag)
-        self._size, self._read = found.size, replace(read, etag=found.etag)
-        self._position = 0
+    _position = 0
 
     def readable(self) -> bool:
         return True
@@ -174,6 +168,17 @@ class RangeFile(io.RawIOBase):
 
     def tell(self) -> int:
         return self._position
+
+
+class RangeFile(RawFile):
+    """A stored object as an unbuffered file. Each read is a request for a range, so wrap it in a buffer."""
+
+    def __init__(self, store: Store, uri: str, read: Read, most: int) -> None:
+        """``most``: largest number of bytes of one request. A buffered reader asks again for the rest."""
+        self._store, self._uri, self._most = store, uri, most
+        found = store.stat(uri)
+        read.check_tag(found.etag)
+        self._size, self._read = found.size, replace(read, etag=found.etag)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]

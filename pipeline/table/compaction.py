@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import JobFailed
-from pipeline.source.keys import VERSION_KEY, KeySet, keys
+from pipeline.source.keys import KeySet, keys
 from pipeline.storage.threads import ordered
 from pipeline.table.delta import Table
 from pipeline.table.parts import WHOLE_BYTES, Part, PartWriter, gathered, pieces, read_part, scan
+from pipeline.table.supersede import ROW_KEY
 
 #: Size of the files that are made. A file is rewritten as a whole when one of its rows is superseded, so larger ones
 #: make small changes dear; 10^7 masks of 30 kB are 2,300 files of this size, which costs a reader nothing.
@@ -26,7 +27,6 @@ TARGET_BYTES = 128 << 20
 #: A run compacts if its model has so many small files, which are those below a quarter of `TARGET_BYTES`.
 MANY = 100
 
-_ROW_KEY = (*VERSION_KEY, "settings", "run_id")
 _MAX_ROWS = 1 << 17  # of a file, so that the keys of several files fit into memory
 _GROUPS_AT_ONCE = 2  # files in memory
 _READ_AHEAD = 4  # small files that are read while others are written
@@ -122,12 +122,12 @@ def _joined(table: Table, group: Sequence[Part], run_id: str) -> Part | None:
     try:
         for rows in gathered(_pieces(table.uri, group)):
             fitted = table.schema.fitted(rows)
-            read.append(keys(fitted, _ROW_KEY))
+            read.append(keys(fitted, ROW_KEY))
             writer.add(fitted)
     except FileNotFoundError:
         return None
     new = writer.close()
-    written = [keys(rows, _ROW_KEY) for _, rows in scan(table.uri, [new])]
+    written = [keys(rows, ROW_KEY) for _, rows in scan(table.uri, [new])]
     if not np.array_equal(KeySet(read).keys, KeySet(written).keys):
         raise JobFailed(f"{new.path} has other rows than the {len(group)} files that it was made of; these stay")
     return new

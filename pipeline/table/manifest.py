@@ -16,6 +16,7 @@ from pipeline.storage.columnar import own_file, read_parquet
 
 COLUMNS = pa.schema([("ordinal", pa.int64()), *ENTRIES, ("pending", pa.bool_())])
 SHARD_ROWS = 1 << 17
+_SOME = 64
 
 
 class Manifest:
@@ -25,6 +26,8 @@ class Manifest:
         self.uri = uri
         self.listed = self.pending = self.repeated = 0
         self.shards = 0
+        self.some_pending: list[str] = []
+        """URIs of a few pending inputs."""
         self._inputs = GrowingKeySet()
         self._versions: list[np.ndarray] = []
 
@@ -64,14 +67,6 @@ class Manifest:
             if rows.num_rows:
                 yield split(rows, block_rows, block_bytes)
 
-    def some_pending(self, count: int = 1000) -> list[str]:
-        """URIs of some pending inputs, at most ``count`` of each shard."""
-        found = []
-        for rows in self.rows():
-            pending = rows["uri"].filter(rows["pending"])
-            found += pending[:: max(1, -(-len(pending) // count))].to_pylist() if len(pending) else []
-        return found
-
     def among(self, versions: KeySet) -> np.ndarray:
         """For each ordinal, whether it was pending and its version (`VERSION_KEY`) is in the set."""
         found = [
@@ -99,6 +94,8 @@ class Manifest:
             end = int(np.flatnonzero(pending)[room]) if room < pending.sum() else len(pending)
             chunk, versions, pending = chunk.slice(0, end), versions[:end], pending[:end]
         self._inputs.add(inputs[: chunk.num_rows])
+        if len(self.some_pending) < _SOME:
+            self.some_pending += chunk["uri"].filter(pa.array(pending))[:_SOME].to_pylist()
         self._versions.append(versions)
         ordinals = np.arange(self.listed, self.listed + chunk.num_rows)
         self.listed += chunk.num_rows

@@ -8,13 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.source.keys import VERSION_KEY, GrowingKeySet, keys
+from pipeline.source.keys import GrowingKeySet, keys
 from pipeline.storage.columnar import ParquetReader, own_file
 from pipeline.storage.threads import ordered
 from pipeline.table.delta import Table
 from pipeline.table.parts import THREADS, Part, scan
-
-_ROW_KEY = (*VERSION_KEY, "settings", "run_id")
+from pipeline.table.supersede import ROW_KEY
 
 
 def mend(table: Table, run_id: str) -> dict[str, int]:
@@ -62,7 +61,7 @@ def _first_of_each(table_uri: str, parts: Sequence[Part]) -> dict[str, np.ndarra
     keep: dict[str, np.ndarray] = {}
     seen: dict[str | None, GrowingKeySet] = {}
     for part, rows in scan(table_uri, parts):
-        found, known = keys(rows, _ROW_KEY), seen.setdefault(part.model, GrowingKeySet())
+        found, known = keys(rows, ROW_KEY), seen.setdefault(part.model, GrowingKeySet())
         keep[part.path] = known.new(found)
         known.add(found[keep[part.path]])
     return keep

@@ -11,6 +11,9 @@ import pyarrow.compute as pc
 from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
 from pipeline.table.parts import Part
 
+#: The columns by which rows of one model are the same row.
+ROW_KEY = (*VERSION_KEY, "settings", "run_id")
+
 
 def is_of(part: Part, rows: pa.Table, model: str, settings: str) -> np.ndarray:
     """Which rows of a part belong to this model and these settings: booleans (rows,)."""

@@ -465,6 +465,14 @@ _LOSSY = Row(size=(HEIGHT, WIDTH), colours=COLOURS, tolerance=6)
 _LOOKS_WEBP = Row(size=(HEIGHT, WIDTH), colours=COLOURS, tolerance=12)
 
 
+_IN_HEIC = Row(size=(48, 64), colours=COLOURS)
+
+
+def _stored(name: str) -> bytes:
+    """A file that no library here can write; see ``make_heic.py``."""
+    return (Path(__file__).parent / name).read_bytes()
+
+
 def _shown(*colours: Colour) -> Row:
     a, b, c, d = colours
     return Row(size=(HEIGHT, WIDTH), colours=(a, b, c, d))
@@ -698,6 +706,11 @@ def _images() -> dict[str, tuple[Callable[[], bytes], Row]]:
             _SOUND,
         ),
         "declares 16,384 x 16,384.webp": (lambda: declared_webp(16_384), _bad("too_many_pixels")),
+        "sound.avif": (lambda: encoded(quarters(), "AVIF", quality=100), _SOUND),
+        "cut.avif": (lambda: encoded(quarters(), "AVIF")[:-9], _bad("truncated")),
+        "upright.heic": (lambda: _stored("four.heic"), _IN_HEIC),
+        "turned.heic": (lambda: _stored("four_turned.heic"), _IN_HEIC),
+        "cut.heic": (lambda: _stored("four.heic")[:-9], _bad("truncated")),
         # TIFF
         "strips.tif": (lambda: tiff(quarters(), photometric=2, rows=5), _SOUND),
         "tiles.tif": (lambda: tiff(quarters(), photometric=2, tile=(16, 48)), _SOUND),

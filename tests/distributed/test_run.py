@@ -20,7 +20,6 @@ from PIL import Image
 
 from pipeline import package
 from pipeline.distributed import stages, stream
-from pipeline.distributed.device import Device
 from pipeline.distributed.places import mark
 from pipeline.distributed.run import block_rows
 from pipeline.distributed.stages import StreamConfig
@@ -30,6 +29,7 @@ from pipeline.quality.audit import audit
 from pipeline.quality.report import run_report
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
+from pipeline.runs.device import Device
 from pipeline.source.containers import ENTRIES
 from pipeline.source.fetch import FetchConfig
 from pipeline.table import compaction

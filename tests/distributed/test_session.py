@@ -51,8 +51,12 @@ def test_what_answers_is_no_cluster(answer: bytes | None, monkeypatch: pytest.Mo
 
 
 @pytest.mark.ray
-def test_a_cluster_answers(cluster: None) -> None:
+def test_a_cluster_answers(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     sessions._require_answer(ray.get_runtime_context().gcs_address)
+    found = sessions.capacity(ClusterConfig())
+    assert (found.cpus, found.gpus, found.source) == (2, 0, "this machine")
+    assert sessions.described_cluster().startswith("the cluster has 2 CPUs (")
 
 
 @pytest.mark.ray

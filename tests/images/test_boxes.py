@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.images.inputs import decode_image
 from pipeline.images.isobmff import format_of
+from testing.processes import ROOT
 
-FILES = Path(__file__).parent / "files"
+FILES = ROOT / "testing" / "hostile"
 COLOURS = np.array([[[220, 30, 30], [30, 200, 30]], [[30, 30, 220], [240, 240, 60]]])
 PIXELS = COLOURS.repeat(24, 0).repeat(32, 1).astype(np.uint8)
 _UPRIGHT = {3: 2, 6: 1, 8: 3}  # quarter turns against the clock of what is stored, for each orientation

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Literal
 
-import ray
-
-from pipeline.distributed.session import cluster_size
 from pipeline.runs.capacity import Capacity
 
 Device = Literal["cpu", "gpu"]
@@ -18,14 +16,21 @@ _LOOK_S = 5.0
 class DeviceChoice:
     """The device on which the stream runs now. `has_changed` says when it must be planned anew."""
 
-    def __init__(self, wanted: Literal["auto", "cpu", "gpu"], capacity: Capacity, gpu_wait_s: float) -> None:
-        self._wanted, self._capacity, self._gpu_wait_s = wanted, capacity, gpu_wait_s
+    def __init__(
+        self,
+        wanted: Literal["auto", "cpu", "gpu"],
+        capacity: Capacity,
+        gpu_wait_s: float,
+        gpus: Callable[[], float],
+    ) -> None:
+        """``gpus`` tells how many GPUs the cluster has at the moment."""
+        self._wanted, self._capacity, self._gpu_wait_s, self._gpus = wanted, capacity, gpu_wait_s, gpus
         self._since = self._looked = time.monotonic()  # when there was a GPU the last time, or the start
-        self.now: Device = self._choose(cluster_size("GPU"))
+        self.now: Device = self._choose(self._gpus())
 
     def reason(self) -> str:
         """The device and why, for people."""
-        gpus, source = cluster_size("GPU"), self._capacity.source
+        gpus, source = self._gpus(), self._capacity.source
         if self._wanted != "auto":
             return f"on {self.now.upper()}s, as stream.device says"
         if self.now == "gpu":
@@ -41,7 +46,7 @@ class DeviceChoice:
         if self._wanted != "auto" or time.monotonic() - self._looked < _LOOK_S:
             return False
         self._looked = time.monotonic()
-        before, self.now = self.now, self._choose(cluster_size("GPU"))
+        before, self.now = self.now, self._choose(self._gpus())
         return self.now != before
 
     def _choose(self, gpus: float) -> Device:
@@ -54,13 +59,3 @@ class DeviceChoice:
         if can_come and time.monotonic() - self._since < self._gpu_wait_s:
             return "gpu"
         return "cpu"
-
-
-def waiting(device: Device) -> str:
-    """What a stream that yields nothing may be waiting for, for people."""
-    cpus, gpus = cluster_size("CPU"), cluster_size("GPU")
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    has = f"the cluster has {nodes} nodes, {cpus:g} CPUs and {gpus:g} GPUs"
-    if device == "gpu" and not gpus:
-        return f"waiting for a GPU: {has}"
-    return f"waiting for a CPU: {has}" if not cpus else f"waiting for the first results or a slow input: {has}"

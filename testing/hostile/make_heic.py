@@ -1,6 +1,6 @@
 """Makes `four.heic` and `four_turned.heic`: four colours in 48 x 64 pixels, upright and turned by a quarter.
 
-``pip install pillow-heif && python tests/images/files/make_heic.py``. pillow-heif can write HEIC since it brings x265,
+``pip install pillow-heif && python testing/hostile/make_heic.py``. pillow-heif can write HEIC since it brings x265,
 which this project does not install.
 """
 
