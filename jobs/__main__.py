@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from jobs import arguments, completion
 from jobs.commands import COMMANDS, module_of, program
+from jobs.console import configure
 from jobs.help import asked_for, overview
 from jobs.options import load
 from jobs.summary import finish
@@ -39,7 +40,7 @@ def _run(name: str, argv: list[str]) -> NoReturn:
     if help_text is not None:
         _print(help_text)
     try:
-        arguments.check(load()[name].options, argv)
+        arguments.check(load()[name].options, configure(argv))
     except RequestError as reason:
         finish({"status": "wrong request", "error": str(reason)}, WRONG_REQUEST)
     from jobs import cli  # imports jsonargparse and pyarrow

@@ -11,7 +11,7 @@ from jobs.options import Option
 from pipeline.errors import RequestError
 
 #: Options of every command, besides its settings and its help.
-_GENERAL = ("config", "print-config")
+_GENERAL = ("config", "print-config", "quiet", "log-format")
 
 
 def normalised(options: Sequence[Option], argv: Sequence[str]) -> list[str]:

@@ -14,7 +14,6 @@ import os
 import re
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence, Set
 from types import FrameType
@@ -25,6 +24,7 @@ import yaml
 
 from jobs import arguments
 from jobs.commands import PATHS, command_of, program
+from jobs.console import configure
 from jobs.help import asked_for
 from jobs.options import Option, options_of
 from jobs.summary import finish
@@ -36,11 +36,6 @@ from pipeline.source.texts import decoded, encoding_of
 S = TypeVar("S")
 
 _LOAD = jsonargparse.get_loader("yaml")
-
-
-def say(text: str) -> None:
-    """A line for people, on standard error."""
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def main(settings: type[S], work: Callable[[S], dict[str, Any]], argv: Sequence[str] | None = None) -> NoReturn:
@@ -56,7 +51,7 @@ def main(settings: type[S], work: Callable[[S], dict[str, Any]], argv: Sequence[
         raise SystemExit(DONE)
     _stop_on_signals()
     try:
-        parsed = parse(settings, given)
+        parsed = parse(settings, configure(given))
         storage.configure(getattr(parsed, "storage", storage.StorageConfig()))
         summary = work(parsed)
         code = int(summary.get("exit_code", DONE))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.cli import main, say
+from jobs.cli import main
+from jobs.console import say
 from pipeline.config import check, to_dict
 from pipeline.errors import DONE
 from pipeline.quality.repair import open_table

@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from jobs.commands import COMMANDS
 from jobs.options import Description, Option
 
-_GENERAL = {
-    "config": "YAML file with any of the settings",
-    "print-config": "show all settings as they would be",
-    "help": "show the settings that people use first",
-    "help-all": "show all settings",
-}
+#: Options of every command. As in `jobs.options`, a flag needs no value.
+_GENERAL = (
+    Option(name="config", type="str", help="YAML file with any of the settings"),
+    Option(name="print-config", type="bool", default=False, help="show all settings as they would be"),
+    Option(name="quiet", type="bool", default=False, help="print only warnings and errors"),
+    Option(name="log-format", type="{text,json}", help="lines for people, or one object for each event"),
+    Option(name="help", type="bool", default=False, help="show the settings that people use first"),
+    Option(name="help-all", type="bool", default=False, help="show all settings"),
+)
 
 _BASH = r"""# Completion of parquetry for bash: source <(parquetry completion bash)
 _parquetry() {
@@ -77,10 +80,11 @@ def bash(commands: Mapping[str, Description]) -> str:
     """The script for bash."""
     cases = []
     for name, described in commands.items():
-        words = " ".join(f"--{item}" for item in [*(option.name for option in described.options), *_GENERAL])
-        values = [f'--{option.name}) values="{" ".join(_values(option))}" ;;' for option in _listed(described)]
-        flags = "|".join(f"--{option.name}" for option in described.options if option.is_flag and not _values(option))
-        values += [f'{flags}) before="" ;;'] if flags else []
+        options = (*described.options, *_GENERAL)
+        words = " ".join(f"--{option.name}" for option in options)
+        values = [f'--{option.name}) values="{" ".join(_values(option))}" ;;' for option in options if _values(option)]
+        flags = "|".join(f"--{option.name}" for option in options if option.is_flag and not _values(option))
+        values += [f'{flags}) before="" ;;']
         cases += [f"        {name})", f'            words="{words}"', '            case "${before//_/-}" in']
         cases += [*(f"                {line}" for line in values), "            esac", "            ;;"]
     return _BASH.replace("@COMMANDS@", " ".join(commands)).replace("@CASES@", "\n".join(cases))
@@ -90,10 +94,10 @@ def zsh(commands: Mapping[str, Description]) -> str:
     """The script for zsh, which shows beside each option what it is."""
     cases = []
     for name, described in commands.items():
-        texts = {option.name: option.help for option in described.options} | _GENERAL
-        values = [f"(--{option.name}) values=({' '.join(_values(option))}) ;;" for option in _listed(described)]
+        options = (*described.options, *_GENERAL)
+        values = [f"(--{option.name}) values=({' '.join(_values(option))}) ;;" for option in options if _values(option)]
         cases += [f"        ({name})", "            found=("]
-        cases += [f"                {shlex.quote(f'--{item}:{text}')}" for item, text in texts.items()]
+        cases += [f"                {shlex.quote(f'--{option.name}:{option.help}')}" for option in options]
         cases += ["            )", "            case ${words[CURRENT-1]//_/-} in"]
         cases += [*(f"                {line}" for line in values), "            esac", "            ;;"]
     summaries = [f"            {shlex.quote(f'{name}:{COMMANDS[name].summary}')}" for name in commands]
@@ -103,13 +107,8 @@ def zsh(commands: Mapping[str, Description]) -> str:
 SCRIPTS: dict[str, Callable[[Mapping[str, Description]], str]] = {"bash": bash, "zsh": zsh}
 
 
-def _listed(described: Description) -> list[Option]:
-    """The options whose values can be listed, flags aside: after a flag comes the next option."""
-    return [option for option in described.options if _values(option)]
-
-
 def _values(option: Option) -> tuple[str, ...]:
-    """The values to propose after an option."""
+    """The values to propose after an option. None after a flag: the next option follows."""
     if option.choices:
         return option.choices
     return ("true", "false") if option.is_flag and option.default is not False else ()

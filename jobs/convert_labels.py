@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.cli import main, say
+from jobs.cli import main
+from jobs.console import say
 from jobs.failures import name_failures
 from pipeline import storage
 from pipeline.config import check

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs import segment_documents, segment_images, train_autoencoder, train_image_segmenter, train_text_segmenter
-from jobs.cli import main, say
+from jobs.cli import main
+from jobs.console import say
 from jobs.segment_documents import SegmentDocuments
 from jobs.segment_images import SegmentImages
 from jobs.train_autoencoder import TrainAutoencoder
 from jobs.train_image_segmenter import TrainImageSegmenter
 from jobs.train_text_segmenter import TrainTextSegmenter
 from pipeline import config, package, storage
-from pipeline.distributed.session import ClusterConfig, session
+from pipeline.distributed.session import session
 from pipeline.distributed.train import DistributedTrainConfig
 from pipeline.examples.prose import reference_documents, write_jsonl
 from pipeline.examples.scenes import write_scenes
@@ -25,6 +26,7 @@ from pipeline.models.documents.sentence_tagger import SentenceTaggerConfig
 from pipeline.quality import demo_page
 from pipeline.quality.evaluation import reconstruction_pairs
 from pipeline.quality.pages import Page
+from pipeline.runs.cluster import ClusterConfig
 from pipeline.text.inputs import join_paragraphs
 from pipeline.text.task import TextSegmentation
 

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import nn
 
-from jobs.cli import main, say
+from jobs.cli import main
+from jobs.console import CONSOLE, say, warn
 from jobs.failures import name_failures
 from pipeline import config, package, storage
 from pipeline.errors import RequestError
 from pipeline.images.labels import LabelRules, read_classes
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
-from pipeline.quality.evaluation import Evaluation, evaluate_autoencoder, evaluate_documents, evaluate_images
+from pipeline.quality.evaluation import illustrate, score, summarize
 from pipeline.quality.pages import Page
+from pipeline.quality.scoring import DocumentScorer, ImageScorer, ReconstructionScorer, Scorer
+from pipeline.runs.cluster import ClusterConfig
+from pipeline.runs.events import Event
 from pipeline.runs.life import store_json
 from pipeline.source.labelled import all_inputs, split_files
 from pipeline.storage import StorageConfig
+from pipeline.table.lease import check_place
 from pipeline.task import Task
 from pipeline.text.task import TextSegmentation
 
-KINDS: dict[str, tuple[type[Task], Callable[..., Evaluation]]] = {
-    ImageSegmentation.kind: (ImageSegmentation, evaluate_images),
-    ImageReconstruction.kind: (ImageReconstruction, evaluate_autoencoder),
-    TextSegmentation.kind: (TextSegmentation, evaluate_documents),
-}
+KINDS: dict[str, type[Task]] = {task.kind: task for task in (ImageSegmentation, ImageReconstruction, TextSegmentation)}
+_PROGRESS_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,31 +50,32 @@ class Evaluate:
     """Name of a field of the records; there are additional metrics for each of its values."""
     out: str | None = None
     """Folder for the page and the metrics; null: evaluations/SPLIT in the package."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """On a cluster: the device on which the model runs; auto: GPUs if the cluster has any."""
+    stall_timeout_s: float = 900.0
+    """On a cluster: seconds without a result after which the evaluation fails."""
     storage: StorageConfig = field(default_factory=StorageConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 def work(settings: Evaluate) -> dict[str, Any]:
     described = package.load(settings.model)
     if described.kind not in KINDS:
         raise RequestError(f"model package at {settings.model} is of a kind that cannot be evaluated: {described.kind}")
-    task_class, evaluate = KINDS[described.kind]
-    task = config.from_dict(task_class, described.task)
-    rows = _rows(settings, task)
-    extra: dict[str, Any] = {}
-    if isinstance(task, TextSegmentation):
-        extra = {"split": settings.split, "group": settings.group}
-    elif isinstance(task, ImageSegmentation):
-        extra = {"rules": _label_rules(settings, task)}
-    say(f"evaluating {described.kind} on {rows.num_rows} inputs")
-    found = evaluate(task, described.model(), rows, **extra)
+    task = config.from_dict(KINDS[described.kind], described.task)
+    rows, scorer = _rows(settings, task), _scorer(settings, task)
     out = settings.out or storage.join(settings.model, "evaluations", settings.split)
+    say(f"evaluating {described.kind} on {rows.num_rows} inputs")
+    model = described.model()
+    found = summarize(scorer, _scores(settings, scorer, described, model, rows, out))
+    illustrate(found, scorer, model, rows)
     if found.failed:
         say(f"{len(found.failures)} inputs could not be evaluated: {found.failed}")
     name_failures([(settings.split, item) for item in found.failures], out)
     if found.missing_classes:
-        say(f"warning: no pixel in the labels: {', '.join(found.missing_classes)}")
+        warn(f"no pixel in the labels: {', '.join(found.missing_classes)}")
     if found.without_split:
-        say(f"warning: {found.without_split} documents have no field 'split' and were left out")
+        warn(f"{found.without_split} documents have no field 'split' and were left out")
     summary = {
         "status": "done",
         "model": described.digest,
@@ -83,15 +89,63 @@ def work(settings: Evaluate) -> dict[str, Any]:
         "details": found.details,
     }
     store_json(storage.join(out, "metrics.json"), summary)
+    pq.write_table(found.scores, (table := io.BytesIO()))
+    storage.write(storage.join(out, "scores.parquet"), table.getvalue())
     page = Page(f"{described.kind} on {settings.split}")
+    origin = {"model": settings.model, "digest": described.digest, "data": settings.data, "split": settings.split}
+    page.table("What was evaluated", [{"": name, "value": value} for name, value in origin.items()])
     page.table("Metrics", [{"metric": name, "value": value} for name, value in found.metrics.items()])
     page.table("Details", found.details)
+    page.table("Fractions of each true class that the classes got", found.confusion)
     page.table("Failed inputs", [{"code": code, "inputs": count} for code, count in found.failed.items()])
     if found.pictures:
-        page.pictures("Pictures", list(found.pictures))
+        page.pictures("The inputs with the worst scores, the worst first", list(found.pictures))
     for heading, markup in found.markup:
         page.markup(heading, markup)
     return summary | {"report": page.write(storage.join(out, "report.html"))}
+
+
+def _scorer(settings: Evaluate, task: Task) -> Scorer:
+    if isinstance(task, TextSegmentation):
+        return DocumentScorer(task=task, split=settings.split, group=settings.group)
+    if isinstance(task, ImageSegmentation):
+        return ImageScorer(task=task, rules=_label_rules(settings, task))
+    assert isinstance(task, ImageReconstruction), task
+    return ReconstructionScorer(task=task)
+
+
+def _scores(
+    settings: Evaluate, scorer: Scorer, described: package.Package, model: nn.Module, rows: pa.Table, out: str
+) -> pa.Table:
+    """On the cluster at an address, if there is one; otherwise in this process, which uses all its CPUs."""
+    progress = _Progress(rows.num_rows)
+    if settings.cluster.is_own:
+        return score(scorer, model, rows, progress)
+    from jobs.clusters import evaluated_on_cluster  # needs Ray
+
+    check_place(out, "out")
+    return evaluated_on_cluster(
+        scorer,
+        described,
+        rows,
+        out,
+        cluster=settings.cluster,
+        device=settings.device,
+        stall_timeout_s=settings.stall_timeout_s,
+        progress=progress,
+    )
+
+
+class _Progress:
+    """Says how far the evaluation is, every few seconds."""
+
+    def __init__(self, inputs: int) -> None:
+        self._inputs, self._last = inputs, time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        if time.monotonic() - self._last >= _PROGRESS_S:
+            self._last = time.monotonic()
+            CONSOLE(Event(kind="progress", text=f"{done} of {self._inputs} inputs", facts={"done": done}))
 
 
 def _rows(settings: Evaluate, task: Task) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from jobs.cli import say
+from jobs.console import say
 from pipeline import storage
 from pipeline.json_text import to_json
 from pipeline.rows import FailedInput

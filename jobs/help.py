@@ -24,6 +24,8 @@ _METAVARS = {
 _GENERAL = (
     ("--config FILE", "YAML file with any of the settings; options after it override it."),
     ("--print-config", "Show all settings as they would be, with comments, as such a file."),
+    ("--quiet", "Print only warnings and errors on standard error."),
+    ("--log-format {text,json}", "Lines for people, or one JSON object for each event."),
     ("-h, --help", "Show the settings that people use first."),
     ("--help-all", "Show all settings."),
 )

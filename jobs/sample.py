@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from jobs.cli import main, say
+from jobs.cli import main
+from jobs.console import say
 from pipeline import config, package, storage
 from pipeline.config import check
 from pipeline.errors import RequestError

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
+from jobs.console import CONSOLE
 from pipeline.errors import DONE
 from pipeline.json_text import to_json
 
@@ -13,7 +14,7 @@ from pipeline.json_text import to_json
 def finish(summary: dict[str, Any], code: int) -> NoReturn:
     """Print the summary as one line of JSON, with its error on standard error, and end the process with ``code``."""
     if code != DONE and summary.get("error"):
-        print(f"error: {summary['error']}", file=sys.stderr, flush=True)
+        CONSOLE.error(summary["error"])
     print(to_json({**summary, "exit_code": code}, ascii_only=True), flush=True)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.cli import main, say
+from jobs.cli import main
+from jobs.console import say
 from pipeline import storage
 from pipeline.errors import DONE, FAILED
 from pipeline.quality.audit import audit

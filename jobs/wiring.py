@@ -10,17 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from jobs.cli import say
 from jobs.commands import program
+from jobs.console import CONSOLE, say, warn
 from jobs.failures import name_failures
 from pipeline import config, package, storage
 from pipeline.distributed import train
 from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, Prepared
 from pipeline.distributed.run import Run, RunConfig, RunPlan
-from pipeline.distributed.session import ClusterConfig, is_own, require_gpu, session
+from pipeline.distributed.session import require_gpu, session
 from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import DONE, RequestError
 from pipeline.quality.report import run_report
+from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.counts import RunCounts
 from pipeline.runs.life import Life
 from pipeline.storage import StorageConfig
@@ -65,7 +66,7 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
         stream=settings.stream,
         cluster=settings.cluster,
     )
-    run = Run(plan, say)
+    run = Run(plan, CONSOLE)
     with session(settings.cluster):
         if settings.stream.device == "gpu":
             require_gpu(settings.cluster, "stream.device 'gpu'")
@@ -145,7 +146,7 @@ def train_package(
 
     def work() -> None:
         _check_failures(settings, plan)
-        summary.update(train.fit(plan, say, held.check, own_cluster=is_own(settings.cluster)))
+        summary.update(train.fit(plan, say, held.check, cluster=settings.cluster))
 
     outcome = life.work(work)
     summary |= outcome.summary()
@@ -163,7 +164,7 @@ def _prepared(task: Task, training: Preparation, validation: Preparation) -> dic
                 say(f"{part.left_out} {name} inputs are not of the wanted split, or have none, and were left out")
             part.check_truth(task, name)
             if missing := part.missing_classes():
-                say(f"warning: no {task.truth_unit} in the {name} labels: {', '.join(missing)}")
+                warn(f"no {task.truth_unit} in the {name} labels: {', '.join(missing)}")
     except RequestError:
         training.discard()
         validation.discard()

@@ -17,18 +17,20 @@ BATCH_ROWS = 16
 
 
 def predictions(
-    task: Task, model: nn.Module, rows: pa.Table, failed: list[FailedInput]
-) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
-    """Yield for each batch: its inputs, the indices of the inputs without an error, and the predictions for these."""
+    task: Task, model: nn.Module, rows: pa.Table, failed: list[FailedInput], device: torch.device
+) -> Iterator[tuple[int, pa.Table, np.ndarray, pa.Table]]:
+    """Yield for each batch: where it begins, its inputs, the indices of the inputs without an error, and the
+    predictions for these."""
     model = model.eval()
-    for batch, good, prepared in prepared_batches(task, rows, failed):
-        yield batch, good, task.predict(model, prepared, torch.device("cpu"))
+    for start, batch, good, prepared in prepared_batches(task, rows, failed):
+        yield start, batch, good, task.predict(model, prepared, device)
 
 
 def prepared_batches(
     task: Task, rows: pa.Table, failed: list[FailedInput]
-) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
-    """Yield for each batch: its inputs, the indices of the inputs without an error, and these prepared."""
+) -> Iterator[tuple[int, pa.Table, np.ndarray, pa.Table]]:
+    """Yield for each batch: where it begins, its inputs, the indices of the inputs without an error, and these
+    prepared."""
     for start in range(0, rows.num_rows, BATCH_ROWS):
         batch = rows.slice(start, BATCH_ROWS)
         data, errors = fetch(batch, task.inputs, FetchConfig())
@@ -46,7 +48,7 @@ def prepared_batches(
         keep = np.array([error is None for error in found], bool)
         good, prepared = good[keep], prepared.filter(pa.array(keep)).drop_columns(["error"])
         if len(good):
-            yield batch, good, prepared
+            yield start, batch, good, prepared
 
 
 def _add(

@@ -72,7 +72,8 @@ def cluster() -> Iterator[None]:
 
     Its workers inherit the environment at its start, so they do not know an S3 server that a test starts later.
     """
-    from pipeline.distributed.session import ClusterConfig, session
+    from pipeline.distributed.session import session
+    from pipeline.runs.cluster import ClusterConfig
 
     with session(ClusterConfig(address="local", cpus=2, gpus=0)):
         yield

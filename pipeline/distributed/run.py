@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,17 +15,20 @@ import ray
 
 from pipeline import storage
 from pipeline.config import check, to_dict
+from pipeline.distributed.metrics import Metrics
 from pipeline.distributed.places import Places, mark
-from pipeline.distributed.session import ClusterConfig, capacity, cluster_size, waiting
+from pipeline.distributed.session import capacity, cluster_size, cluster_state, waiting
 from pipeline.distributed.stages import STAGES, StreamConfig, Work
-from pipeline.distributed.stream import StreamStalled, receipts, receipts_or_none
+from pipeline.distributed.stream import StreamStalled, item_or_none, receipts, stream_state
 from pipeline.distributed.watchdog import make_unfinished_blocks
 from pipeline.errors import JobFailed, RequestError
 from pipeline.package import Package
+from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
 from pipeline.runs.device import DeviceChoice
 from pipeline.runs.earlier import EarlierRun, deleted_rows, earlier_runs
+from pipeline.runs.events import Tell, Teller
 from pipeline.runs.forecast import forecast
 from pipeline.runs.life import Life, Outcome, store_json
 from pipeline.runs.settings import described_settings, settings_digest
@@ -120,9 +124,11 @@ class RunPlan:
 class Run:
     """One run. Its `summary` is correct at any moment, so that it can be reported however the run ends."""
 
-    def __init__(self, plan: RunPlan, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: RunPlan, tell: Tell) -> None:
         """Check the request. Raises `RequestError` before anything is written."""
-        self.plan, self._say = plan, say
+        self.plan = plan
+        self._log = Teller(tell)
+        self._say = self._log.say
         for source in plan.sources:
             _check_source(source, plan.sink)
         self.table = Table(plan.sink, plan.schema)
@@ -168,6 +174,7 @@ class Run:
         If it is interrupted, the parts that have arrived are committed. `RequestError` if another run has the lease on
         the sink; then nothing is written.
         """
+        self._log.add(Metrics(self.plan.task.kind))
         life = Life(self.plan.sink, self.run_id, self.plan.config.lease_s)
         lease = life.begin(after=self.table.last_lease())
         self._outcome = life.work(lambda: self._execute(lease))
@@ -199,6 +206,7 @@ class Run:
 
     def _name(self, name: str) -> None:
         self.run_id = name
+        self._log.shared["run"] = name
         self.folder = storage.join(self.plan.sink, "runs", name)
         self._manifest = Manifest(storage.join(self.folder, "manifest"))
 
@@ -312,28 +320,53 @@ class Run:
         because the device has changed."""
         config = self.plan.config
         last_commit = last_word = last_receipt = time.monotonic()
-        with closing(receipts_or_none(receipts(blocks, work, device.now), config.stall_timeout_s)) as arriving:
+        with closing(item_or_none(receipts(blocks, work, device.now), config.stall_timeout_s)) as arriving:
             for receipt in arriving:
                 now = time.monotonic()
                 if receipt is not None:
-                    committer.accept(receipt, STAGES)
+                    if committer.accept(receipt, STAGES):
+                        self._tell_part(receipt)
                     last_receipt = now
                 if committer.is_waiting and now - last_commit >= config.commit_s:
                     self._commit(committer)
                     # After the commit, so that a slow store does not get one for each part.
                     last_commit = time.monotonic()
                 if now - last_word >= (_PROGRESS_S if now - last_receipt < _WAITING_S else _WAITING_S):
-                    self._say(self.counts.progress() if now - last_receipt < _WAITING_S else waiting(device.now))
+                    self._tell_progress(device if now - last_receipt >= _WAITING_S else None)
                     last_word = now
                 lease.check()
                 self.counts.check_budget(config.max_error_rate, config.error_floor)
                 if device.has_changed():
                     return True
-        self._say(self.counts.progress())
+        self._tell_progress()
         return False
 
+    def _tell_part(self, receipt: dict[str, Any]) -> None:
+        ordinals = receipt["ordinals"]
+        self._log.tell(
+            "part",
+            block=f"{min(ordinals)}-{max(ordinals)}",
+            path=receipt["path"],
+            rows=receipt["rows"],
+            failed=dict(Counter(receipt["failed"])),
+            bytes=receipt["bytes"],
+            seconds={stage: round(receipt[f"{stage}_s"], 4) for stage in STAGES},
+        )
+
+    def _tell_progress(self, idle: DeviceChoice | None = None) -> None:
+        """How far the run is. ``idle``: the device for which it waits, since nothing has arrived for long."""
+        counts = self.counts
+        facts = {"done": counts.done, "failed": counts.failed, "pending": counts.pending, "errors": dict(counts.errors)}
+        facts |= stream_state() | cluster_state()
+        if idle is None:
+            self._log.tell("progress", counts.progress(), **facts)
+        else:
+            self._log.tell("waiting", waiting(idle.now), **facts)
+
     def _commit(self, committer: Committer) -> None:
+        before = committer.committed_rows
         refused = committer.commit()
+        self._log.tell("commit", rows=committer.committed_rows - before, table_version=self.table.version)
         if refused:
             self._say(f"another tool has deleted {refused} files of this run before they were committed")
 

@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from pipeline import storage
-from pipeline.config import check
 from pipeline.errors import RequestError
 from pipeline.runs.capacity import Capacity, largest
+from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.device import Device
 
 _ANSWER_S = 10.0
+#: The job itself reports its progress. The last two warn of what is as it should be: that Ray Data shows no progress
+#: bars, and that a new cluster asks for a token, which this process and its workers have.
+_LOG_LEVELS = {
+    "ray.data": logging.WARNING,
+    "ray.train": logging.WARNING,
+    "ray.data._internal.progress": logging.ERROR,
+    "ray._private.authentication.authentication_token_setup": logging.ERROR,
+}
 _SETTINGS = b"\x04"  # the type of the frame
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
-    address: str | None = None
-    """Address of a Ray cluster; null: RAY_ADDRESS in a submitted job, otherwise a new cluster on this machine."""
-    cpus: int | None = None
-    """Number of CPUs of a new cluster; null: all of this machine."""
-    gpus: int | None = None
-    """Number of GPUs of a new cluster; null: all of this machine."""
-    max_cpus: int | None = None
-    """Most CPUs that a cluster may grow to; null: what the configuration of its autoscaler says."""
-    max_gpus: int | None = None
-    """Most GPUs that a cluster may grow to; null: what the configuration of its autoscaler says."""
-
-    def __post_init__(self) -> None:
-        check(self, "cpus", self.cpus is None or self.cpus >= 1, "be at least 1, or null")
-        check(self, "gpus", self.gpus is None or self.gpus >= 0, "not be negative")
-        check(self, "max_cpus", self.max_cpus is None or self.max_cpus >= 1, "be at least 1, or null")
-        check(self, "max_gpus", self.max_gpus is None or self.max_gpus >= 0, "not be negative")
 
 
 @contextmanager
@@ -51,9 +37,11 @@ def session(config: ClusterConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address, own = _address(config), is_own(config)
+    address, own = config.target, config.is_own
     if not own:
         _require_answer(address)
+    for name, level in _LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
@@ -69,8 +57,6 @@ def session(config: ClusterConfig) -> Iterator[None]:
     except ConnectionError as reason:
         raise RequestError(f"no Ray cluster at {address!r}") from reason
     _restore(handlers)
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # the job itself reports its progress
     try:
         yield
     finally:
@@ -107,17 +93,8 @@ def capacity(config: ClusterConfig) -> Capacity:
         cluster_size("GPU"),
         max_cpus=config.max_cpus,
         max_gpus=config.max_gpus,
-        is_own=is_own(config),
+        is_own=config.is_own,
     )
-
-
-def is_own(config: ClusterConfig) -> bool:
-    """Whether the settings ask for a new cluster on this machine, which never grows."""
-    return _address(config) == "local"
-
-
-def _address(config: ClusterConfig) -> str:
-    return config.address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def require_gpu(config: ClusterConfig, setting: str) -> None:
@@ -136,6 +113,15 @@ def _restore(handlers: dict[signal.Signals, Any]) -> None:
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def cluster_state() -> dict[str, float]:
+    """What the cluster has at this moment, for machines."""
+    return {
+        "nodes": sum(node["Alive"] for node in ray.nodes()),
+        "cpus": cluster_size("CPU"),
+        "gpus": cluster_size("GPU"),
+    }
 
 
 def described_cluster() -> str:

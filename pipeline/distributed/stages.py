@@ -320,7 +320,7 @@ def _write(block: _Block, work: Work) -> pa.Table:
     return pa.Table.from_pylist([receipt], schema=RECEIPT)
 
 
-def _device_of_actor() -> torch.device:
+def device_of_actor() -> torch.device:
     """The device for the model of this actor. `DeviceMissing` if Ray gave it a GPU and torch sees none.
 
     Tests on nodes that only claim to have GPUs set ``PARQUETRY_GPUS_ARE_CLAIMED`` to 1, and get the CPU.
@@ -343,7 +343,7 @@ class _Model:
         loaded = package.load(work.package_uri)
         if loaded.digest != work.package_digest:
             raise RuntimeError(f"package {work.package_uri} changed during the run")
-        self.device = _device_of_actor()
+        self.device = device_of_actor()
         self.model = loaded.model().to(self.device)
         self.lock = threading.Lock()
         if self.device.type == "cpu":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import pyarrow as pa
 import ray
@@ -19,7 +19,11 @@ from pipeline.distributed.stages import AllStages, Predicting, Preparing, Work, 
 from pipeline.errors import JobFailed
 from pipeline.runs.device import Device
 
+_CALLS = 2  # blocks that an actor works on at a time
 _ENDING_S = 10.0  # seconds that Ray Data may take to end its executions
+_WHOLE_BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+
+T = TypeVar("T")
 
 
 def receipts(blocks: list[pa.Table], work: Work, device: Device) -> Generator[dict[str, Any], None, None]:
@@ -28,17 +32,24 @@ def receipts(blocks: list[pa.Table], work: Work, device: Device) -> Generator[di
 
     Raises `UnfitNode` if a process does not see the places of ``work``, or lacks its device.
     """
+    for block in executed(lambda: plan(ray.data.from_arrow(blocks), work, device, len(blocks))):
+        yield from block.to_pylist()
+
+
+def executed(planned: Callable[[], ray.data.Dataset]) -> Generator[pa.Table, None, None]:
+    """Execute a plan of Ray Data whose operators turn one block into one. Yields the blocks, in any order.
+
+    Raises `UnfitNode` if a process found that its node cannot do the work.
+    """
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = None  # Ray must not split blocks: see `pipeline.distributed.stages`
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     context.custom_execution_callback_classes = [_Executions]
-    batches = plan(ray.data.from_arrow(blocks), work, device, len(blocks)).iter_batches(
-        batch_size=None, batch_format="pyarrow", prefetch_batches=0
-    )
+    batches = planned().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
         for batch in batches:
-            yield from cast("pa.Table", batch).to_pylist()
+            yield cast("pa.Table", batch)
     except Exception as reason:
         raise unfit_node(reason) or reason  # noqa: B904 - Ray's error is the one that is shown, or in the way
 
@@ -76,42 +87,61 @@ def end_executions() -> None:
         executor.shutdown(force=False)  # with force, Ray would report the killed actors and run their tasks again
 
 
+def stream_state() -> dict[str, int]:
+    """Actors that run, and those that are wanted; and the blocks that wait for one, in this process's executions."""
+    state = {"actors_running": 0, "actors_wanted": 0, "blocks_queued": 0}
+    for executor in list(_Executions.running):
+        for operator, queues in (executor._topology or {}).items():
+            actors = operator.get_actor_info()
+            if actors.running + actors.pending + actors.restarting:
+                state["actors_running"] += actors.running
+                state["actors_wanted"] += actors.running + actors.pending + actors.restarting
+                state["blocks_queued"] += queues.total_enqueued_input_blocks()
+    return state
+
+
 def plan(blocks: ray.data.Dataset, work: Work, device: Device, count: int) -> ray.data.Dataset:
-    """The lazy Ray Data plan for a dataset of ``count`` entry blocks.
+    """The lazy Ray Data plan for a dataset of ``count`` entry blocks."""
+    most = work.stream.actors
+    if device == "cpu":
+        return with_actors(blocks, AllStages, (work,), device, count, most)
+    prepared = blocks.map_batches(Preparing(work), num_cpus=0.5, **_WHOLE_BLOCK)
+    predicted = with_actors(prepared, Predicting, (work,), device, count, most)
+    return predicted.map_batches(Writing(work), num_cpus=0.25, **_WHOLE_BLOCK)
+
+
+def with_actors(
+    blocks: ray.data.Dataset, actor: type, arguments: tuple[Any, ...], device: Device, count: int, most: int | None
+) -> ray.data.Dataset:
+    """The lazy plan that gives each of ``count`` blocks to one of at most ``most`` actors with a model.
 
     The pool of actors starts with as many as the cluster has room for, and may grow with the cluster: Ray Data asks the
     autoscaler for more nodes while the actors are busy, and starts actors on nodes that join.
     """
-    config, on_gpu = work.stream, device == "gpu"
-    whole_block: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
-    calls = 2
-    most = min(config.actors or count, max(1, -(-count // calls)))
-    ready = max(1, min(most, int(cluster_size("GPU" if on_gpu else "CPU"))))
+    most = min(most or count, max(1, -(-count // _CALLS)))
+    ready = max(1, min(most, int(cluster_size("GPU" if device == "gpu" else "CPU"))))
     pool = ray.data.ActorPoolStrategy(
         min_size=1,
         max_size=max(most, ready),
         initial_size=ready,
-        max_concurrent_calls_per_actor=calls,
+        max_concurrent_calls_per_actor=_CALLS,
         enable_true_multi_threading=True,
-        max_tasks_in_flight_per_actor=2 * calls,
+        max_tasks_in_flight_per_actor=2 * _CALLS,
     )
-    if not on_gpu:
+    if device == "cpu":
         # Less than one CPU for each actor leaves room for Ray's other tasks, so one CPU is enough for a whole stream.
-        return blocks.map_batches(AllStages, fn_constructor_args=(work,), compute=pool, num_cpus=0.9, **whole_block)
-    prepared = blocks.map_batches(Preparing(work), num_cpus=0.5, **whole_block)
+        return blocks.map_batches(actor, fn_constructor_args=arguments, compute=pool, num_cpus=0.9, **_WHOLE_BLOCK)
     # The public method refuses whole blocks on GPUs, as they may be too large. Ours are bounded and cut into batches.
-    predicted = prepared.map_batches_internal(
-        Predicting, fn_constructor_args=(work,), compute=pool, num_gpus=1, num_cpus=0, **whole_block
+    return blocks.map_batches_internal(
+        actor, fn_constructor_args=arguments, compute=pool, num_gpus=1, num_cpus=0, **_WHOLE_BLOCK
     )
-    return predicted.map_batches(Writing(work), num_cpus=0.25, **whole_block)
 
 
-def receipts_or_none(
-    items: Generator[dict[str, Any], None, None], timeout_s: float
-) -> Generator[dict[str, Any] | None, None, None]:
-    """Yield the items of `receipts`, and None every half second without one, so that the caller can do other things.
+def item_or_none(items: Generator[T, None, None], timeout_s: float) -> Generator[T | None, None, None]:
+    """Yield the items of `receipts` or `executed`, and None every half second without one, so that the caller can do
+    other things.
 
-    Raises `StreamStalled` after ``timeout_s`` seconds without a receipt. Closing this generator ends the executions.
+    Raises `StreamStalled` after ``timeout_s`` seconds without an item. Closing this generator ends the executions.
     """
     arrived: queue.Queue[tuple[str, Any]] = queue.Queue()
     abandoned = threading.Event()

@@ -33,10 +33,11 @@ from pipeline.config import check
 from pipeline.distributed.places import PlaceNotShared, UnfitNode, mark, unfit_node
 from pipeline.distributed.preparation import Prepared
 from pipeline.distributed.progress import AT_WORK, FINISHED, Receiver, Sender
-from pipeline.distributed.session import cluster_size, described_cluster
+from pipeline.distributed.session import capacity, cluster_size, described_cluster
 from pipeline.errors import RequestError
 from pipeline.json_text import to_json
 from pipeline.package import Package
+from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.life import read_json, store_json
 from pipeline.runs.settings import differences
 from pipeline.storage.fsspec_store import filesystem_of
@@ -54,6 +55,7 @@ _RESIZE_S = 60.0  # from one look at whether there is room for more workers to t
 #: before it looks again, by default a minute.
 _ROOM_S = "10"
 _LEAVING_S = 5.0  # from one checkpoint to the next, from the notice that a node leaves until it does
+_ANY_CLUSTER = ClusterConfig(address="auto")
 _SILENCE_S = 30.0  # without a sign of the workers, until the driver says what the training waits for
 
 
@@ -64,7 +66,8 @@ class DistributedTrainConfig(TrainConfig):
     have room for, so the training goes on when nodes leave, and takes in those that come. The result does not depend
     on it."""
     gpu: bool | None = None
-    """Whether each worker uses a GPU; null: yes if the cluster has enough GPUs when the training begins."""
+    """Whether each worker uses a GPU; null: yes if the cluster has enough GPUs for the least number of workers, or
+    can get them."""
     threads: int | None = None
     """Number of threads of each worker on CPUs; null: an equal share of the CPUs of its node. With more threads than
     free cores the threads wait for each other."""
@@ -190,13 +193,17 @@ def _has_package(out: str) -> bool:
 
 
 def fit(
-    plan: Plan, say: Callable[[str], None], check: Callable[[], None] = lambda: None, *, own_cluster: bool = False
+    plan: Plan,
+    say: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
+    *,
+    cluster: ClusterConfig = _ANY_CLUSTER,
 ) -> dict[str, Any]:
     """Do a training and return its summary. A training that was interrupted is resumed; a finished one is not repeated.
 
     The model package is then at ``out``. ``check`` is called twice a second; an exception from it, such as `LeaseLost`,
-    ends the training. ``own_cluster``: whether the cluster is this machine alone, and for this job alone. All workers
-    then fit on it, whatever their number. Elsewhere they wait until there are nodes for them.
+    ends the training. ``cluster``: the settings of the open session. If it is this machine alone, and for this job
+    alone, all workers fit on it, whatever their number. Elsewhere they wait until there are nodes for them.
     """
     done = finished(plan)
     if done is not None:
@@ -204,8 +211,8 @@ def fit(
     store_json(storage.join(plan.out, "training.json"), _described(plan))
     config = plan.config
     least, most = config.worker_range()
-    gpu = config.gpu if config.gpu is not None else cluster_size("GPU") >= least
-    cpus = _cpus(least, own_cluster)
+    gpu = _use_gpus(config, cluster, say)
+    cpus = _cpus(least, cluster.is_own)
     storage_path, filesystem = _run_storage(plan.out)
     places = mark(plan.out)
     wanted = f"{least} worker{'s' * (least > 1)} with {cpus:.3g} CPUs{' and a GPU' * gpu} each"
@@ -243,6 +250,21 @@ def fit(
         places.remove()
         receiver.close()
     return json.loads(storage.read(storage.join(plan.out, "training.json")))["summary"]
+
+
+def _use_gpus(config: DistributedTrainConfig, cluster: ClusterConfig, say: Callable[[str], None]) -> bool:
+    """Whether each worker gets a GPU: as the setting says, or if the cluster has enough, or can get them."""
+    least, _ = config.worker_range()
+    if config.gpu is not None:
+        return config.gpu
+    has = cluster_size("GPU")
+    if has >= least:
+        return True
+    can_have = capacity(cluster)
+    if (can_have.gpus or 0) < least:
+        return False
+    say(f"training on GPUs: {has:g} are there, and the cluster can have {can_have.gpus:g} ({can_have.source})")
+    return True
 
 
 def _cpus(workers: int, own_cluster: bool) -> float:

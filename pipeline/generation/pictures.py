@@ -81,7 +81,7 @@ def given(
 ) -> Iterator[tuple[range, Tensor]]:
     """Yield batches of images (b, c, h, w) in [0, 1] as the model gets them, with their numbers among the good ones."""
     start = 0
-    for _, _, prepared in prepared_batches(task, rows, failed):
+    for _, _, _, prepared in prepared_batches(task, rows, failed):
         image = task.collate(prepared)["image"]
         numbers = range(start, start + len(image))
         yield numbers, task.given(image, Noise(seed, ReservedStep.PICTURES, numbers))

@@ -29,6 +29,8 @@ class Committer:
         self._waiting: list[tuple[Part, dict[str, Any]]] = []
         self._is_unsure = False  # whether a commit was interrupted
         self._examples: dict[bool, list[str]] = {True: [], False: []}
+        self.committed_rows = 0
+        """Number of rows that `commit` has committed."""
         self.accepted = np.zeros(inputs, bool)
         """For each ordinal, whether it is in an accepted part."""
 
@@ -88,6 +90,7 @@ class Committer:
         parts = [part for (part, _), found in zip(waiting, there, strict=True) if found]
         if parts:
             self._table.commit(parts, run_id=self._run_id)
+            self.committed_rows += sum(part.rows or 0 for part in parts)
         self._waiting, self._is_unsure = [], False
         for (_, receipt), found in zip(waiting, there, strict=True):
             if not found:

@@ -10,9 +10,9 @@ import pytest
 import ray
 
 from pipeline.distributed import session as sessions
-from pipeline.distributed.session import ClusterConfig
 from pipeline.errors import RequestError
 from pipeline.runs import capacity
+from pipeline.runs.cluster import ClusterConfig
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "127.0.0.1:99999"])

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import ray
 from PIL import Image
 
 from pipeline import package, storage
@@ -111,7 +113,19 @@ def test_evaluate_writes_metrics_and_a_page(place: Path) -> None:
     assert code == 0, err
     assert summary["inputs"] == 6
     assert set(summary["metrics"]) == {"miou", "global_accuracy"}
-    assert Path(summary["report"]).read_text().count("data:image/png") == 18
+    page = Path(summary["report"])
+    assert page.read_text().count("data:image/png") == 24
+    scores = pq.read_table(page.parent / "scores.parquet")
+    assert scores.num_rows == 6
+    address = ray.get_runtime_context().gcs_address
+    places = ["--model", str(place / "segmenter"), "--data", str(place / "scenes"), "--out", str(place / "on-cluster")]
+    code, again, err = call_job("evaluate", *places, "--split", "test", "--cluster.address", address)
+    assert code == 0, err
+    assert "on the CPUs of the cluster" in err
+    assert again["metrics"] == summary["metrics"]
+    inexact = ["confidence", "uncertainty"]
+    found = pq.read_table(place / "on-cluster/scores.parquet")
+    assert found.drop_columns(inexact) == scores.drop_columns(inexact)
 
 
 def test_a_stopped_training_leaves_a_checkpoint_and_its_exit_code(place: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +23,8 @@ from pipeline.images.outputs import decode_mask
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
 from pipeline.models.segmenters.unet import UNet, UNetConfig
-from pipeline.quality.evaluation import Evaluation, evaluate_documents, evaluate_images
+from pipeline.quality.evaluation import Evaluation, evaluate
+from pipeline.quality.scoring import DocumentScorer, ImageScorer
 from pipeline.source.labelled import all_inputs, split_files
 from pipeline.text.task import TextSegmentation
 from testing.equality import table_rows
@@ -54,11 +54,14 @@ def test_the_masks_in_the_table_give_the_metrics_of_evaluate(cluster: None, tmp_
             truth = decode_label(label.read_bytes(), row["height"], row["width"]).astype(np.int64)
             mask = decode_mask(row["mask"]["bytes"]).astype(np.int64)
             confusion += confusion_matrix(torch.from_numpy(truth), torch.from_numpy(mask), 5)
-    found = evaluate_images(task, written.model(), split_files(str(folder), "test"))
+    scorer = ImageScorer(task=task, rules=task.label_rules)
+    found = evaluate(scorer, written.model(), split_files(str(folder), "test"))
     assert found.metrics["miou"] == pytest.approx(miou(confusion), abs=1e-6)
     assert found.failed == {"bad_label": 1}
     assert [detail["pixels"] for detail in found.details] == confusion.sum(1).int().tolist()
-    assert len(found.pictures) == 18
+    assert len(found.pictures) == 24
+    worst = found.scores.filter(found.scores["miou"].is_valid()).sort_by("miou")["uri"][0].as_py()
+    assert found.pictures[0][0] == f"{Path(worst).name}: input"
 
 
 def test_scenes_are_a_function_of_the_seed() -> None:
@@ -69,11 +72,11 @@ def test_scenes_are_a_function_of_the_seed() -> None:
     assert set(np.unique(one[1])) <= set(range(len(CLASSES)))
 
 
-def evaluated(folder: Path, split: str, **changes: Any) -> Evaluation:
+def evaluated(folder: Path, split: str, rules: LabelRules | None = None) -> Evaluation:
     task = ImageSegmentation(classes=CLASSES, palette=PALETTE, height_px=16, width_px=24)
     torch.manual_seed(3)
     model = UNet(UNetConfig(classes=5, widths=(8, 16), blocks=(1, 1)))
-    return evaluate_images(task, model, split_files(str(folder), split), **changes)
+    return evaluate(ImageScorer(task=task, rules=rules or task.label_rules), model, split_files(str(folder), split))
 
 
 def stored(label: Path) -> np.ndarray:
@@ -119,7 +122,7 @@ def documents(folder: Path, *records: bytes) -> Evaluation:
     (folder / "records.jsonl").write_bytes(b"\n".join(records))
     task = TextSegmentation(buckets=64)
     model = SentenceTagger(SentenceTaggerConfig(buckets=64, vector_size=8, width=8, hidden=8))
-    return evaluate_documents(task, model, all_inputs(str(folder), task.inputs), split="test")
+    return evaluate(DocumentScorer(task=task, split="test"), model, all_inputs(str(folder), task.inputs))
 
 
 def test_documents_without_a_boundary_are_no_perfect_result(tmp_path: Path) -> None:
@@ -151,7 +154,7 @@ def test_the_split_and_the_group_of_a_parquet_file_count(tmp_path: Path) -> None
     torch.manual_seed(0)
     model = SentenceTagger(SentenceTaggerConfig(buckets=64, vector_size=8, width=8, hidden=8))
     found = [
-        evaluate_documents(task, model, all_inputs(str(folder), task.inputs), split="test", group="by")
+        evaluate(DocumentScorer(task=task, split="test", group="by"), model, all_inputs(str(folder), task.inputs))
         for folder in (lines, table)
     ]
     assert found[0].details == found[1].details
