@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -21,6 +22,15 @@ def check(config: object, name: str, ok: bool, rule: str) -> None:
     """Raise `RequestError` with the class, the setting, the rule and the value unless ``ok``. For ``__post_init__``."""
     if not ok:
         raise RequestError(f"{type(config).__name__}.{name} must {rule}, got {getattr(config, name)!r}")
+
+
+def number_range(value: str | int) -> tuple[int, int] | None:
+    """The least and the largest number of a setting ``N`` or ``MIN:MAX``; None unless 1 <= MIN <= MAX."""
+    found = re.fullmatch(r"([0-9]+)(?::([0-9]+))?", str(value))
+    if found is None:
+        return None
+    low, high = int(found[1]), int(found[2] or found[1])
+    return (low, high) if 1 <= low <= high else None
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import nn
 from pipeline import package
 from pipeline.distributed.places import Places, UnfitNode, mark
 from pipeline.distributed.session import waiting
-from pipeline.distributed.stages import device_of_actor
+from pipeline.distributed.stages import StreamConfig, device_of_actor
 from pipeline.distributed.stream import executed, item_or_none, with_actors
 from pipeline.package import Package
 from pipeline.runs.device import Device
@@ -51,7 +51,7 @@ def scores_on_cluster(
     places = mark(out, package=described.uri, inputs=rows["uri"].to_pylist())
     arguments = (scorer, described.uri, described.digest, places)
     planned = executed(
-        lambda: with_actors(ray.data.from_arrow(blocks), Scoring, arguments, device, len(blocks), most=None)
+        lambda: with_actors(ray.data.from_arrow(blocks), Scoring, arguments, device, len(blocks), StreamConfig())
     )
     try:
         found = list(_watched(item_or_none(planned, stall_timeout_s), device, progress, say))

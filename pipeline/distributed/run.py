@@ -43,6 +43,7 @@ from pipeline.table.names import run_name
 from pipeline.table.schema import TableSchema
 from pipeline.task import Task
 
+_FEW_ACTORS = 4  # for which there are blocks enough where the size of the cluster is not known
 _PASSES = 3  # the first pass, and two for inputs that have no row after it
 _PROGRESS_S = 5.0
 _WAITING_S = 30.0  # without a receipt, after which a run says what it waits for
@@ -301,7 +302,7 @@ class Run:
                 if attempt:
                     self._say(f"{committer.missing(pending)} inputs have no row yet; running them again")
                 self._say(f"working {device.reason()}")
-                rows, is_planned_anew = block_rows(pending, plan.stream), False
+                rows, is_planned_anew = block_rows(pending, plan.stream, device.most_actors()), False
                 for blocks in self._manifest.blocks(committer.accepted, rows, plan.stream.block_bytes):
                     is_planned_anew = self._stream(blocks, work, device, committer, lease)
                     if is_planned_anew:
@@ -420,9 +421,13 @@ class Run:
             self._say(f"{self._compacted.before} files of the table have become {self._compacted.after}")
 
 
-def block_rows(pending: int, stream: StreamConfig) -> int:
-    """Number of rows in a block: as configured, or fewer if otherwise there would be too few blocks for the actors."""
-    actors = stream.actors or 4
+def block_rows(pending: int, stream: StreamConfig, room: float | None) -> int:
+    """Number of rows in a block: as configured, or fewer if otherwise there would be too few blocks for the actors.
+
+    ``room``: number of CPUs or GPUs that actors can have; None: unknown.
+    """
+    _, most = stream.actor_range()
+    actors = most or max(_FEW_ACTORS, int(room or 0))
     return max(1, min(stream.block_rows, max(stream.batch_rows, -(-pending // (4 * actors)))))
 
 

@@ -25,7 +25,7 @@ import ray
 import torch
 
 from pipeline import package
-from pipeline.config import check
+from pipeline.config import check, number_range
 from pipeline.distributed.places import DeviceMissing, Places, UnfitNode, this_node
 from pipeline.distributed.watchdog import BlockWatchdog
 from pipeline.errors import InputError
@@ -60,9 +60,11 @@ _Done = tuple[list[pa.Table], list[dict[str, str] | None]]
 class StreamConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Device on which models run; auto: GPUs if the cluster has any or can get any, otherwise CPUs."""
-    actors: int | None = None
-    """Largest number of actors with a model; null: as many as the cluster has GPUs, or CPUs, and nodes
-    that join are used, too."""
+    actors: str | int | None = None
+    """Largest number of actors with a model, or MIN:MAX (in YAML "MIN:MAX", with the quotes): at least MIN are asked
+    for. null: as many as the cluster has GPUs, or CPUs, and nodes that join are used, too."""
+    gpus_per_actor: float = 1.0
+    """GPUs that an actor takes, at most 1. With 0.5 two actors share a GPU, and one computes while the other waits."""
     gpu_wait_s: float = 600.0
     """For device auto: seconds without any GPU after which CPUs are used until a GPU joins."""
     batch_rows: int = 16
@@ -82,7 +84,17 @@ class StreamConfig:
             check(self, name, getattr(self, name) >= 1, "be at least 1")
         check(self, "gpu_wait_s", self.gpu_wait_s >= 0, "not be negative")
         check(self, "deadline_s", self.deadline_s > 0, "be positive")
-        check(self, "actors", self.actors is None or self.actors >= 1, "be at least 1, or null")
+        rule = "be a number or MIN:MAX, at least 1, or null"
+        check(self, "actors", self.actors is None or number_range(self.actors) is not None, rule)
+        check(self, "gpus_per_actor", 0 < self.gpus_per_actor <= 1, "be in (0, 1]")
+
+    def actor_range(self) -> tuple[int, int | None]:
+        """The least and the largest number of actors; None: as many as there is room for."""
+        if self.actors is None:
+            return 1, None
+        found = number_range(self.actors)
+        assert found is not None, "checked above"
+        return found if ":" in str(self.actors) else (1, found[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +290,8 @@ def _divided(batch: pa.Table, stage: str, run: Callable[[pa.Table], _Done]) -> _
     try:
         return run(batch)
     except Exception as reason:
+        if isinstance(reason, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()  # so that a smaller batch finds a whole piece of memory
         if batch.num_rows > 1:
             middle = batch.num_rows // 2
             parts = [_divided(half, stage, run) for half in (batch.slice(0, middle), batch.slice(middle))]

@@ -15,7 +15,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from pipeline.distributed.places import unfit_node
 from pipeline.distributed.session import cluster_size
-from pipeline.distributed.stages import AllStages, Predicting, Preparing, Work, Writing
+from pipeline.distributed.stages import AllStages, Predicting, Preparing, StreamConfig, Work, Writing
 from pipeline.errors import JobFailed
 from pipeline.runs.device import Device
 
@@ -102,26 +102,28 @@ def stream_state() -> dict[str, int]:
 
 def plan(blocks: ray.data.Dataset, work: Work, device: Device, count: int) -> ray.data.Dataset:
     """The lazy Ray Data plan for a dataset of ``count`` entry blocks."""
-    most = work.stream.actors
     if device == "cpu":
-        return with_actors(blocks, AllStages, (work,), device, count, most)
+        return with_actors(blocks, AllStages, (work,), device, count, work.stream)
     prepared = blocks.map_batches(Preparing(work), num_cpus=0.5, **_WHOLE_BLOCK)
-    predicted = with_actors(prepared, Predicting, (work,), device, count, most)
+    predicted = with_actors(prepared, Predicting, (work,), device, count, work.stream)
     return predicted.map_batches(Writing(work), num_cpus=0.25, **_WHOLE_BLOCK)
 
 
 def with_actors(
-    blocks: ray.data.Dataset, actor: type, arguments: tuple[Any, ...], device: Device, count: int, most: int | None
+    blocks: ray.data.Dataset, actor: type, arguments: tuple[Any, ...], device: Device, count: int, config: StreamConfig
 ) -> ray.data.Dataset:
-    """The lazy plan that gives each of ``count`` blocks to one of at most ``most`` actors with a model.
+    """The lazy plan that gives each of ``count`` blocks to an actor with a model.
 
     The pool of actors starts with as many as the cluster has room for, and may grow with the cluster: Ray Data asks the
-    autoscaler for more nodes while the actors are busy, and starts actors on nodes that join.
+    autoscaler for more nodes while the actors are busy, and starts actors on nodes that join. Idle actors leave.
     """
+    least, most = config.actor_range()
     most = min(most or count, max(1, -(-count // _CALLS)))
-    ready = max(1, min(most, int(cluster_size("GPU" if device == "gpu" else "CPU"))))
+    least = min(least, most)
+    room = int(cluster_size("GPU") / config.gpus_per_actor) if device == "gpu" else int(cluster_size("CPU"))
+    ready = max(least, min(most, room))
     pool = ray.data.ActorPoolStrategy(
-        min_size=1,
+        min_size=least,
         max_size=max(most, ready),
         initial_size=ready,
         max_concurrent_calls_per_actor=_CALLS,
@@ -133,7 +135,7 @@ def with_actors(
         return blocks.map_batches(actor, fn_constructor_args=arguments, compute=pool, num_cpus=0.9, **_WHOLE_BLOCK)
     # The public method refuses whole blocks on GPUs, as they may be too large. Ours are bounded and cut into batches.
     return blocks.map_batches_internal(
-        actor, fn_constructor_args=arguments, compute=pool, num_gpus=1, num_cpus=0, **_WHOLE_BLOCK
+        actor, fn_constructor_args=arguments, compute=pool, num_gpus=config.gpus_per_actor, num_cpus=0, **_WHOLE_BLOCK
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 import threading
 import time
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 
 from pipeline import config as settings_of
 from pipeline import models, package, storage
-from pipeline.config import check
+from pipeline.config import check, number_range
 from pipeline.distributed.places import PlaceNotShared, UnfitNode, mark, unfit_node
 from pipeline.distributed.preparation import Prepared
 from pipeline.distributed.progress import AT_WORK, FINISHED, Receiver, Sender
@@ -79,25 +78,17 @@ class DistributedTrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         rule = "be a number or MIN:MAX, at least 1 and at most batch_rows"
-        check(self, "workers", _range(self.workers, self.batch_rows) is not None, rule)
+        found = number_range(self.workers)
+        check(self, "workers", found is not None and found[1] <= self.batch_rows, rule)
         check(self, "threads", self.threads is None or self.threads >= 1, "be null or at least 1")
         check(self, "checkpoint_s", self.checkpoint_s >= 0, "not be negative")
         check(self, "max_failures", self.max_failures >= 0, "not be negative")
 
     def worker_range(self) -> tuple[int, int]:
         """The least and the largest number of workers."""
-        found = _range(self.workers, self.batch_rows)
+        found = number_range(self.workers)
         assert found is not None, "checked above"
         return found
-
-
-def _range(workers: str | int, most: int) -> tuple[int, int] | None:
-    """The least and the largest number of ``N`` or ``MIN:MAX``; None unless 1 <= MIN <= MAX <= ``most``."""
-    found = re.fullmatch(r"([0-9]+)(?::([0-9]+))?", str(workers))
-    if found is None:
-        return None
-    low, high = int(found[1]), int(found[2] or found[1])
-    return (low, high) if 1 <= low <= high <= most else None
 
 
 @dataclass(frozen=True, kw_only=True)

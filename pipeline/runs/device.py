@@ -41,6 +41,10 @@ class DeviceChoice:
             return f"on CPUs: no GPU has come in {self._gpu_wait_s:g} s"
         return f"on CPUs: the cluster has no GPU ({source})"
 
+    def most_actors(self) -> float | None:
+        """How many CPUs or GPUs the cluster can have for models; None: unknown."""
+        return self._capacity.gpus if self.now == "gpu" else self._capacity.cpus
+
     def has_changed(self) -> bool:
         """Look at the cluster, at most every few seconds. Returns whether `now` is another device than before."""
         if self._wanted != "auto" or time.monotonic() - self._looked < _LOOK_S:

@@ -357,7 +357,19 @@ def test_a_part_that_overlaps_is_refused(tmp_path: Path) -> None:
 
 def test_blocks_get_smaller_when_there_are_few_inputs() -> None:
     config = StreamConfig(batch_rows=4, block_rows=64, actors=2)
-    assert [block_rows(pending, config) for pending in (1, 31, 80, 10_000)] == [4, 4, 10, 64]
+    assert [block_rows(pending, config, 100) for pending in (1, 31, 80, 10_000)] == [4, 4, 10, 64]
+    config = StreamConfig(batch_rows=4, block_rows=64)
+    assert [block_rows(2048, config, room) for room in (None, 8, 32, 1000)] == [64, 64, 16, 4]
+
+
+def test_the_number_of_actors() -> None:
+    ranges = [StreamConfig(actors=actors).actor_range() for actors in (None, 3, "3", "1:64", "4:4")]
+    assert ranges == [(1, None), (1, 3), (1, 3), (1, 64), (4, 4)]
+    for wrong in (0, "0:2", "4:2", "few", "2:"):
+        with pytest.raises(RequestError, match=r"StreamConfig\.actors must be a number or MIN:MAX, at least 1"):
+            StreamConfig(actors=wrong)
+    with pytest.raises(RequestError, match=r"gpus_per_actor must be in \(0, 1\], got 2"):
+        StreamConfig(gpus_per_actor=2)
 
 
 @pytest.mark.slow
