@@ -3,7 +3,7 @@ BIN := .venv/bin
 IMAGES ?=
 DOCUMENTS ?=
 
-.PHONY: install test test-heavy lint options demo clean
+.PHONY: install test test-heavy lint options demo autoscale-demo clean
 
 install: .venv/installed
 
@@ -30,6 +30,10 @@ options: install
 
 demo: install
 	$(BIN)/python -m jobs.demo --out demo $(if $(IMAGES),--images '$(IMAGES)') $(if $(DOCUMENTS),--documents '$(DOCUMENTS)')
+
+# A cluster on this machine that grows under a run, and shrinks again: Ray's own autoscaler, real nodes, claimed GPUs.
+autoscale-demo: install
+	$(BIN)/python -m testing.autoscale_demo
 
 clean:
 	rm -rf .venv .swift-venv demo

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,13 +23,15 @@ import yaml
 from testing.processes import descendants, end_tree
 
 _HEAD = "f" * 51 + "00000"  # the fake provider knows the head by this name
+_NODE_ID = "RAY_OVERRIDE_NODE_ID_FOR_TESTING"
+_RAY = (sys.executable, "-m", "ray.scripts.scripts")
 _START_S = 60.0
 _ENVIRONMENT = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     "RAY_FAKE_CLUSTER": "1",
     "RAY_AUTH_MODE": "disabled",
     "RAY_enable_autoscaler_v2": "0",  # version 2 starts no node of this provider
-    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD,
+    _NODE_ID: _HEAD,
     "RAY_worker_niceness": "0",
     "PARQUETRY_GPUS_ARE_CLAIMED": "1",
 }
@@ -42,6 +46,30 @@ class AutoscalingCluster:
     nodes: list[int] = field(default_factory=list)
     """How many nodes there were, the head included, each time that the number changed. A node that starts may be
     counted twice for a moment."""
+
+    def workers(self) -> dict[str, int]:
+        """The nodes besides the head: their ids, and the pids of their raylets."""
+        found = {}
+        for pid, command in descendants(self.pid).items():
+            if "/raylet --" in command:
+                with contextlib.suppress(OSError):
+                    variables = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+                    found |= {item[len(_NODE_ID) + 1 :]: pid for item in variables if item.startswith(f"{_NODE_ID}=")}
+        return {node: pid for node, pid in found.items() if node != _HEAD}
+
+    def kill(self, node: str) -> None:
+        """Take a node away without notice, with all its processes."""
+        pid = self.workers()[node]
+        for member in [*descendants(pid), pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+
+    def drain(self, node: str, seconds: int) -> None:
+        """Announce that a node is taken away so many seconds from now, as a provider of spot machines does."""
+        reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a spot machine is taken back"]
+        deadline = ["--deadline-remaining-seconds", str(seconds)]
+        command = [*_RAY, "drain-node", f"--address={self.address}", "--node-id", node, *reason, *deadline]
+        subprocess.run(command, env=os.environ | _ENVIRONMENT, check=True, capture_output=True, timeout=60)
 
     def wait_until_only_the_head_is_left(self, timeout_s: float = 90.0) -> bool:
         until = time.monotonic() + timeout_s
@@ -65,7 +93,7 @@ def autoscaling_cluster(
         config = Path(folder) / "cluster.yaml"
         config.write_text(yaml.safe_dump(_configuration(address, node_types, head_cpus, most_nodes, idle_s)))
         command = [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--autoscaling-config={config}"),
+            *(*_RAY, "start", "--head", f"--autoscaling-config={config}"),
             *(f"--num-cpus={head_cpus}", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}/ray"),
             "--block",
         ]

@@ -21,7 +21,7 @@ from pipeline.runs.device import Device
 
 _CALLS = 2  # blocks that an actor works on at a time
 _ENDING_S = 10.0  # seconds that Ray Data may take to end its executions
-_WHOLE_BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+WHOLE_BLOCK: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 
 T = TypeVar("T")
 
@@ -104,9 +104,9 @@ def plan(blocks: ray.data.Dataset, work: Work, device: Device, count: int) -> ra
     """The lazy Ray Data plan for a dataset of ``count`` entry blocks."""
     if device == "cpu":
         return with_actors(blocks, AllStages, (work,), device, count, work.stream)
-    prepared = blocks.map_batches(Preparing(work), num_cpus=0.5, **_WHOLE_BLOCK)
+    prepared = blocks.map_batches(Preparing(work), num_cpus=0.5, **WHOLE_BLOCK)
     predicted = with_actors(prepared, Predicting, (work,), device, count, work.stream)
-    return predicted.map_batches(Writing(work), num_cpus=0.25, **_WHOLE_BLOCK)
+    return predicted.map_batches(Writing(work), num_cpus=0.25, **WHOLE_BLOCK)
 
 
 def with_actors(
@@ -132,10 +132,10 @@ def with_actors(
     )
     if device == "cpu":
         # Less than one CPU for each actor leaves room for Ray's other tasks, so one CPU is enough for a whole stream.
-        return blocks.map_batches(actor, fn_constructor_args=arguments, compute=pool, num_cpus=0.9, **_WHOLE_BLOCK)
+        return blocks.map_batches(actor, fn_constructor_args=arguments, compute=pool, num_cpus=0.9, **WHOLE_BLOCK)
     # The public method refuses whole blocks on GPUs, as they may be too large. Ours are bounded and cut into batches.
     return blocks.map_batches_internal(
-        actor, fn_constructor_args=arguments, compute=pool, num_gpus=config.gpus_per_actor, num_cpus=0, **_WHOLE_BLOCK
+        actor, fn_constructor_args=arguments, compute=pool, num_gpus=config.gpus_per_actor, num_cpus=0, **WHOLE_BLOCK
     )
 
 
