@@ -33,6 +33,7 @@ if [[ ! -x $folder/bin/python ]]; then
     fi
 fi
 
+rm -rf build # an earlier build would leave modules behind that are gone
 pip=("$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir "${pins[@]}")
 "${pip[@]}" ${index:+--extra-index-url "$index"} torch
 "${pip[@]}" '.[aws]'
