@@ -11,11 +11,12 @@ from typing import Any
 
 from ray.autoscaler._private.node_provider_availability_tracker import NodeAvailabilitySummary
 from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer
+from ray.autoscaler._private.util import ResourceDict
 
 
 def score(
-    node_resources: dict[str, float],
-    resources: list[dict[str, float]],
+    node_resources: ResourceDict,
+    resources: list[ResourceDict],
     node_type: str,
     *,
     node_availability_summary: NodeAvailabilitySummary,
