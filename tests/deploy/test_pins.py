@@ -54,7 +54,8 @@ def test_a_run_takes_its_pins_from_the_first_file_alone() -> None:
 
 
 def test_what_only_tests_need_is_in_the_second() -> None:
-    tools = {canonicalize_name(Requirement(text).name) for text in EXTRAS["manifests"]} | {"uv"}
+    tools = {canonicalize_name(Requirement(text).name) for text in EXTRAS["manifests"]}
+    tools |= {"uv", "importlib-resources"}  # not installed here
     assert set(DEV) == (needed(EXTRAS["dev"]) - set(RUN)) | tools
 
 
