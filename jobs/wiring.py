@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from jobs.commands import program
 from jobs.console import CONSOLE, say, warn
@@ -20,12 +26,19 @@ from pipeline.distributed.run import Run, RunConfig, RunPlan
 from pipeline.distributed.session import require_gpu, session
 from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import DONE, RequestError
+from pipeline.images.task import ImageSegmentation
+from pipeline.quality.comparison import compare
+from pipeline.quality.pilot_page import pilot_page
 from pipeline.quality.report import run_report
 from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.counts import RunCounts
-from pipeline.runs.life import Life
+from pipeline.runs.life import Life, store_json
+from pipeline.runs.pilots import COMPARISON, newest_config, pilot_sink
+from pipeline.source.selection import Selection
 from pipeline.storage import StorageConfig
 from pipeline.table.lease import check_place
+from pipeline.table.names import run_name
+from pipeline.table.queries import inputs_where
 from pipeline.task import Task
 
 T = TypeVar("T")
@@ -42,6 +55,17 @@ class SegmentSettings(RunConfig):
     """URI for the output: the table is SINK/table, and each run has a folder below SINK/runs."""
     dry_run: bool = False
     """Only report what the run would do and how long it would take; write nothing that stays."""
+    sample: int | None = None
+    """Take only so many of the inputs, drawn at random, the same ones each time; null: all."""
+    where: str | None = None
+    """Take only inputs whose rows in the table meet this SQL condition, such as "confidence < 0.5"."""
+    since: str | None = None
+    """Take only inputs that were written at this time or later, by the listing: 2026-11-30, or 2026-11-30T18:00."""
+    until: str | None = None
+    """Take only inputs that were written before this time, by the listing."""
+    compare: bool = False
+    """Write to a table of its own, SINK/pilots/NAME, and compare its rows with the current ones of the same inputs. The
+    command accept makes them current."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -49,15 +73,36 @@ class SegmentSettings(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         config.check(self, "source", bool(self.source), "name at least one source")
+        config.check(self, "sample", self.sample is None or self.sample >= 1, "be at least 1, or null")
+        config.check(self, "compare", not (self.compare and self.dry_run), "not be given with dry_run")
+        for name in ("since", "until"):
+            value = getattr(self, name)
+            config.check(self, name, value is None or is_moment(value), "be a date or a time in the form of ISO 8601")
 
 
 def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[str, Any]) -> dict[str, Any]:
     """Segment a source into a table. ``overrides`` are settings of the task; those that are None are not changed."""
+    plan = run_plan(settings, task_class, overrides)
+    if settings.compare:
+        with connected(settings):
+            return pilot(plan)
+    run = Run(plan, CONSOLE)
+    with connected(settings):
+        if settings.dry_run:
+            found = run.forecast()
+            low, high = found["predicted_range"]
+            say(f"about {found['predicted_seconds']:.0f} s, between {low:.0f} and {high:.0f} s")
+            return found | {"status": "dry run"}
+        return live(run)
+
+
+def run_plan(settings: SegmentSettings, task_class: type[Task], overrides: dict[str, Any]) -> RunPlan:
+    """The run that settings ask for. `RequestError` before anything is written."""
     described = package.load(settings.model, task_class.kind)
     changed = {name: value for name, value in overrides.items() if value is not None}
     check_place(settings.sink, "sink")
     described.model()  # loaded now, so that a broken package is a wrong request, before anything is written
-    plan = RunPlan(
+    return RunPlan(
         task=config.from_dict(task_class, described.task | changed),
         package=described,
         sources=(settings.source,) if isinstance(settings.source, str) else tuple(settings.source),
@@ -65,21 +110,68 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
         config=pick(RunConfig, settings),
         stream=settings.stream,
         cluster=settings.cluster,
+        selection=Selection(
+            since=moment(settings.since),
+            until=moment(settings.until),
+            among=None if settings.where is None else inputs_where(settings.sink, settings.where),
+            sample=settings.sample,
+        ),
     )
-    run = Run(plan, CONSOLE)
+
+
+@contextmanager
+def connected(settings: SegmentSettings) -> Iterator[None]:
+    """A session for runs of these settings."""
     with session(settings.cluster):
         if settings.stream.device == "gpu":
             require_gpu(settings.cluster, "stream.device 'gpu'")
-        if settings.dry_run:
-            found = run.forecast()
-            low, high = found["predicted_range"]
-            say(f"about {found['predicted_seconds']:.0f} s, between {low:.0f} and {high:.0f} s")
-            return found | {"status": "dry run"}
-        outcome = run.live()
+        yield
+
+
+def live(run: Run) -> dict[str, Any]:
+    """Do a run; returns its summary, with the URI of its report if there is one. Needs an open session."""
+    outcome = run.live()
     summary = run.summary
     if outcome.exit_code == DONE:
         summary["report"] = run_report(run.folder, run.examples, summary)
     return summary
+
+
+def pilot(plan: RunPlan) -> dict[str, Any]:
+    """Do a run in a table of its own, ``SINK/pilots/NAME``, and compare its rows with the current ones of the same
+    inputs. Returns the summary of the run, with the name of the pilot and what was found. Needs an open session."""
+    old = newest_config(plan.sink, other_than=plan.package.digest) or newest_config(plan.sink)
+    if old is None:
+        raise RequestError(f"compare: sink {plan.sink!r} has no earlier run to compare with")
+    name = run_name("")
+    folder = pilot_sink(plan.sink, name)
+    run = Run(dataclasses.replace(plan, sink=folder), CONSOLE)
+    summary = live(run) | {"pilot": name}
+    if summary["exit_code"] != DONE:
+        return summary
+    say("comparing its rows with the current ones")
+    known = (old.get("task", {}), config.to_dict(plan.task))
+    classes = [tuple(task["classes"]) if "classes" in task else None for task in known]
+    found = compare(plan.sink, folder, classes=(classes[0], classes[1]))
+    about = {
+        "model": plan.package.digest,
+        "settings": plan.settings,
+        "package": plan.package.uri,
+        "old_model": old.get("digest"),
+        "sink": plan.sink,
+    }
+    store_json(storage.join(folder, COMPARISON), about | {"found": found.found})
+    storage.write(storage.join(folder, "comparison.parquet"), parquet_bytes(found.pairs))
+    task = plan.task
+    page = pilot_page(
+        folder,
+        found,
+        old_sink=plan.sink,
+        about={"pilot": name, **about},
+        palette=task.palette if isinstance(task, ImageSegmentation) else None,
+        max_pixels=task.max_pixels if isinstance(task, ImageSegmentation) else 0,
+    )
+    return summary | {"compared": found.found, "report": page}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +275,23 @@ def _check_failures(settings: TrainSettings, plan: train.Plan) -> None:
         counts = RunCounts(done=part.inputs - sum(part.failed.values()), failed=sum(part.failed.values()))
         counts.errors.update(part.failed)
         counts.check_budget(settings.max_error_rate, settings.error_floor)
+
+
+def is_moment(text: str) -> bool:
+    try:
+        return moment(text) is not None
+    except ValueError:
+        return False
+
+
+def moment(text: str | None) -> datetime | None:
+    """A date or a time of ISO 8601. Without a zone it is that of this machine. `ValueError` for anything else."""
+    return None if text is None else datetime.fromisoformat(text).astimezone()
+
+
+def parquet_bytes(rows: pa.Table) -> bytes:
+    pq.write_table(rows, (buffer := io.BytesIO()))
+    return buffer.getvalue()
 
 
 def command_line() -> str:

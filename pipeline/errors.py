@@ -6,7 +6,7 @@ import signal
 from typing import ClassVar
 
 #: Exit codes of jobs. SIGINT and SIGTERM end a job with 130 and 143.
-DONE, FAILED, WRONG_REQUEST, ERROR_BUDGET = 0, 1, 2, 3
+DONE, FAILED, WRONG_REQUEST, ERROR_BUDGET, GATE, TIME_LIMIT = 0, 1, 2, 3, 4, 5
 
 
 class RequestError(ValueError):

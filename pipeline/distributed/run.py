@@ -21,7 +21,7 @@ from pipeline.distributed.session import capacity, cluster_size, cluster_state, 
 from pipeline.distributed.stages import STAGES, StreamConfig, Work
 from pipeline.distributed.stream import StreamStalled, item_or_none, receipts, stream_state
 from pipeline.distributed.watchdog import make_unfinished_blocks
-from pipeline.errors import JobFailed, RequestError
+from pipeline.errors import TIME_LIMIT, JobFailed, RequestError
 from pipeline.package import Package
 from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.committer import Committer
@@ -34,6 +34,7 @@ from pipeline.runs.life import Life, Outcome, store_json
 from pipeline.runs.settings import described_settings, settings_digest
 from pipeline.source.entries import entries
 from pipeline.source.passed import PassedOver
+from pipeline.source.selection import Selection
 from pipeline.table.compaction import Compacted, compact, is_fragmented
 from pipeline.table.delta import Table
 from pipeline.table.lease import Lease, LeaseLost
@@ -68,6 +69,9 @@ class RunConfig:
     """Seconds without renewal after which the lease of a run on another machine counts as abandoned."""
     commit_s: float = 5.0
     """Seconds between commits to the table."""
+    time_limit_s: float | None = None
+    """Seconds after which the run stops cleanly, with exit code 5, and leaves the rest to the next one; null: no
+    limit."""
     stall_timeout_s: float = 900.0
     """Seconds without a finished part file after which the run fails."""
 
@@ -77,6 +81,7 @@ class RunConfig:
         check(self, "error_floor", self.error_floor >= 0, "not be negative")
         check(self, "lease_s", self.lease_s > 0, "be positive")
         check(self, "commit_s", self.commit_s >= 0, "not be negative")
+        check(self, "time_limit_s", self.time_limit_s is None or self.time_limit_s > 0, "be positive, or null")
         check(self, "stall_timeout_s", self.stall_timeout_s > 0, "be positive")
 
 
@@ -91,6 +96,8 @@ class RunPlan:
     config: RunConfig
     stream: StreamConfig
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    selection: Selection = field(default_factory=Selection)
+    """Which of the listed inputs the run takes."""
 
     @property
     def settings(self) -> str:
@@ -122,6 +129,13 @@ class RunPlan:
         }
 
 
+class TimeLimitReached(JobFailed):
+    """A run has used up its time. What it has done is committed."""
+
+    status = "time limit"
+    exit_code = TIME_LIMIT
+
+
 class Run:
     """One run. Its `summary` is correct at any moment, so that it can be reported however the run ends."""
 
@@ -135,10 +149,11 @@ class Run:
         self.table = Table(plan.sink, plan.schema)
         self._passed = PassedOver()
         listed = entries(plan.sources, plan.task.inputs, plan.stream.fetch, self._passed)
-        self._entries = _peeked(_outside(storage.canonical(plan.sink), listed))
+        self._entries = plan.selection.of(_peeked(_outside(storage.canonical(plan.sink), listed)))
         self.counts = RunCounts()
         self._committer: Committer | None = None
         self._seconds = 0.0
+        self._started = time.monotonic()
         self._outcome: Outcome | None = None
         self._changes: list[Change] = []
         self._compacted: Compacted | None = None
@@ -236,7 +251,7 @@ class Run:
         )
 
     def _execute(self, lease: Lease) -> None:
-        started = time.monotonic()
+        self._started = started = time.monotonic()
         try:
             self._begin(lease)
             outdated = self._write_manifest()
@@ -336,6 +351,7 @@ class Run:
                     self._tell_progress(device if now - last_receipt >= _WAITING_S else None)
                     last_word = now
                 lease.check()
+                self._check_time()
                 self.counts.check_budget(config.max_error_rate, config.error_floor)
                 if device.has_changed():
                     return True
@@ -363,6 +379,11 @@ class Run:
             self._log.tell("progress", counts.progress(), **facts)
         else:
             self._log.tell("waiting", waiting(idle.now), **facts)
+
+    def _check_time(self) -> None:
+        limit = self.plan.config.time_limit_s
+        if limit is not None and time.monotonic() - self._started > limit:
+            raise TimeLimitReached(f"stopped after time_limit_s {limit:g} s; the next run takes up the rest")
 
     def _commit(self, committer: Committer) -> None:
         before = committer.committed_rows

@@ -102,7 +102,7 @@ def compare(
 ) -> Comparison:
     """Compare the current rows of the inputs that both sinks have. ``classes``: those of the old and the new model."""
     chosen, inputs = _sample(old_sink, new_sink)
-    new, old = (current_rows(_rows(sink, chosen)) for sink in (new_sink, old_sink))
+    new, old = (current_rows(rows_of(sink, chosen)) for sink in (new_sink, old_sink))
     rows = {(row["uri"], row["member"]): row for row in old.to_pylist()}
     pairs = [(rows[row["uri"], row["member"]], row) for row in new.to_pylist()]
     differ = classes[0] is not None and classes[1] is not None and classes[0] != classes[1]
@@ -136,7 +136,7 @@ def _scanned(sink: str) -> Iterator[tuple[Part, pa.Table]]:
     return scan(storage.join(sink, "table"), parts_of(sink))
 
 
-def _rows(sink: str, among: KeySet) -> pa.Table:
+def rows_of(sink: str, among: KeySet) -> pa.Table:
     """The rows of some inputs in a sink's table."""
     uri, found = storage.join(sink, "table"), []
     for part, scanned in _scanned(sink):

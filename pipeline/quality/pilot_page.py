@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.images.inputs import decode_image
 from pipeline.images.outputs import Palette, decode_mask, overlay
-from pipeline.quality.comparison import Comparison
+from pipeline.images.task import ImageSegmentation
+from pipeline.quality.comparison import Comparison, rows_of
 from pipeline.quality.pages import Page
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.source.keys import INPUT_KEY, KeySet, keys
-from pipeline.table.parts import read_part, scan
-from pipeline.table.readers import parts_of
+from pipeline.storage.columnar import read_parquet
+from pipeline.table.readers import current_rows
 
 _WORST = 6
 
@@ -25,7 +29,6 @@ def pilot_page(
     *,
     old_sink: str,
     about: Mapping[str, Any],
-    reasons: Sequence[str],
     palette: Palette | None,
     max_pixels: int,
 ) -> str:
@@ -35,7 +38,6 @@ def pilot_page(
     """
     page = Page("A new model beside the old one")
     page.table("The pilot", [{"what": name, "value": value} for name, value in about.items()])
-    page.table("Gates that it does not pass", [{"gate": reason} for reason in reasons])
     shifts = comparison.found.get("area_shifts") or {}
     figures = {name: value for name, value in comparison.found.items() if name != "area_shifts"}
     page.table("Figures over all pairs", [{"what": name, "value": value} for name, value in figures.items()])
@@ -49,22 +51,42 @@ def pilot_page(
 
 def _pictures(
     folder: str, old_sink: str, worst: Sequence[Mapping[str, Any]], palette: Palette, max_pixels: int
-) -> list[tuple[str, Any]]:
-    old, new = (_masks(sink, worst) for sink in (old_sink, folder))
-    found: list[tuple[str, Any]] = []
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The input of each pair, and both masks over it. Inputs that cannot be read again are left out."""
+    chosen = pa.table({name: pa.array([row[name] for row in worst], pa.string()) for name in INPUT_KEY})
+    among = KeySet([keys(chosen, INPUT_KEY)])
+    old, new = (_masks(sink, among) for sink in (old_sink, folder))
+    inputs = _inputs(folder, among)
     for row in worst:
         key = row["uri"], row["member"]
-        if key not in old or key not in new:
+        if key not in old or key not in new or key not in inputs:
             continue
-        name = f"{row['uri'].rpartition('/')[2]}{'' if row['member'] is None else ' ' + row['member']}"
+        name = row["uri"].rpartition("/")[2] if row["member"] is None else f"{row['uri']} {row['member']}"
         try:
-            masks = [(side, decode_mask(rows[key]["mask"]["bytes"])) for side, rows in (("old", old), ("new", new))]
-            data, _ = fetch(_entry(new[key]), _ANY, FetchConfig())
-            image = None if data[0] is None else decode_image(data[0], max_pixels)
+            image = decode_image(inputs[key], max_pixels)
+            masks = {"old": decode_mask(old[key]), "new": decode_mask(new[key])}
         except (InputError, OSError, ValueError):
             continue
-        if image is None:
-            continue
-        found.append((f"{name}: input (agreement {row['agreement']:.2f})", image))
-        found += [(f"{name}: {side}", overlay(image, mask, palette)) for side, mask in masks]
+        yield f"{name}: input (agreement {row['agreement']:.2f})", image
+        for side, mask in masks.items():
+            yield f"{name}: {side}", overlay(image, mask, palette)
+
+
+def _masks(sink: str, among: KeySet) -> dict[tuple[str, str | None], bytes]:
+    rows = current_rows(rows_of(sink, among)).to_pylist()
+    return {(row["uri"], row["member"]): row["mask"]["bytes"] for row in rows if row.get("mask")}
+
+
+def _inputs(folder: str, among: KeySet) -> dict[tuple[str, str | None], bytes]:
+    """The bytes of inputs, by the listing of the pilot's run."""
+    found: dict[tuple[str, str | None], bytes] = {}
+    runs = storage.join(folder, "runs")
+    for run in storage.names(runs):
+        manifest = storage.join(runs, run, "manifest")
+        for shard in storage.names(manifest):
+            rows = read_parquet(storage.read(storage.join(manifest, shard)))
+            rows = rows.filter(pa.array(among.contains(keys(rows, INPUT_KEY))))
+            data, _ = fetch(rows, ImageSegmentation.inputs, FetchConfig())
+            names = zip(rows["uri"].to_pylist(), rows["member"].to_pylist(), strict=True)
+            found |= {name: content for name, content in zip(names, data, strict=True) if content is not None}
     return found

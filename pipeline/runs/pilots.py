@@ -1,7 +1,7 @@
 """Pilots: a new model works on a part of the inputs, in a table of its own, before it may replace rows.
 
-A pilot has a sink ``SINK/pilots/NAME``, with table and ledger, so nothing of it is current in ``SINK/table`` until it is
-accepted. A model that a gate has refused is remembered in ``SINK/refused``, whatever happens to the table.
+A pilot has a sink ``SINK/pilots/NAME``, with table and ledger, so nothing of it is current in ``SINK/table`` until it
+is accepted. A model that a gate has refused is remembered in ``SINK/refused``, whatever happens to the table.
 """
 
 from __future__ import annotations

@@ -27,15 +27,15 @@ class Accepted:
 
 
 def accept(table: Table, pilot: str, run_id: str) -> Accepted:
-    """Copy the rows of a pilot into the table, with the name ``run_id``, and remove the older rows of the same inputs, in
-    one commit. ``pilot``: the URI of its sink. `Table.fence` comes first."""
+    """Copy the rows of a pilot into the table, with the name ``run_id``, and remove the older rows of the same inputs,
+    in one commit. ``pilot``: the URI of its sink. `Table.fence` comes first."""
     uri = storage.join(pilot, "table")
 
     def plan() -> tuple[list[Part], list[Part], Accepted]:
         candidates = list(scan(uri, parts_of(pilot)))
         inputs = KeySet(keys(rows, INPUT_KEY) for _, rows in candidates)
         versions = KeySet(keys(rows, VERSION_KEY) for _, rows in candidates)
-        newest = max((str(run_ids(rows).max()) for _, rows in candidates if rows.num_rows), default="")
+        newest = max((max(run_ids(rows).tolist()) for _, rows in candidates if rows.num_rows), default="")
         parts, newer = table.parts(), []
         for _, rows in scan(table.uri, parts):
             is_other = inputs.contains(keys(rows, INPUT_KEY)) & ~versions.contains(keys(rows, VERSION_KEY))

@@ -94,7 +94,7 @@ class Commits:
                 self._check_lease()
             version = self.version
             add, remove, result = self.settled(plan)
-            if not remove:
+            if not add and not remove:
                 return result
             try:
                 actions = (
