@@ -21,8 +21,9 @@ from pipeline.table.names import run_name
 
 @dataclass(frozen=True, kw_only=True)
 class Accept:
-    """Make the rows of a pilot the current ones of their inputs, in one commit, and let its model work on the others from
-    the next night on. Older rows of these inputs leave the table. Inputs that a later run found changed keep theirs."""
+    """Make the rows of a pilot the current ones of their inputs, in one commit, and let its model work on the others
+    from the next night on. Older rows of these inputs leave the table. Inputs that a later run found changed
+    keep theirs."""
 
     sink: str
     """URI of the sink: the table is SINK/table."""

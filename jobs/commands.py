@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 
 _TRAIN = ("train.epochs", "train.batch-rows", "train.learning-rate", "train.workers", "train.gpu")
-_SEGMENT = ("dry-run", "limit", "retry-errors", "max-error-rate")
+_SEGMENT = ("dry-run", "limit", "compare", "retry-errors", "max-error-rate")
 _STREAM = ("stream.device", "stream.actors", "stream.batch-rows", "storage.endpoint-url", "cluster.address")
 
 
@@ -74,6 +74,16 @@ COMMANDS: dict[str, Command] = {
         settings="ConvertLabels",
         summary="turn coloured labels and masks into class ids",
         first=("classes",),
+    ),
+    "nightly": Command(
+        settings="Nightly",
+        summary="segment what is new in several sources, unattended",
+        first=("only", "deadline", "since", "until", "dry-run", "webhook"),
+    ),
+    "accept": Command(
+        settings="Accept",
+        summary="make the rows of a pilot the current ones",
+        first=("storage.endpoint-url",),
     ),
     "verify": Command(
         settings="Verify",

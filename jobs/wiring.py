@@ -75,9 +75,7 @@ class SegmentSettings(RunConfig):
         config.check(self, "source", bool(self.source), "name at least one source")
         config.check(self, "sample", self.sample is None or self.sample >= 1, "be at least 1, or null")
         config.check(self, "compare", not (self.compare and self.dry_run), "not be given with dry_run")
-        for name in ("since", "until"):
-            value = getattr(self, name)
-            config.check(self, name, value is None or is_moment(value), "be a date or a time in the form of ISO 8601")
+        check_moments(self)
 
 
 def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -277,11 +275,13 @@ def _check_failures(settings: TrainSettings, plan: train.Plan) -> None:
         counts.check_budget(settings.max_error_rate, settings.error_floor)
 
 
-def is_moment(text: str) -> bool:
-    try:
-        return moment(text) is not None
-    except ValueError:
-        return False
+def check_moments(settings: Any) -> None:
+    """`RequestError` unless ``since`` and ``until`` of some settings are null, or times."""
+    for name in ("since", "until"):
+        try:
+            moment(getattr(settings, name))
+        except ValueError:
+            config.check(settings, name, False, "be a date or a time in the form of ISO 8601")
 
 
 def moment(text: str | None) -> datetime | None:

@@ -118,6 +118,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         if len(item_hints) != len(value):
             raise RequestError(f"{where} must have {len(item_hints)} values, got {value!r}")
         return tuple(_typed(item, entry, where) for item, entry in zip(item_hints, value, strict=True))
+    if origin is list:
+        if not isinstance(value, list):
+            raise RequestError(f"{where} must be a list, got {value!r}")
+        return [_typed(args[0], entry, where) for entry in value]
     if origin is dict:
         if not isinstance(value, Mapping):
             raise RequestError(f"{where} must be a mapping, got {value!r}")

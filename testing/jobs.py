@@ -7,7 +7,6 @@ Tests of signals, kills, exit codes, the line on standard output, or a cluster o
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import io
 import json
@@ -15,6 +14,7 @@ import traceback
 from typing import Any
 
 from jobs.cli import parse
+from jobs.commands import COMMANDS
 from pipeline import storage
 from pipeline.errors import DONE, WRONG_REQUEST, RequestError
 from pipeline.runs.life import one_line, outcome_of
@@ -23,11 +23,7 @@ from pipeline.runs.life import one_line, outcome_of
 def call_job(name: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
     """Call a job; returns its exit code, its summary as it would be printed, and its standard error."""
     module = importlib.import_module(f"jobs.{name}")
-    settings = next(
-        item
-        for item in vars(module).values()
-        if dataclasses.is_dataclass(item) and isinstance(item, type) and item.__module__ == module.__name__
-    )
+    settings = getattr(module, COMMANDS[name.replace("_", "-")].settings)
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         try:
