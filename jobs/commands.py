@@ -85,6 +85,21 @@ COMMANDS: dict[str, Command] = {
         summary="make the rows of a pilot the current ones",
         first=("storage.endpoint-url",),
     ),
+    "restore": Command(
+        settings="Restore",
+        summary="make a table what it was before a run",
+        first=("storage.endpoint-url",),
+    ),
+    "forget": Command(
+        settings="Forget",
+        summary="remove inputs from a table, and their bytes from its files",
+        first=("where", "gone", "storage.endpoint-url"),
+    ),
+    "status": Command(
+        settings="Status",
+        summary="show what is going on at a sink",
+        first=("storage.endpoint-url",),
+    ),
     "verify": Command(
         settings="Verify",
         summary="check that a table is complete and sound",

@@ -39,6 +39,7 @@ from pipeline.storage import StorageConfig
 from pipeline.table.lease import check_place
 from pipeline.table.names import run_name
 from pipeline.table.queries import inputs_where
+from pipeline.table.upkeep import forgotten_inputs
 from pipeline.task import Task
 
 T = TypeVar("T")
@@ -112,6 +113,7 @@ def run_plan(settings: SegmentSettings, task_class: type[Task], overrides: dict[
             since=moment(settings.since),
             until=moment(settings.until),
             among=None if settings.where is None else inputs_where(settings.sink, settings.where),
+            without=forgotten_inputs(settings.sink),
             sample=settings.sample,
         ),
     )

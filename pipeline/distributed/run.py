@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -47,6 +49,7 @@ from pipeline.task import Task
 _FEW_ACTORS = 4  # for which there are blocks enough where the size of the cluster is not known
 _PASSES = 3  # the first pass, and two for inputs that have no row after it
 _PROGRESS_S = 5.0
+_STORED_PROGRESS_S = 15.0
 _WAITING_S = 30.0  # without a receipt, after which a run says what it waits for
 
 
@@ -126,6 +129,7 @@ class RunPlan:
             "digest": self.package.digest,
             "settings": self.settings,
             "source": list(self.sources),
+            **({"selection": True} if self.selection.is_partial else {}),
         }
 
 
@@ -154,6 +158,7 @@ class Run:
         self._committer: Committer | None = None
         self._seconds = 0.0
         self._started = time.monotonic()
+        self._stored_progress = 0.0
         self._outcome: Outcome | None = None
         self._changes: list[Change] = []
         self._compacted: Compacted | None = None
@@ -374,11 +379,20 @@ class Run:
         """How far the run is. ``idle``: the device for which it waits, since nothing has arrived for long."""
         counts = self.counts
         facts = {"done": counts.done, "failed": counts.failed, "pending": counts.pending, "errors": dict(counts.errors)}
-        facts |= stream_state() | cluster_state()
+        facts |= stream_state() | cluster_state() | {"seconds": round(time.monotonic() - self._started, 1)}
+        self._store_progress(facts)
         if idle is None:
             self._log.tell("progress", counts.progress(), **facts)
         else:
             self._log.tell("waiting", waiting(idle.now), **facts)
+
+    def _store_progress(self, facts: dict[str, Any]) -> None:
+        """For those who look from elsewhere (`status`), now and then. The run does not depend on it."""
+        if time.monotonic() - self._stored_progress >= _STORED_PROGRESS_S:
+            self._stored_progress = time.monotonic()
+            with contextlib.suppress(OSError):
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                store_json(storage.join(self.folder, "progress.json"), {"time": now, **facts})
 
     def _check_time(self) -> None:
         limit = self.plan.config.time_limit_s

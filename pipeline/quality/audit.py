@@ -21,6 +21,7 @@ from pipeline.table.mending import is_foreign_schema
 from pipeline.table.parts import Part, completed, pieces
 from pipeline.table.readers import open_delta
 from pipeline.table.supersede import run_ids
+from pipeline.table.upkeep import removals
 from pipeline.text.outputs import paragraphs_problem
 
 EXAMPLES = 10
@@ -108,7 +109,7 @@ def audit(sink: str) -> Audit:
             found.add("unknown_model", [f"{part.path}: model {kind[0]}, settings {kind[1]}"])
         item.problems, item.kinds = [], set()
         seen.append(item)
-    _compare(found, seen, [run for run in runs if run["done"]], storage.join(sink, "runs"))
+    _compare(found, seen, [run for run in runs if run["done"]], sink)
     return found
 
 
@@ -172,8 +173,9 @@ def _row_problem(row: dict[str, Any], kind: str | None) -> tuple[str, str] | Non
     return None if problem is None else (f"bad_{kind}", problem)
 
 
-def _compare(found: Audit, seen: list[_Found], runs: list[dict[str, Any]], folder: str) -> None:
+def _compare(found: Audit, seen: list[_Found], runs: list[dict[str, Any]], sink: str) -> None:
     """Compare the rows with each other, and with the manifests of finished runs, newest run first."""
+    folder = storage.join(sink, "runs")
     inputs = np.concatenate([item.input for item in seen]) if seen else np.empty((0, 2), np.uint64)
     versions = np.concatenate([item.version for item in seen]) if seen else np.empty((0, 2), np.uint64)
     run = np.concatenate([item.run for item in seen]) if seen else np.empty(0, str)
@@ -193,7 +195,10 @@ def _compare(found: Audit, seen: list[_Found], runs: list[dict[str, Any]], folde
     rows_of = np.diff(np.append(np.flatnonzero(np.append(True, ~same_input)), len(inputs))) if len(inputs) else []
     several = KeySet([current["inputs"][np.asarray(rows_of) > 1]])
     checked: list[np.ndarray] = []
+    left_out = sorted(removals(sink), reverse=True, key=lambda item: item[0])
     for item in sorted(runs, key=lambda item: item["name"], reverse=True):
+        while left_out and left_out[0][0] > item["name"]:  # by hand, after this run
+            checked.append(left_out.pop(0)[1])
         listed, tags, names = _manifest(storage.join(folder, item["name"], "manifest"))
         mine = ~KeySet(checked).contains(listed)
         listed, tags, names = listed[mine], tags[mine], names[mine]
@@ -243,9 +248,11 @@ def _runs(sink: str) -> list[dict[str, Any]]:
         config = _json(storage.join(folder, name, "config.json"))
         summary = _json(storage.join(folder, name, "summary.json"))
         removes = bool(config) and config["run"]["superseded"] == "remove"
-        runs.append(
-            {"name": name, "config": config, "done": bool(summary) and summary["exit_code"] == 0, "removes": removes}
-        )
+        done = bool(summary) and summary["exit_code"] == 0
+        if summary and summary.get("restored"):
+            for run in runs:  # what they did has been undone
+                run["done"] = run["done"] and run["name"] < summary["restored"]
+        runs.append({"name": name, "config": config, "done": done, "removes": removes})
     return runs
 
 

@@ -25,8 +25,15 @@ class Selection:
     """Written before this time; inputs without a time are taken."""
     among: KeySet | None = None
     """One of these inputs, by `INPUT_KEY`."""
+    without: KeySet | None = None
+    """None of these inputs, by `INPUT_KEY`."""
     sample: int | None = None
     """One of so many that are drawn from those that meet the other conditions. The same inputs give the same sample."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether inputs may be left out that are not forgotten."""
+        return any(value is not None for value in (self.since, self.until, self.among, self.sample))
 
     def of(self, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """The entries that meet the conditions."""
@@ -40,6 +47,8 @@ class Selection:
                 chunk = chunk.filter(pc.fill_null(pc.call_function(compare, [chunk["mtime"], limit]), True))
         if self.among is not None:
             chunk = chunk.filter(pa.array(self.among.contains(keys(chunk, INPUT_KEY))))
+        if self.without is not None and len(self.without):
+            chunk = chunk.filter(pa.array(~self.without.contains(keys(chunk, INPUT_KEY))))
         return chunk
 
 

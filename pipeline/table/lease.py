@@ -98,6 +98,17 @@ def check_place(place: str, option: str) -> None:
         raise RequestError(f"{option} {place!r} cannot be written: no permission to write to {above}")
 
 
+def holder(place: str) -> dict[str, Any] | None:
+    """The record of the newest lease on a folder, if it is not released and its process has not died on this machine.
+
+    It may have been abandoned on another machine; only waiting for a renewal would tell.
+    """
+    folder = storage.join(place, "lease")
+    newest = _newest(folder)
+    found = None if newest is None else _read(folder, newest)
+    return None if not found or found["released"] or _is_dead_here(found) else found
+
+
 def acquire(place: str, run_id: str, lease_s: float, *, option: str = "sink", after: int = 0) -> Lease:
     """Take the lease on a folder. `RequestError` that names the holder if another run has it.
 

@@ -12,6 +12,11 @@ from pipeline.table.readers import open_delta
 
 def inputs_where(sink: str, where: str) -> KeySet:
     """The inputs (`INPUT_KEY`) of the rows for which an SQL condition holds. `RequestError` if it is no condition."""
+    return KeySet([keys(rows_where(sink, where), INPUT_KEY)])
+
+
+def rows_where(sink: str, where: str) -> pa.Table:
+    """``uri`` and ``member`` of the rows for which an SQL condition holds. `RequestError` if it is no condition."""
     table = open_delta(sink)
     try:
         found = QueryBuilder().register("rows", table).execute(f"select uri, member from rows where ({where}\n)")
@@ -19,4 +24,4 @@ def inputs_where(sink: str, where: str) -> KeySet:
     except Exception as reason:  # the library raises its errors as plain exceptions
         raise RequestError(f"where {where!r} is no SQL condition over the table of {sink!r}: {reason}") from reason
     text = pa.schema([("uri", pa.string()), ("member", pa.string())])
-    return KeySet([keys(batches.cast(text), INPUT_KEY)])
+    return batches.cast(text)

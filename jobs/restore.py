@@ -1,0 +1,74 @@
+"""Restore: make a table what it was before a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.cli import main
+from jobs.console import say
+from pipeline import storage
+from pipeline.config import check, to_dict
+from pipeline.errors import DONE
+from pipeline.quality.repair import open_table
+from pipeline.runs.life import read_json, store_json
+from pipeline.storage import StorageConfig
+from pipeline.table.lease import alone
+from pipeline.table.names import run_name
+from pipeline.table.upkeep import restore, version_before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restore:
+    """Make the table of a sink what it was before a run, in one commit, so this can be undone in the same way. The
+    files of that time must be there: a table keeps them for a week, and its log for 30 days."""
+
+    sink: str
+    """URI of the sink: the table is SINK/table."""
+    run: str
+    """Name of the run, as in SINK/runs; also that of an accept, a restore or a forget."""
+    lease_s: float = 30.0
+    """Seconds without renewal after which the lease of a run on another machine counts as abandoned."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+
+    def __post_init__(self) -> None:
+        check(self, "lease_s", self.lease_s > 0, "be positive")
+
+
+def work(settings: Restore) -> dict[str, Any]:
+    table = open_table(settings.sink)
+    version = version_before(table, settings.run)
+    with alone(settings.sink, "restore", settings.lease_s, after=table.last_lease()) as held:
+        name = run_name(table.last_run_id())
+        table.fence(held.number, name)
+        found = restore(table, version, name)
+        folder = storage.join(settings.sink, "runs", name)
+        config = _config_before(settings.sink, settings.run)
+        if config is not None:  # the model of that time is the sink's model again
+            store_json(storage.join(folder, "config.json"), config | {"restored": settings.run})
+        summary = {
+            "run_id": name,
+            "table": table.uri,
+            "restored": settings.run,
+            **to_dict(found),
+            "table_version": table.version,
+            "status": "done",
+            "exit_code": DONE,
+        }
+        store_json(storage.join(folder, "summary.json"), summary)
+    say(f"the table is what it was before run {settings.run}, at version {version}")
+    return summary
+
+
+def _config_before(sink: str, run: str) -> dict[str, Any] | None:
+    """The configuration of the newest run before another one."""
+    folder = storage.join(sink, "runs")
+    for name in reversed([name for name in storage.names(folder) if name < run]):
+        found = read_json(storage.join(folder, name, "config.json"))
+        if found is not None:
+            return found
+    return None
+
+
+if __name__ == "__main__":
+    main(Restore, work)

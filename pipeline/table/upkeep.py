@@ -1,0 +1,159 @@
+"""Upkeep of a table by hand: back to what it was before a run, and inputs that are forgotten for good."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from pipeline import storage
+from pipeline.errors import RequestError
+from pipeline.json_text import to_json
+from pipeline.source.keys import INPUT_KEY, KeySet, keys
+from pipeline.storage.columnar import own_file, read_parquet
+from pipeline.table.delta import Table
+from pipeline.table.log import committed_parts, patiently
+from pipeline.table.parts import Part, scan
+
+_FORGOTTEN, _REMOVED = "forgotten", "removed"
+_NAMES = pa.schema([(name, pa.string()) for name in INPUT_KEY])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What a restore did."""
+
+    version: int
+    """The version of the table whose rows are current again."""
+    files_back: int
+    files_gone: int
+
+
+def version_before(table: Table, run_id: str) -> int:
+    """The newest version of the table before the first commit of a run. `RequestError` if the log does not say."""
+    entries = patiently(lambda: table.commits.delta.history())
+    mine = [int(entry["version"]) for entry in entries if entry.get("run_id") == run_id]
+    if not mine:
+        raise RequestError(f"run {run_id!r}: the log of {table.uri} has no commit of it; it keeps them for 30 days")
+    if min(mine) == 0:
+        raise RequestError(f"run {run_id!r}: there was no table before it")
+    return min(mine) - 1
+
+
+def restore(table: Table, version: int, run_id: str) -> Restored:
+    """Make the rows of an earlier version current again, in one commit by ``run_id``. `Table.fence` comes first.
+
+    `RequestError` if a file of that version is not there any more.
+    """
+    options = storage.delta_options(table.uri)
+    try:
+        earlier = patiently(lambda: DeltaTable(table.uri, version=version, storage_options=options))
+        wanted = {part.path: part for part in committed_parts(earlier)}
+    except OSError as reason:
+        raise RequestError(f"version {version} of {table.uri} is not there any more") from reason
+    if any(part.kept is not None for part in wanted.values()):
+        raise RequestError(f"version {version} of {table.uri} has deletion vectors of another tool")
+    lost = [part for part in wanted.values() if not storage.exists(part.uri(table.uri))]
+    if lost:
+        raise RequestError(
+            f"version {version} of {table.uri} cannot be restored: {len(lost)} of its files are deleted, such as "
+            f"{lost[0].path}"
+        )
+
+    def plan() -> tuple[list[Part], list[Part], Restored]:
+        there = {part.path: part for part in table.parts()}
+        back = [part for path, part in wanted.items() if path not in there]
+        gone = [part for path, part in there.items() if path not in wanted]
+        return back, gone, Restored(version=version, files_back=len(back), files_gone=len(gone))
+
+    table.commits.apply_vectors(table.parts(), run_id)
+    return table.commits.replace(plan, run_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """What was forgotten."""
+
+    inputs: int
+    rows: int
+    """Rows that left the table."""
+    files: int
+    """Files of earlier versions, and of pilots, that held such rows and are deleted."""
+
+
+def forget(
+    table: Table, sink: str, inputs: pa.Table, run_id: str, *, for_good: bool, check: Callable[[], None] = lambda: None
+) -> Forgotten:
+    """Take the rows of some inputs (columns `INPUT_KEY`) out of the table, and delete all files that have held them.
+
+    ``for_good``: later runs leave these inputs out. Earlier versions of the table cannot be read any more where they
+    had them. `Table.fence` comes first.
+    """
+    chosen = KeySet([keys(inputs, INPUT_KEY)])
+    # Before the rows go, so that no run makes them again.
+    lines = "".join(to_json(row) + "\n" for row in inputs.select(INPUT_KEY).to_pylist())
+    record = storage.join(sink, _FORGOTTEN if for_good else _REMOVED, f"{run_id}.jsonl")
+    storage.write(record, lines.encode("utf-8", "surrogatepass"))
+
+    def plan() -> tuple[list[Part], list[Part], int]:
+        parts = table.parts()
+        keep = {part.path: ~chosen.contains(keys(rows, INPUT_KEY)) for part, rows in scan(table.uri, parts)}
+        remove = [part for part in parts if not keep[part.path].all()]
+        removed = sum(int((~keep[part.path]).sum()) for part in remove)
+        return table.rewritten(remove, keep, run_id), remove, removed
+
+    table.commits.apply_vectors(table.parts(), run_id)
+    removed = table.commits.replace(plan, run_id)
+    current = {part.uri(table.uri) for part in table.parts()}
+    deleted = 0
+    for uri in [table.uri, *_pilot_tables(sink)]:
+        for file in _files(uri):
+            check()
+            if file not in current and _holds(file, chosen):
+                storage.delete(file)
+                deleted += 1
+    return Forgotten(inputs=len(chosen), rows=removed, files=deleted)
+
+
+def forgotten_inputs(sink: str) -> KeySet:
+    """The inputs (`INPUT_KEY`) that runs of a sink leave out for good."""
+    return KeySet(found for _, found in _recorded(sink, _FORGOTTEN))
+
+
+def removals(sink: str) -> list[tuple[str, np.ndarray]]:
+    """What `forget` has removed from a sink, for good or not: its name among the runs, and the inputs (`INPUT_KEY`)."""
+    return [*_recorded(sink, _FORGOTTEN), *_recorded(sink, _REMOVED)]
+
+
+def _recorded(sink: str, kind: str) -> Iterator[tuple[str, np.ndarray]]:
+    folder = storage.join(sink, kind)
+    for name in storage.names(folder):
+        rows = pa.Table.from_pylist(_records(storage.read(storage.join(folder, name))), schema=_NAMES)
+        yield name.removesuffix(".jsonl"), keys(rows, INPUT_KEY)
+
+
+def _records(data: bytes) -> list[dict[str, str | None]]:
+    return [json.loads(line) for line in data.decode("utf-8", "surrogatepass").splitlines() if line]
+
+
+def _pilot_tables(sink: str) -> list[str]:
+    folder = storage.join(sink, "pilots")
+    return [storage.join(folder, name, "table") for name in storage.names(folder)]
+
+
+def _files(uri: str) -> list[str]:
+    models = [name for name in storage.names(uri) if name.startswith("model=")]
+    return [
+        file for model in models for page in storage.walk(storage.join(uri, model)) for file in page["uri"].to_pylist()
+    ]
+
+
+def _holds(file: str, chosen: KeySet) -> bool:
+    """Whether a file has a row of one of the inputs."""
+    with own_file(file):
+        rows = read_parquet(storage.read(file), list(INPUT_KEY))
+    return bool(np.any(chosen.contains(keys(rows.cast(_NAMES), INPUT_KEY))))
