@@ -24,7 +24,7 @@ import yaml
 
 from jobs import arguments
 from jobs.commands import PATHS, command_of, program
-from jobs.console import configure
+from jobs.console import configure, show
 from jobs.help import asked_for
 from jobs.options import Option, options_of
 from jobs.summary import finish
@@ -52,6 +52,7 @@ def main(settings: type[S], work: Callable[[S], dict[str, Any]], argv: Sequence[
     _stop_on_signals()
     try:
         parsed = parse(settings, configure(given))
+        show()
         storage.configure(getattr(parsed, "storage", storage.StorageConfig()))
         summary = work(parsed)
         code = int(summary.get("exit_code", DONE))

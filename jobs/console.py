@@ -14,11 +14,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import RequestError
 from pipeline.json_text import to_json
 from pipeline.runs.events import Event
+
+if TYPE_CHECKING:
+    from jobs.display import Display
 
 FORMATS = ("text", "json")
 _LOUD = ("warning",)
@@ -31,14 +34,26 @@ class Console:
 
     form: str = "text"
     is_quiet: bool = False
+    display: Display | None = None
+    """The live display; None: lines only, as where standard error is no terminal."""
 
     def __call__(self, event: Event) -> None:
         if self.is_quiet and event.kind not in _LOUD:
             return
         if self.form == "json":
             self._print_json(event.kind, event.text, event.facts)
+        elif self.display is not None and event.kind == "progress" and "pending" in event.facts:
+            with _LOCK:
+                self.display.update(event.facts)
         elif event.text is not None:
             self._print(f"[{time.strftime('%H:%M:%S')}] {'warning: ' * (event.kind == 'warning')}{event.text}")
+
+    def close(self) -> None:
+        """Take the live display away."""
+        if self.display is not None:
+            with _LOCK:
+                self.display.close()
+            self.display = None
 
     def error(self, text: str) -> None:
         """Print why the job ended without success."""
@@ -54,7 +69,10 @@ class Console:
 
     def _print(self, line: str) -> None:
         with _LOCK:
-            print(line, file=sys.stderr, flush=True)
+            if self.display is not None:
+                self.display.line(line)
+            else:
+                print(line, file=sys.stderr, flush=True)
 
 
 CONSOLE = Console()
@@ -89,3 +107,11 @@ def configure(argv: Sequence[str]) -> list[str]:
         given, CONSOLE.form = CONSOLE.form, "text"
         raise RequestError(f"{source} must be one of {', '.join(FORMATS)}, got {given!r}")
     return rest
+
+
+def show() -> None:
+    """Begin the live display, where standard error is a terminal and lines for people are wanted."""
+    if CONSOLE.form == "text" and not CONSOLE.is_quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from jobs.display import Display  # rich takes time to import
+
+        CONSOLE.display = Display(sys.stderr)

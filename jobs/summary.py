@@ -13,6 +13,7 @@ from pipeline.json_text import to_json
 
 def finish(summary: dict[str, Any], code: int) -> NoReturn:
     """Print the summary as one line of JSON, with its error on standard error, and end the process with ``code``."""
+    CONSOLE.close()
     if code != DONE and summary.get("error"):
         CONSOLE.error(summary["error"])
     print(to_json({**summary, "exit_code": code}, ascii_only=True), flush=True)

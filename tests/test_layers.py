@@ -55,7 +55,7 @@ ALLOWED = {
     "jobs.help": ("jobs.commands", "jobs.options"),
     "jobs.completion": ("jobs.commands", "jobs.options"),
     "jobs.summary": ("jobs.console", "pipeline.errors", "pipeline.json_text"),
-    "jobs.console": ("pipeline.errors", "pipeline.json_text", "pipeline.runs.events"),
+    "jobs.console": ("jobs.display", "pipeline.errors", "pipeline.json_text", "pipeline.runs.events"),
 }
 #: Who alone may import these.
 ONLY = {
