@@ -24,6 +24,7 @@ from pipeline.quality.report import run_report
 from pipeline.runs.counts import RunCounts
 from pipeline.runs.life import Life
 from pipeline.storage import StorageConfig
+from pipeline.submission import submission_id
 from pipeline.table.lease import check_place
 from pipeline.task import Task
 
@@ -141,6 +142,8 @@ def train_package(
     plan = dataclasses.replace(plan, **_prepared(task, training, validation))
     life = Life(plan.out, f"training-{os.getpid()}", settings.lease_s, option="out")
     held = life.begin()
+    if (submitted := submission_id()) is not None:
+        say(f"training in {plan.out}, submitted as {submitted}")
     summary: dict[str, Any] = {}
 
     def work() -> None:

@@ -54,7 +54,7 @@ ALLOWED = {
     "jobs.arguments": ("jobs.options", "pipeline.errors"),
     "jobs.help": ("jobs.commands", "jobs.options"),
     "jobs.completion": ("jobs.commands", "jobs.options"),
-    "jobs.summary": ("pipeline.errors", "pipeline.json_text"),
+    "jobs.summary": ("pipeline.errors", "pipeline.json_text", "pipeline.submission"),
 }
 #: Who alone may import these.
 ONLY = {
