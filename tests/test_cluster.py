@@ -36,3 +36,17 @@ def test_the_head_works_not_and_workers_come_and_go(cluster: dict[str, Any]) -> 
     assert any(node["resources"].get("GPU") for node in workers)
     assert any(not node["resources"].get("GPU") for node in workers)
     assert all(node["min_workers"] == 0 < node["max_workers"] for node in workers)
+
+
+def test_only_what_is_installed_is_mounted(cluster: dict[str, Any]) -> None:
+    """Ray reads all that it mounts, at every `ray up`: environments and tables beside the code, too."""
+    needed = {"jobs", "pipeline", "pyproject.toml", "constraints.txt", "README.md"}
+    assert set(cluster["file_mounts"].values()) == needed
+    assert all((FILE.parent / name).exists() for name in needed)
+
+
+def test_ray_is_started_with_the_python_that_is_installed(cluster: dict[str, Any]) -> None:
+    installed = "/home/ubuntu/environment/bin"
+    assert any(f"{installed}/pip install" in line for line in cluster["setup_commands"])
+    for line in [*cluster["head_start_ray_commands"], *cluster["worker_start_ray_commands"]]:
+        assert line.startswith(f"PATH={installed}:$PATH ray "), line

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
 from pipeline import submission
-from testing.processes import ROOT
+from testing.job_server import copy_project
 
 LARGEST_UPLOAD = 2 << 20  # bytes
 
@@ -33,12 +32,7 @@ def test_the_submission_id(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_upload_has_what_a_job_needs_and_nothing_else(tmp_path: Path) -> None:
     """In a folder as users have it: with an environment, a demonstration, models and tables of their own."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    for name in ("jobs", "pipeline", "tests", "docs", "benchmarks"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in (path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"):
-        shutil.copy(file, folder)
+    folder = copy_project(tmp_path / "project")
     files = [path for name in ("jobs", "pipeline") for path in (folder / name).rglob("*.*")]
     needed = {path.relative_to(folder).as_posix() for path in files}
     large = bytes(LARGEST_UPLOAD)
