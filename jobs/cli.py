@@ -30,6 +30,7 @@ from jobs.options import Option, options_of
 from jobs.summary import finish
 from pipeline import storage
 from pipeline.errors import DONE, WRONG_REQUEST, JobFailed, RequestError, Stopped
+from pipeline.redaction import redact
 from pipeline.runs.life import one_line, outcome_of
 from pipeline.source.texts import decoded, encoding_of
 
@@ -42,13 +43,15 @@ def main(settings: type[S], work: Callable[[S], dict[str, Any]], argv: Sequence[
     """Parse, work, print the summary as the last line of standard output, and exit with its code.
 
     ``work`` returns the summary; its ``exit_code``, where it has one, is the process's. Help is printed instead where
-    the arguments ask for it.
+    the arguments ask for it. Secrets of this process are replaced in all that it prints.
     """
     given = sys.argv[1:] if argv is None else argv
     help_text = asked_for(command_of(settings), " ".join(program()), given)
     if help_text is not None:
         print(help_text)
         raise SystemExit(DONE)
+    for stream in (sys.stdout, sys.stderr):
+        redact(stream)
     _stop_on_signals()
     try:
         parsed = parse(settings, configure(given))

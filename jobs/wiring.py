@@ -36,6 +36,7 @@ from pipeline.runs.life import Life, store_json
 from pipeline.runs.pilots import COMPARISON, newest_config, pilot_sink
 from pipeline.source.selection import Selection
 from pipeline.storage import StorageConfig
+from pipeline.submission import submission_id
 from pipeline.table.lease import check_place
 from pipeline.table.names import run_name
 from pipeline.table.queries import inputs_where
@@ -234,6 +235,8 @@ def train_package(
     plan = dataclasses.replace(plan, **_prepared(task, training, validation))
     life = Life(plan.out, f"training-{os.getpid()}", settings.lease_s, option="out")
     held = life.begin()
+    if (submitted := submission_id()) is not None:
+        say(f"training in {plan.out}, submitted as {submitted}")
     summary: dict[str, Any] = {}
 
     def work() -> None:

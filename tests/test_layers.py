@@ -54,7 +54,7 @@ ALLOWED = {
     "jobs.arguments": ("jobs.options", "pipeline.errors"),
     "jobs.help": ("jobs.commands", "jobs.options"),
     "jobs.completion": ("jobs.commands", "jobs.options"),
-    "jobs.summary": ("jobs.console", "pipeline.errors", "pipeline.json_text"),
+    "jobs.summary": ("jobs.console", "pipeline.errors", "pipeline.json_text", "pipeline.submission"),
     "jobs.console": ("jobs.display", "pipeline.errors", "pipeline.json_text", "pipeline.runs.events"),
 }
 #: Who alone may import these.

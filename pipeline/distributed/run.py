@@ -37,6 +37,7 @@ from pipeline.runs.settings import described_settings, settings_digest
 from pipeline.source.entries import entries
 from pipeline.source.passed import PassedOver
 from pipeline.source.selection import Selection
+from pipeline.submission import submission_id
 from pipeline.table.compaction import Compacted, compact, is_fragmented
 from pipeline.table.delta import Table
 from pipeline.table.lease import Lease, LeaseLost
@@ -293,6 +294,8 @@ class Run:
 
         The contents of the table are released at the end of this method, since the stream needs the memory.
         """
+        if (submitted := submission_id()) is not None:
+            self._say(f"run {self.run_id}, submitted as {submitted}")
         self._say(f"listing {', '.join(self.plan.sources)}")
         config, counts = self.plan.config, self.counts
         contents = self.table.contents(self.plan.package.digest, self.plan.settings)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 
-from pipeline import storage
+from pipeline import storage, submission
+from pipeline.distributed.answer import provide_token, require_answer
 from pipeline.errors import RequestError
 from pipeline.runs.capacity import Capacity, largest
 from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.device import Device
 
-_ANSWER_S = 10.0
 #: The job itself reports its progress. The last two warn of what is as it should be: that Ray Data shows no progress
 #: bars, and that a new cluster asks for a token, which this process and its workers have.
 _LOG_LEVELS = {
@@ -27,8 +27,7 @@ _LOG_LEVELS = {
     "ray.data._internal.progress": logging.ERROR,
     "ray._private.authentication.authentication_token_setup": logging.ERROR,
 }
-_SETTINGS = b"\x04"  # the type of the frame
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
+_HOOK = "worker_process_setup_hook"  # of a runtime environment; Ray keeps the function where only workers read it
 
 
 @contextmanager
@@ -38,10 +37,12 @@ def session(config: ClusterConfig) -> Iterator[None]:
         yield
         return
     address, own = config.target, config.is_own
-    if not own:
-        _require_answer(address)
     for name, level in _LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
+    if own:
+        provide_token()
+    else:
+        require_answer(address)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
@@ -49,13 +50,20 @@ def session(config: ClusterConfig) -> Iterator[None]:
             num_cpus=config.cpus if own else None,
             num_gpus=config.gpus if own else None,
             # The processes of a new cluster inherit the environment.
-            runtime_env=None if own or not storage.configured() else {"env_vars": storage.configured()},
+            runtime_env=None if own else _runtime_environment(),
             include_dashboard=False if own else None,
             logging_level=logging.WARNING,
             log_to_driver=False,
         )
     except ConnectionError as reason:
         raise RequestError(f"no Ray cluster at {address!r}") from reason
+    except RuntimeError as reason:
+        if not str(reason).startswith("Version mismatch"):
+            raise
+        raise RequestError(
+            f"the Ray cluster at {address!r} has another Python or Ray than this command, which {sys.executable} runs "
+            f"with Ray {ray.__version__}; in a submitted job, the PATH of the nodes decides which `python` that is"
+        ) from reason
     _restore(handlers)
     try:
         yield
@@ -63,26 +71,33 @@ def session(config: ClusterConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _require_answer(address: str) -> None:
-    """`RequestError` if no Ray cluster answers at ``HOST:PORT``. Ray itself would wait for minutes, deaf to signals."""
-    if address.startswith("ray://"):
+def _runtime_environment() -> dict[str, Any] | None:
+    """What the workers of a run need on a cluster that was there before: the storage settings, and the credentials of
+    this process, if it has them as environment variables.
+
+    Each worker sets them before its first task. They are no ``env_vars``, because Ray shows these in its dashboard, in
+    its logs and in its errors, and refuses a variable that was submitted with the job, too.
+    """
+    variables = {**storage.configured(), **storage.credentials()}
+    if not variables:
+        return None
+    if hook := submission.runtime_environment().get(_HOOK):
         raise RequestError(
-            f"no Ray cluster at {address!r}: Ray Client is not supported. Run the job on a machine of the cluster, "
-            "with the address HOST:6379 or auto, or submit it by `ray job submit`"
+            f"runtime environment of the job: {_HOOK} {hook!r} cannot be used together with --storage settings or "
+            "credentials in variables, which reach the workers by the same way"
         )
-    host, separator, port = address.rpartition(":")
-    if not separator or not port.isdigit():
-        return  # "auto", say
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S) as connection:
-            connection.settimeout(_ANSWER_S)
-            # Ray's control process speaks gRPC: it answers the preface of HTTP/2 with a frame of settings.
-            connection.sendall(_PREFACE)
-            answers = connection.recv(9)[3:4] == _SETTINGS
-    except (OSError, OverflowError) as reason:
-        raise RequestError(f"no Ray cluster at {address!r}") from reason
-    if not answers:
-        raise RequestError(f"no Ray cluster at {address!r}: something else answers there")
+    return {_HOOK: _setting(variables)}
+
+
+def _setting(variables: dict[str, str]) -> Callable[[], None]:
+    """A function that sets environment variables. A local one, since Ray pickles it with the values that it holds."""
+
+    def set_storage_variables() -> None:
+        import os
+
+        os.environ.update(variables)
+
+    return set_storage_variables
 
 
 def capacity(config: ClusterConfig) -> Capacity:

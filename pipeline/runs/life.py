@@ -17,6 +17,8 @@ from typing import Any
 from pipeline import storage
 from pipeline.errors import DONE, FAILED, JobFailed, RequestError, Stopped
 from pipeline.json_text import to_json
+from pipeline.redaction import redacted, redacted_values
+from pipeline.submission import identified
 from pipeline.table import lease
 from pipeline.table.lease import Lease
 
@@ -47,8 +49,8 @@ def outcome_of(reason: BaseException | None) -> Outcome:
 
 
 def one_line(reason: BaseException) -> str:
-    """The text of an exception without line ends and terminal colours."""
-    return " ".join(_COLOURS.sub("", str(reason)).split())
+    """The text of an exception without line ends, terminal colours, and secrets of this process."""
+    return redacted(" ".join(_COLOURS.sub("", str(reason)).split()))
 
 
 class Life:
@@ -80,8 +82,8 @@ class Life:
         return outcome_of(None)
 
     def finish(self, summary_uri: str, summary: dict[str, Any]) -> None:
-        """Write the summary, and release the lease."""
-        store_json(summary_uri, summary)
+        """Write the summary, with the submission id of a submitted job, and release the lease."""
+        store_json(summary_uri, {**identified(), **summary})
         self._release()
 
     def _release(self) -> None:
@@ -91,8 +93,8 @@ class Life:
 
 
 def store_json(uri: str, content: dict[str, Any]) -> None:
-    """Write a JSON object, indented for people."""
-    storage.write(uri, (to_json(content, indent=2) + "\n").encode("utf-8", "backslashreplace"))
+    """Write a JSON object, indented for people, without secrets of this process."""
+    storage.write(uri, (to_json(redacted_values(content), indent=2) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def read_json(uri: str) -> dict[str, Any] | None:

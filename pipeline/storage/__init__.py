@@ -56,7 +56,7 @@ class StorageConfig:
         )
 
     def environment(self) -> dict[str, str]:
-        """The settings as environment variables, which Ray passes to all processes of a run."""
+        """The settings as environment variables, which a run sets in all its processes."""
         values = {
             "AWS_ENDPOINT_URL_S3": self.endpoint_url,
             "AWS_REGION": self.region,
@@ -82,6 +82,13 @@ def configure(config: StorageConfig) -> None:
 def configured() -> dict[str, str]:
     """The environment variables that make processes on other machines use the same settings."""
     return dict(_CONFIGURED)
+
+
+def credentials() -> dict[str, str]:
+    """The environment variables of this process that are credentials of AWS; empty if it has them from elsewhere."""
+    if not os.environ.get(s3.CREDENTIALS[0]):
+        return {}
+    return {name: os.environ[name] for name in s3.CREDENTIALS if os.environ.get(name)}
 
 
 def canonical(uri: str) -> str:

@@ -35,6 +35,8 @@ from pipeline.storage.store import LISTING, Object, RangeFile, Read, Store, Stor
 
 #: Environment variables of this project, besides the usual AWS ones.
 ADDRESSING, ANONYMOUS = "PARQUETRY_S3_ADDRESSING", "PARQUETRY_S3_ANONYMOUS"
+#: Environment variables of AWS that are credentials. They belong together, and the first two are always there.
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 _PATIENCE_S = 120.0  # deadline of a request, except for reading inputs
 _TIMEOUTS_S = (2, 5, 10, 30)

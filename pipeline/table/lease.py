@@ -25,9 +25,9 @@ from typing import Any
 from pipeline import storage
 from pipeline.errors import JobFailed, RequestError
 from pipeline.storage.names import as_name
+from pipeline.submission import is_submitted
 
 _NAME = re.compile(r"(\d{12})\.json")
-_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it where it starts the command of a submitted job
 _POLLS = 6  # checks of another run's lease in the time of one renewal
 
 
@@ -84,7 +84,7 @@ def check_place(place: str, option: str) -> None:
     """
     if not storage.is_local(place):
         return
-    if os.environ.get(_SUBMITTED) and (_is_relative(place) or storage.is_within(place, os.getcwd())):
+    if is_submitted() and (_is_relative(place) or storage.is_within(place, os.getcwd())):
         raise RequestError(
             f"{option} {place!r}: a submitted job must write to an absolute path that all nodes see, or to an object "
             "store; its working folder is a temporary one of Ray"
