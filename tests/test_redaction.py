@@ -7,10 +7,12 @@ import json
 import logging
 import traceback
 import urllib.parse
+from pathlib import Path
 
 import pytest
 
 from pipeline.redaction import redact, redacted, redacted_values
+from testing.processes import start_job
 
 SECRET = "wJalr/'X\"+tnF\\EMI"
 
@@ -55,3 +57,14 @@ def test_a_stream_is_redacted_for_those_who_held_it_before(monkeypatch: pytest.M
     assert "printed ***\n" in text
     assert "logged ***\n" in text
     assert "tnF" not in text
+
+
+@pytest.mark.slow
+def test_a_command_prints_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-a-secret")
+    process = start_job("verify", "--sink", str(tmp_path / "canary-of-a-secret"))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "***" in out
+    assert "***" in err
+    assert "canary" not in out + err
