@@ -20,15 +20,18 @@ from pipeline.distributed.run import Run, RunConfig, RunPlan
 from pipeline.distributed.session import require_gpu, session
 from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import DONE, RequestError
-from pipeline.quality.report import run_report
+from pipeline.quality.report import Described, run_report
+from pipeline.quality.training_page import training_page
 from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.counts import RunCounts
-from pipeline.runs.life import Life
+from pipeline.runs.life import Life, outcome_of
 from pipeline.storage import StorageConfig
 from pipeline.table.lease import check_place
 from pipeline.task import Task
 
 T = TypeVar("T")
+
+_SIGNALS = 128  # exit codes from which on a signal has ended the job, and nothing more is to be done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +80,29 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
             return found | {"status": "dry run"}
         outcome = run.live()
     summary = run.summary
-    if outcome.exit_code == DONE:
-        summary["report"] = run_report(run.folder, run.examples, summary)
+    has_rows = bool(summary["done"] + summary["failed"])
+    if outcome.exit_code == DONE or (has_rows and outcome.exit_code < _SIGNALS):
+        summary |= _reported(run, summary)
     return summary
+
+
+def _reported(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
+    """The URI of the run's page. Without it the run is as good: whatever goes wrong here is a warning."""
+    stream = run.plan.stream
+    described = Described(
+        sink=storage.canonical(run.plan.sink),
+        run_id=run.run_id,
+        task=run.plan.task,
+        timeline=run.timeline.described(),
+        device=stream.device,
+        fetch_threads=stream.fetch.threads,
+        block_rows=stream.block_rows,
+    )
+    try:
+        return {"report": run_report(described, summary)}
+    except Exception as reason:
+        warn(f"the report of the run could not be made: {outcome_of(reason).error}")
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +174,18 @@ def train_package(
     outcome = life.work(work)
     summary |= outcome.summary()
     life.finish(storage.join(plan.out, "summary.json"), summary)
+    if outcome.exit_code == DONE:
+        summary |= _drawn(plan, validation, summary)
     return summary
+
+
+def _drawn(plan: train.Plan, validation: Preparation, summary: dict[str, Any]) -> dict[str, Any]:
+    """The URI of the training's page. Without it the training is as good: whatever goes wrong here is a warning."""
+    try:
+        return {"report": training_page(plan.out, type(plan.task), plan.validation.load(), validation.inputs, summary)}
+    except Exception as reason:
+        warn(f"the page of the training could not be made: {outcome_of(reason).error}")
+        return {}
 
 
 def _prepared(task: Task, training: Preparation, validation: Preparation) -> dict[str, Prepared]:
