@@ -70,7 +70,11 @@ def synthetic_run(
                 confidence = float(np.clip(random_numbers.beta(9, 2) - shift * random_numbers.random(), 0.2, 1))
                 row |= {"confidence": confidence, "uncertainty": 1.5 * (1 - confidence)}
                 novelty = float(np.clip(random_numbers.beta(2, 2 - shift) * 100, 0, 100))
-                row |= {"novelty": novelty, "novelty_raw": novelty / 10, "embedding": _embedding(random_numbers, ordinal)}
+                row |= {
+                    "novelty": novelty,
+                    "novelty_raw": novelty / 10,
+                    "embedding": _embedding(random_numbers, ordinal),
+                }
             rows.append(row)
             entries.append({"ordinal": ordinal, "pending": True, "format": "object"} | row)
         parts.append(table.write_part(_table(rows, schema), run_id, model))
@@ -80,7 +84,9 @@ def synthetic_run(
     timeline.look({"actors_running": 2, "cpus": 4, "gpus": 0, "blocks_queued": 3})
     folder = storage.join(sink, "runs", run_id)
     listed = pa.Table.from_pylist([{name: row.get(name) for name in COLUMNS.names} for row in entries], COLUMNS)
-    listed = listed.set_column(COLUMNS.names.index("error"), "error", pa.nulls(len(entries), COLUMNS.field("error").type))
+    listed = listed.set_column(
+        COLUMNS.names.index("error"), "error", pa.nulls(len(entries), COLUMNS.field("error").type)
+    )
     pq.write_table(listed, buffer := pa.BufferOutputStream())
     storage.write(storage.join(folder, "manifest", "00000.parquet"), buffer.getvalue().to_pybytes())
     failed = sum(errors.values())
@@ -133,5 +139,7 @@ def _write_scenes(folder: Path, height: int, width: int) -> list[tuple[str, byte
         if not path.exists():
             Image.fromarray(image).save(path, quality=90)
         mask = np.where(label < len(CLASSES), label, 0).astype(np.uint8)
-        found.append((str(path), encode_mask(mask, PALETTE), np.bincount(mask.ravel(), minlength=len(CLASSES)).tolist()))
+        found.append(
+            (str(path), encode_mask(mask, PALETTE), np.bincount(mask.ravel(), minlength=len(CLASSES)).tolist())
+        )
     return found

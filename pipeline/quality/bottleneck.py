@@ -47,9 +47,9 @@ class Advice:
 def advice(usage: Usage) -> Advice:
     """What bound the run, from the seconds of its stages, and the one setting to change.
 
-    A stage bound the run if it took most of the workers' time. What helps depends on where it runs: downloads wait for
-    the network, so more of them at once help; on CPUs each actor fills one CPU, so more actors help as long as there are
-    CPUs; a GPU that waits needs more CPUs that prepare its images.
+    The stage that took most of the workers' time bound the run. What helps depends on where it runs: downloads wait for
+    the network, so more of them at once help; on CPUs each actor fills one CPU, so more actors help as long as there
+    are CPUs; a GPU that waits needs more CPUs that prepare its images.
     """
     total = sum(usage.stage_seconds.values())
     if usage.first_part_s is None or total <= 0:
@@ -72,8 +72,8 @@ def advice(usage: Usage) -> Advice:
     if not usage.on_gpu and load < _IDLE and not usage.blocks_queued:
         return Advice(
             bound="blocks",
-            text=f"The actors waited for blocks: they worked {load:.0%} of the time, and none was queued. Smaller blocks "
-            "give each of them some.",
+            text=f"The actors waited for blocks: they worked {load:.0%} of the time, and none was queued. Smaller "
+            "blocks give each of them some.",
             option=f"--stream.block-rows {max(1, usage.block_rows // 4)}",
         )
     if stage == "fetch":
@@ -101,7 +101,9 @@ def _of_gpus(usage: Usage, stage: str, share: float, load: float) -> Advice:
         what = f"The GPUs computed {load:.0%} of the time, so only more of them make it faster."
         return _about("predict", share if stage == "predict" else None, what, f"--stream.actors {2 * usage.actors}")
     if usage.blocks_queued:
-        what = f"The GPUs computed {load:.0%} of the time while blocks waited: two actors on a GPU fill each other's gaps."
+        what = (
+            f"The GPUs computed {load:.0%} of the time while blocks waited: two actors on a GPU fill each other's gaps."
+        )
         return _about(stage, share, what, "--stream.gpus-per-actor 0.5")
     what = f"The GPUs computed {load:.0%} of the time and waited for images: more CPUs prepare them."
     return _about(stage, share, what, f"--cluster.cpus {2 * max(1, int(usage.cpus))}, or nodes with more CPUs")

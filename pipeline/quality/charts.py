@@ -156,7 +156,10 @@ def histogram(
     if others:
         middles = [frame.x(low + (place + 0.5) * step) for place in range(len(mine))]
         spread = list(zip(*others, strict=True))
-        band = [*zip(middles, map(max, spread), strict=True), *reversed(list(zip(middles, map(min, spread), strict=True)))]
+        band = [
+            *zip(middles, map(max, spread), strict=True),
+            *reversed(list(zip(middles, map(min, spread), strict=True))),
+        ]
         path = " ".join(f"{_n(x)},{_n(frame.y(y))}" for x, y in band)
         body.append(Markup('<polygon class="band s1" points="{}"/>').format(path))
         mean = " ".join(
@@ -212,7 +215,9 @@ class _Frame:
         for tick in self.y_ticks:
             y = _n(self.y(tick))
             body.append(rule.format("rule", _LEFT, y, WIDTH - _RIGHT, y))
-            shown = f"{tick:.0%}" if percent and self.y_ticks[-1] > 0.045 else f"{tick:.1%}" if percent else number(tick)
+            shown = (
+                f"{tick:.0%}" if percent and self.y_ticks[-1] > 0.045 else f"{tick:.1%}" if percent else number(tick)
+            )
             body.append(_text(_LEFT - 6, self.y(tick) + 4, shown, anchor="end"))
         bottom = HEIGHT - _BOTTOM
         body.append(rule.format("axis", _LEFT, bottom, WIDTH - _RIGHT, bottom))
@@ -249,7 +254,9 @@ def _text(x: float, y: float, text: str, anchor: str = "start", full: str | None
 
 
 def _legend(names: Sequence[tuple[str, Colour | None]]) -> Markup:
-    swatch = Markup('<li><svg class="swatch" viewBox="0 0 10 10" aria-hidden="true"><rect {} width="10" height="10"/></svg>')
+    swatch = Markup(
+        '<li><svg class="swatch" viewBox="0 0 10 10" aria-hidden="true"><rect {} width="10" height="10"/></svg>'
+    )
     items = [
         swatch.format(_fill(index, colour)) + Markup("<bdi>{}</bdi></li>").format(name)
         for index, (name, colour) in enumerate(names)

@@ -172,7 +172,7 @@ class Reading:
         return [shown for _, _, shown in sorted(self._sample, reverse=True)]
 
     def _add(self, part: int, start: int, rows: pa.Table) -> None:
-        positions = np.flatnonzero(pc.equal(rows["run_id"], self._run_id).to_numpy(zero_copy_only=False))
+        positions = np.flatnonzero(pc.call_function("equal", [rows["run_id"], pa.scalar(self._run_id)]).to_numpy(zero_copy_only=False))
         rows = rows.take(pa.array(positions))
         has_failed = rows["error"].is_valid().to_numpy(zero_copy_only=False)
         self._count_failed(rows.filter(pa.array(has_failed)))
@@ -188,7 +188,7 @@ class Reading:
         self.found.failed += rows.num_rows
         if not rows.num_rows:
             return
-        codes = pc.struct_field(rows["error"].combine_chunks(), "code")
+        codes = rows["error"].combine_chunks().field("code")
         for index, code in enumerate(codes.to_pylist()):
             self.found.errors[code] = self.found.errors.get(code, 0) + 1
             kept = self.failed.setdefault(code, [])
@@ -291,7 +291,7 @@ class Reading:
                 for start, rows in _narrow(self._table, self.parts[number], ("run_id", "novelty", "embedding"), 1024):
                     if "embedding" not in rows.column_names:
                         break
-                    is_mine = pc.equal(rows["run_id"], self._run_id).to_numpy(zero_copy_only=False)
+                    is_mine = pc.call_function("equal", [rows["run_id"], pa.scalar(self._run_id)]).to_numpy(zero_copy_only=False)
                     has = rows["embedding"].is_valid().to_numpy(zero_copy_only=False)
                     with np.errstate(invalid="ignore"):
                         chosen = np.flatnonzero(is_mine & has & (_floats(rows, "novelty") <= limit))

@@ -102,4 +102,6 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 
 def _redrawn(counts: np.ndarray, random_numbers: np.random.Generator) -> np.ndarray:
     total = int(counts.sum())
-    return random_numbers.multinomial(total, counts / max(1, total), size=_DRAWS) if total else np.zeros((1, len(counts)))
+    return (
+        random_numbers.multinomial(total, counts / max(1, total), size=_DRAWS) if total else np.zeros((1, len(counts)))
+    )

@@ -30,13 +30,8 @@ _FEW_COLOURS = 256
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
-def _shown(value: Any) -> Any:
-    """A value as it goes into a template: without characters that HTML cannot hold."""
-    return _CONTROL.sub("\ufffd", value) if type(value) is str else value
-
-
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("pipeline.quality"), autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined
+    loader=jinja2.PackageLoader("pipeline.quality"), autoescape=True, undefined=jinja2.StrictUndefined
 )
 
 
@@ -88,7 +83,7 @@ class Page:
 
     def markup(self, heading: str, markup: str) -> None:
         """Add HTML. The caller must have escaped all text in it."""
-        self._add(heading, "markup", markup=Markup(_CONTROL.sub("\ufffd", markup)))
+        self._add(heading, "markup", markup=Markup(markup))
 
     def preformatted(self, heading: str, text: str) -> None:
         self._add(heading, "preformatted", text=text)
@@ -114,7 +109,9 @@ class Page:
 
     def pictures(self, heading: str, pictures: Sequence[tuple[str, np.ndarray | bytes]]) -> None:
         """Add pictures with captions: uint8 arrays (h, w, 3), or the bytes of an image file that browsers show."""
-        self.cards(heading, [Card(name=name, pictures=[("", embedded(found, _PICTURE_PX))]) for name, found in pictures])
+        self.cards(
+            heading, [Card(name=name, pictures=[("", embedded(found, _PICTURE_PX))]) for name, found in pictures]
+        )
 
     def cards(self, heading: str, cards: Sequence[Card]) -> None:
         if cards:
@@ -133,7 +130,7 @@ class Page:
     def render(self) -> str:
         """The page as text."""
         style, script = (Markup(_source(name)) for name in ("page.css", "page.js"))
-        return _TEMPLATES.get_template("page.html").render(
+        page = _TEMPLATES.get_template("page.html").render(
             title=self._title,
             subtitle=self._subtitle,
             sections=self._sections,
@@ -141,6 +138,7 @@ class Page:
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
+        return _CONTROL.sub("\ufffd", page)  # characters that HTML cannot hold
 
     def _add(self, heading: str, kind: str, **content: Any) -> None:
         if not self._sections or self._sections[-1]["heading"] != heading:

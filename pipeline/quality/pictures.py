@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from pipeline import storage
@@ -26,7 +27,9 @@ READ_AGAIN = FetchConfig(max_bytes=64 << 20, threads=8, deadline_s=5.0)
 Key = tuple[str, str | None]
 
 
-def contents(rows: Sequence[Mapping[str, Any]], kind: InputKind, manifest: str, until: float) -> dict[Key, tuple[bytes, str]]:
+def contents(
+    rows: Sequence[Mapping[str, Any]], kind: InputKind, manifest: str, until: float
+) -> dict[Key, tuple[bytes, str]]:
     """The bytes and the format of the inputs of some rows, as they were when the run read them.
 
     Inputs that are gone, changed, too large or too slow are left out. ``manifest``: the folder with the run's listing,
@@ -41,7 +44,7 @@ def contents(rows: Sequence[Mapping[str, Any]], kind: InputKind, manifest: str, 
         with own_file(where):
             listed: pa.Table = read_parquet(storage.read(where), ENTRIES.names)
         uris = pa.array({uri for uri, _ in wanted}, pa.string())
-        listed = listed.filter(pa.compute.is_in(listed["uri"], uris))
+        listed = listed.filter(pc.call_function("is_in", [listed["uri"]], pc.SetLookupOptions(uris)))
         entries += [entry for entry in listed.to_pylist() if (entry["uri"], entry["member"]) in wanted]
     if not entries:
         return {}
@@ -87,5 +90,7 @@ def _smaller(pixels: np.ndarray) -> np.ndarray:
     size = max(1, round(width * factor)), max(1, round(height * factor))
     if pixels.ndim == 3:
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
-    rows, columns = ((np.arange(count) + 0.5) * old / count for count, old in zip(size[::-1], pixels.shape, strict=True))
+    rows, columns = (
+        (np.arange(count) + 0.5) * old / count for count, old in zip(size[::-1], pixels.shape, strict=True)
+    )
     return pixels[rows.astype(int)][:, columns.astype(int)]

@@ -208,9 +208,7 @@ class _Cards:
             return []
         if place not in self._made:
             data, _ = self._data.get((row["uri"], row["member"]), (None, ""))
-            self._made[place] = masked_pictures(
-                row["mask"]["bytes"], data, self._task.palette, self._task.max_pixels
-            )
+            self._made[place] = masked_pictures(row["mask"]["bytes"], data, self._task.palette, self._task.max_pixels)
         pictures = self._made[place]
         pixels = dict(zip(self._task.classes, row["class_pixels"], strict=False))
         total = sum(pixels.values()) or 1
@@ -222,7 +220,11 @@ class _Cards:
         if len(pictures) == 1:
             lines.append("the mask alone: the image is gone, has changed, or is too large to read again")
         tags = [name for name, count in pixels.items() if count]
-        return [Card(name=_name(row["uri"], row["member"], short=True), pictures=pictures, lines=[*first, *lines], tags=tags)]
+        return [
+            Card(
+                name=_name(row["uri"], row["member"], short=True), pictures=pictures, lines=[*first, *lines], tags=tags
+            )
+        ]
 
 
 def _documents(page: Page, run: Described, reading: Reading, until: float) -> None:
@@ -239,7 +241,9 @@ def _documents(page: Page, run: Described, reading: Reading, until: float) -> No
         "probability that one begins there.",
     )
     columns = ("num_chars", "num_paragraphs", "confidence")
-    page.table(heading, [{"input": _name(row["uri"], row["member"])} | {key: row[key] for key in columns} for row in found])
+    page.table(
+        heading, [{"input": _name(row["uri"], row["member"])} | {key: row[key] for key in columns} for row in found]
+    )
     data = contents(found, run.task.inputs, storage.join(run.folder, "manifest"), until)
     for row in found:
         name = _name(row["uri"], row["member"], short=True)
@@ -270,7 +274,9 @@ def _distributions(page: Page, run: Described, found: Distributions, model: str)
     if found.pixels.sum():
         palette = dict(zip(classes, run.task.palette, strict=True)) if isinstance(run.task, ImageSegmentation) else {}
         areas = [("this run", {name: int(value) for name, value in zip(classes, found.pixels, strict=True) if value})]
-        areas += [(_day(name), {key: part for key, part in mean_share(content).items() if part}) for name, content in compared]
+        areas += [
+            (_day(name), {key: part for key, part in mean_share(content).items() if part}) for name, content in compared
+        ]
         chart = charts.shares("Share of all pixels by class, this run and earlier ones", areas, palette)
         shown.append(("Area of the classes", chart, ""))
         if len(classes) <= 16:
@@ -320,8 +326,8 @@ def _drift(
     model = "of the same model" if is_same else "of another model, since this one has none"
     page.text(
         heading,
-        f"Population stability index against the last {len(compared)} runs {model}, together. Up to 0.1 is usual, above "
-        "0.25 a strong change. The interval is that of chance, at 95 %; runs also differ from day to day.",
+        f"Population stability index against the last {len(compared)} runs {model}, together. Up to 0.1 is usual, "
+        "above 0.25 a strong change. The interval is that of chance, at 95 %; runs also differ from day to day.",
     )
     page.table(heading, rows)
 

@@ -34,9 +34,7 @@ _DOCUMENT_CHARS = 6_000
 _CLASSES = "iou/"
 
 
-def training_page(
-    out: str, task: type[Task], validation: Samples, inputs: pa.Table, summary: Mapping[str, Any]
-) -> str:
+def training_page(out: str, task: type[Task], validation: Samples, inputs: pa.Table, summary: Mapping[str, Any]) -> str:
     """Write ``OUT/report.html`` of a finished training; returns its URI.
 
     ``validation``: its samples. ``inputs``: the inputs that these were prepared from, as a listing has them.
@@ -141,7 +139,9 @@ def _reconstructed(task: ImageReconstruction, model: Any, samples: Samples) -> l
         again = model.reconstruct(seen).expand(-1, 3, -1, -1)
     cards = []
     for index in range(rows.num_rows):
-        pair = [(name, found[index]) for name, found in (("input", seen.expand(-1, 3, -1, -1)), ("reconstruction", again))]
+        pair = [
+            (name, found[index]) for name, found in (("input", seen.expand(-1, 3, -1, -1)), ("reconstruction", again))
+        ]
         pictures = [
             (name, (found.permute(1, 2, 0) * 255).round().clamp(0, 255).numpy().astype(np.uint8)[_inside(rows, index)])
             for name, found in pair

@@ -17,6 +17,7 @@ from pipeline.storage.threads import ordered
 from pipeline.table.delta import Table
 from pipeline.table.parts import THREADS, Part
 
+
 class Committer:
     """The accepted parts of one run. They wait until `commit`."""
 
