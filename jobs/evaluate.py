@@ -20,7 +20,7 @@ from pipeline.images.labels import LabelRules, read_classes
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
 from pipeline.quality.evaluation import illustrate, score, summarize
-from pipeline.quality.pages import Page
+from pipeline.quality.evaluation_page import evaluation_page
 from pipeline.quality.scoring import DocumentScorer, ImageScorer, ReconstructionScorer, Scorer
 from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.events import Event
@@ -91,17 +91,9 @@ def work(settings: Evaluate) -> dict[str, Any]:
     store_json(storage.join(out, "metrics.json"), summary)
     pq.write_table(found.scores, (table := io.BytesIO()))
     storage.write(storage.join(out, "scores.parquet"), table.getvalue())
-    page = Page(f"{described.kind} on {settings.split}")
-    origin = {"model": settings.model, "digest": described.digest, "data": settings.data, "split": settings.split}
-    page.table("What was evaluated", [{"": name, "value": value} for name, value in origin.items()])
-    page.table("Metrics", [{"metric": name, "value": value} for name, value in found.metrics.items()])
-    page.table("Details", found.details)
-    page.table("Fractions of each true class that the classes got", found.confusion)
-    page.table("Failed inputs", [{"code": code, "inputs": count} for code, count in found.failed.items()])
-    if found.pictures:
-        page.pictures("The inputs with the worst scores, the worst first", list(found.pictures))
-    for heading, markup in found.markup:
-        page.markup(heading, markup)
+    palette = dict(zip(task.classes, task.palette, strict=True)) if isinstance(task, ImageSegmentation) else {}
+    about = {"model": settings.model, "digest": described.digest, "data": settings.data, "split": settings.split}
+    page = evaluation_page(f"{described.kind} on {settings.split}", found, about, palette)
     return summary | {"report": page.write(storage.join(out, "report.html"))}
 
 

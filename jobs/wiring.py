@@ -29,10 +29,11 @@ from pipeline.errors import DONE, RequestError
 from pipeline.images.task import ImageSegmentation
 from pipeline.quality.comparison import compare
 from pipeline.quality.pilot_page import pilot_page
-from pipeline.quality.report import run_report
+from pipeline.quality.report import Described, run_report
+from pipeline.quality.training_page import training_page
 from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.counts import RunCounts
-from pipeline.runs.life import Life, store_json
+from pipeline.runs.life import Life, outcome_of, store_json
 from pipeline.runs.pilots import COMPARISON, newest_config, pilot_sink
 from pipeline.source.selection import Selection
 from pipeline.storage import StorageConfig
@@ -44,6 +45,8 @@ from pipeline.table.upkeep import forgotten_inputs
 from pipeline.task import Task
 
 T = TypeVar("T")
+
+_SIGNALS = 128  # exit codes from which on a signal has ended the job, and nothing more is to be done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +136,9 @@ def live(run: Run) -> dict[str, Any]:
     """Do a run; returns its summary, with the URI of its report if there is one. Needs an open session."""
     outcome = run.live()
     summary = run.summary
-    if outcome.exit_code == DONE:
-        summary["report"] = run_report(run.folder, run.examples, summary)
+    has_rows = bool(summary["done"] + summary["failed"])
+    if outcome.exit_code == DONE or (has_rows and outcome.exit_code < _SIGNALS):
+        summary |= _reported(run, summary)
     return summary
 
 
@@ -173,6 +177,25 @@ def pilot(plan: RunPlan) -> dict[str, Any]:
         max_pixels=task.max_pixels if isinstance(task, ImageSegmentation) else 0,
     )
     return summary | {"compared": found.found, "report": page}
+
+
+def _reported(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
+    """The URI of the run's page. Without it the run is as good: whatever goes wrong here is a warning."""
+    stream = run.plan.stream
+    described = Described(
+        sink=storage.canonical(run.plan.sink),
+        run_id=run.run_id,
+        task=run.plan.task,
+        timeline=run.timeline.described(),
+        device=stream.device,
+        fetch_threads=stream.fetch.threads,
+        block_rows=stream.block_rows,
+    )
+    try:
+        return {"report": run_report(described, summary)}
+    except Exception as reason:
+        warn(f"the report of the run could not be made: {outcome_of(reason).error}")
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +269,18 @@ def train_package(
     outcome = life.work(work)
     summary |= outcome.summary()
     life.finish(storage.join(plan.out, "summary.json"), summary)
+    if outcome.exit_code == DONE:
+        summary |= _drawn(plan, validation, summary)
     return summary
+
+
+def _drawn(plan: train.Plan, validation: Preparation, summary: dict[str, Any]) -> dict[str, Any]:
+    """The URI of the training's page. Without it the training is as good: whatever goes wrong here is a warning."""
+    try:
+        return {"report": training_page(plan.out, type(plan.task), plan.validation.load(), validation.inputs, summary)}
+    except Exception as reason:
+        warn(f"the page of the training could not be made: {outcome_of(reason).error}")
+        return {}
 
 
 def _prepared(task: Task, training: Preparation, validation: Preparation) -> dict[str, Prepared]:

@@ -115,6 +115,8 @@ class Preparation:
         block_bytes: int = 32 << 20,
     ) -> None:
         """``part``: `TRAINING` or `VALIDATION`. Inputs whose bytes the function ``keep`` rejects are left out."""
+        self.inputs = inputs
+        """The listing that the samples are prepared from."""
         self._inputs, self._task, self._out, self._part = inputs, task, storage.canonical(out), part
         self._keep, self._fetch, self._block = keep, fetch_config or FetchConfig(), (block_rows, block_bytes)
         identity = {

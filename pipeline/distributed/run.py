@@ -34,6 +34,7 @@ from pipeline.runs.events import Tell, Teller
 from pipeline.runs.forecast import forecast
 from pipeline.runs.life import Life, Outcome, store_json
 from pipeline.runs.settings import described_settings, settings_digest
+from pipeline.runs.timeline import Timeline
 from pipeline.source.entries import entries
 from pipeline.source.passed import PassedOver
 from pipeline.source.selection import Selection
@@ -155,7 +156,7 @@ class Run:
         self._passed = PassedOver()
         listed = entries(plan.sources, plan.task.inputs, plan.stream.fetch, self._passed)
         self._entries = plan.selection.of(_peeked(_outside(storage.canonical(plan.sink), listed)))
-        self.counts = RunCounts()
+        self.counts, self.timeline = RunCounts(), Timeline()
         self._committer: Committer | None = None
         self._seconds = 0.0
         self._started = time.monotonic()
@@ -184,11 +185,6 @@ class Run:
             "seconds": round(self._seconds, 3),
             **({} if self._outcome is None else self._outcome.summary()),
         }
-
-    @property
-    def examples(self) -> list[str]:
-        """Some of the part files that this run committed, those with failed rows first."""
-        return [] if self._committer is None else self._committer.examples
 
     def live(self) -> Outcome:
         """Do the run, from taking the lease to writing the summary below ``SINK/runs/RUN_ID``. Returns its outcome.
@@ -258,6 +254,7 @@ class Run:
 
     def _execute(self, lease: Lease) -> None:
         self._started = started = time.monotonic()
+        self.timeline.begin()
         try:
             self._begin(lease)
             outdated = self._write_manifest()
@@ -350,6 +347,7 @@ class Run:
                 if receipt is not None:
                     if committer.accept(receipt, STAGES):
                         self._tell_part(receipt)
+                        self._note_part(receipt)
                     last_receipt = now
                 if committer.is_waiting and now - last_commit >= config.commit_s:
                     self._commit(committer)
@@ -378,11 +376,19 @@ class Run:
             seconds={stage: round(receipt[f"{stage}_s"], 4) for stage in STAGES},
         )
 
+    def _note_part(self, receipt: dict[str, Any]) -> None:
+        seconds = {stage: receipt[f"{stage}_s"] for stage in STAGES}
+        self.timeline.add(receipt["rows"], receipt["bytes"], seconds)
+        if self.timeline.is_unseen:
+            self.timeline.look(stream_state() | cluster_state())  # a short run may end before it tells its progress
+
     def _tell_progress(self, idle: DeviceChoice | None = None) -> None:
         """How far the run is. ``idle``: the device for which it waits, since nothing has arrived for long."""
         counts = self.counts
         facts = {"done": counts.done, "failed": counts.failed, "pending": counts.pending, "errors": dict(counts.errors)}
-        facts |= stream_state() | cluster_state() | {"seconds": round(time.monotonic() - self._started, 1)}
+        state = stream_state() | cluster_state()
+        self.timeline.look(state)
+        facts |= state | {"seconds": round(time.monotonic() - self._started, 1)}
         self._store_progress(facts)
         if idle is None:
             self._log.tell("progress", counts.progress(), **facts)

@@ -1,9 +1,9 @@
 """Distributed training: `pipeline.training.trainer` on Ray Train, with workers, checkpoints, resuming and progress.
 
 Everything is stored below ``out``: the model package, ``checkpoints/``, ``prepared/`` samples, ``tensorboard/``,
-``history.jsonl`` (losses of each step) and ``training.json``. The latter describes the training, so that the same
-command resumes it and another command is refused. A checkpoint is one safetensors file, which is written atomically;
-nothing is unpickled.
+``history.jsonl`` (losses of each step), ``metrics.jsonl`` (of each evaluation) and ``training.json``. The latter
+describes the training, so that the same command resumes it and another command is refused. A checkpoint is one
+safetensors file, which is written atomically; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.trainer import Progress, TrainConfig, Trainer
 from pipeline.training.workers import Workers
 
+_LOSSES, _METRICS = "history.jsonl", "metrics.jsonl"
 #: What each worker asks for. It does not depend on the nodes that are there when the training begins, since more may
 #: come, or there may be none yet. Less than a whole CPU leaves room for Ray's other tasks on a machine with one.
 _CPUS_PER_WORKER = 0.9
@@ -422,16 +423,17 @@ def _train(plan: Plan, workers: _Group, progress: Sender) -> None:
             copy(model)
     device = ray.train.torch.get_device()
     trainer = Trainer(plan.task, model, plan.config, samples, plan.validation.load(), device, workers)
-    history = _History(plan.out)
+    history, metrics = (_History(plan.out, name) for name in (_LOSSES, _METRICS))
     if checkpoint is not None:
         checkpoints.restore(trainer, checkpoint)
     history.load(trainer.step)
+    metrics.load(trainer.step)
     first_worker = None
     if workers.rank == 0:
         for damaged in checkpoints.skipped:
             on = f"training goes on from {checkpoint}" if checkpoint else "training begins anew"
             progress.put(f"checkpoint {damaged} is damaged, so {on}")
-        first_worker = _FirstWorker(plan, trainer, checkpoints, history, progress)
+        first_worker = _FirstWorker(plan, trainer, checkpoints, history, metrics, progress)
     for step in trainer.run():
         if first_worker is not None:
             first_worker.after_step(step)
@@ -460,11 +462,18 @@ class _FirstWorker:
     """What only the first worker does: progress, checkpoints, TensorBoard, and the package at the end."""
 
     def __init__(
-        self, plan: Plan, trainer: Trainer, checkpoints: Checkpoints, history: _History, progress: Sender
+        self,
+        plan: Plan,
+        trainer: Trainer,
+        checkpoints: Checkpoints,
+        history: _History,
+        metrics: _History,
+        progress: Sender,
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._plan, self._trainer, self._checkpoints, self._history = plan, trainer, checkpoints, history
+        self._plan, self._trainer, self._checkpoints = plan, trainer, checkpoints
+        self._history, self._metrics = history, metrics
         self._resumed, self._progress = trainer.step, progress
         self._started = self._last_word = self._last_checkpoint = time.monotonic()
         self._checkpoint_s, self._noticed = plan.config.checkpoint_s, False
@@ -476,6 +485,8 @@ class _FirstWorker:
 
     def after_step(self, progress: Progress) -> None:
         self._history.add({"step": progress.step, **progress.losses})
+        if progress.metrics is not None:
+            self._metrics.add({"step": progress.step, **progress.metrics})
         for name, value in progress.losses.items():
             self._board.add_scalar(f"train/{name}", value, progress.step)
         self._board.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
@@ -539,16 +550,17 @@ class _FirstWorker:
 
     def _store_logs(self) -> None:
         self._history.store()
+        self._metrics.store()
         self._board.flush()
         for file in Path(self._logs.name).iterdir():
             storage.write(storage.join(self._plan.out, "tensorboard", file.name), file.read_bytes())
 
 
 class _History:
-    """The losses of each step, stored in ``history.jsonl``."""
+    """Numbers of steps, stored as lines of JSON: the losses of each, or the metrics of each evaluation."""
 
-    def __init__(self, out: str) -> None:
-        self._uri = storage.join(out, "history.jsonl")
+    def __init__(self, out: str, name: str) -> None:
+        self._uri = storage.join(out, name)
         self._lines: list[dict[str, float]] = []
 
     def load(self, until_step: int) -> None:

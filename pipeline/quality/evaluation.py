@@ -19,6 +19,8 @@ from pipeline.images import metrics as image_metrics
 from pipeline.images.outputs import overlay
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.inference import BATCH_ROWS, predictions
+from pipeline.quality.pages import Card
+from pipeline.quality.pictures import beside
 from pipeline.quality.scoring import (
     WITHOUT_SPLIT,
     DocumentScorer,
@@ -53,7 +55,8 @@ class Evaluation:
     """Classes that have no pixel in the labels."""
     without_split: int = 0
     """Number of documents that were left out because they have no field ``split``."""
-    pictures: list[tuple[str, np.ndarray]] = field(default_factory=list)
+    cards: list[Card] = field(default_factory=list)
+    """Pictures of the inputs with the worst scores."""
     markup: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -96,10 +99,12 @@ def illustrate(found: Evaluation, scorer: Scorer, model: nn.Module, rows: pa.Tab
     """Add pictures of the inputs with the worst scores, the worst first."""
     if isinstance(scorer, ImageScorer):
         for row in _chosen(rows, _ordered(found.scores, "miou", "ascending")[:pictures]):
-            found.pictures += _compared(scorer, model, row)
+            found.cards += _compared(scorer, model, row)
     elif isinstance(scorer, ReconstructionScorer):
         worst = _chosen(rows, _ordered(found.scores, "bits_per_dimension", "descending")[:pictures])
-        found.pictures += reconstruction_pairs(scorer.task, model, [row["uri"][0].as_py() for row in worst])
+        pairs = reconstruction_pairs(scorer.task, model, [row["uri"][0].as_py() for row in worst])
+        for (name, image), (_, again) in zip(pairs[::2], pairs[1::2], strict=True):
+            found.cards.append(beside(name.removesuffix(": input"), [("input", image), ("reconstruction", again)]))
     elif isinstance(scorer, DocumentScorer):
         for row in _chosen(rows, _ordered(found.scores, "f1", "ascending")[:_SHOWN_DOCUMENTS]):
             data, _ = fetch(row, scorer.task.inputs, FetchConfig())
@@ -217,8 +222,8 @@ def _chosen(rows: pa.Table, ordinals: Iterable[int]) -> Iterator[pa.Table]:
         yield rows.slice(places[ordinal], 1)
 
 
-def _compared(scorer: ImageScorer, model: nn.Module, row: pa.Table) -> list[tuple[str, np.ndarray]]:
-    """An image, its mask, the truth, and where they differ. Nothing if the file is not there any more."""
+def _compared(scorer: ImageScorer, model: nn.Module, row: pa.Table) -> list[Card]:
+    """The truth of an image beside its mask, and the image beside its wrong pixels. Nothing if the file is gone."""
     try:
         (found,) = [
             item
@@ -234,11 +239,13 @@ def _compared(scorer: ImageScorer, model: nn.Module, row: pa.Table) -> list[tupl
     known = label < len(scorer.task.classes)
     errors = np.where(((mask != label) & known)[..., None], _WRONG, _RIGHT)
     name = row["uri"][0].as_py().rsplit("/", 1)[-1]
+    share = f"{((mask != label) & known).sum() / max(1, known.sum()):.1%} of the pixels are wrong"
+    pair = [("truth", overlay(image, label, palette)), ("prediction", overlay(image, mask, palette))]
     return [
-        (f"{name}: input", image),
-        (f"{name}: mask", overlay(image, mask, palette)),
-        (f"{name}: truth", overlay(image, label, palette)),
-        (f"{name}: wrong pixels", errors),
+        beside(name, pair, [share]),
+        beside(
+            f"{name}: errors", [("image", image), ("wrong pixels", errors)], ["red: wrong, grey: right or unlabelled"]
+        ),
     ]
 
 

@@ -17,8 +17,6 @@ from pipeline.storage.threads import ordered
 from pipeline.table.delta import Table
 from pipeline.table.parts import THREADS, Part
 
-_EXAMPLES = 12
-
 
 class Committer:
     """The accepted parts of one run. They wait until `commit`."""
@@ -28,7 +26,6 @@ class Committer:
         self._table, self._counts, self._model, self._run_id = table, counts, model, run_id
         self._waiting: list[tuple[Part, dict[str, Any]]] = []
         self._is_unsure = False  # whether a commit was interrupted
-        self._examples: dict[bool, list[str]] = {True: [], False: []}
         self.committed_rows = 0
         """Number of rows that `commit` has committed."""
         self.accepted = np.zeros(inputs, bool)
@@ -38,11 +35,6 @@ class Committer:
     def is_waiting(self) -> bool:
         """Whether accepted parts are waiting to be committed."""
         return bool(self._waiting)
-
-    @property
-    def examples(self) -> list[str]:
-        """URIs of some accepted parts, those with failed rows first."""
-        return [uri for failed in (True, False) for uri in self._examples[failed]]
 
     def missing(self, pending: int) -> int:
         """Number of the ``pending`` inputs that are in no accepted part."""
@@ -56,9 +48,6 @@ class Committer:
         self.accepted[ordinals] = True
         part = Part(path=receipt["path"], size=receipt["size"], rows=receipt["rows"], model=self._model)
         self._waiting.append((part, receipt))
-        found = self._examples[bool(receipt["failed"])]
-        if len(found) < _EXAMPLES:
-            found.append(part.uri(self._table.uri))
         self._counts.add(
             rows=receipt["rows"],
             failed=receipt["failed"],

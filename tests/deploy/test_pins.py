@@ -54,8 +54,8 @@ def test_a_run_takes_its_pins_from_the_first_file_alone() -> None:
 
 
 def test_what_only_tests_need_is_in_the_second() -> None:
-    tools = {canonicalize_name(Requirement(text).name) for text in EXTRAS["manifests"]}
-    tools |= {"uv", "importlib-resources"}  # not installed here
+    tools = {canonicalize_name(Requirement(text).name) for text in (*EXTRAS["manifests"], *EXTRAS["browser"])}
+    tools |= {"uv", "importlib-resources", "greenlet"}  # not installed here
     assert set(DEV) == (needed(EXTRAS["dev"]) - set(RUN)) | tools
 
 
@@ -64,7 +64,9 @@ def test_the_files_agree() -> None:
     assert {name: RUN[name] for name in set(RUN) & set(CUDA)} == {"torch": CUDA["torch"]}
 
 
-@pytest.mark.parametrize("text", [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["aws"], *EXTRAS["manifests"]])
+@pytest.mark.parametrize(
+    "text", [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["aws"], *EXTRAS["manifests"], *EXTRAS["browser"]]
+)
 def test_a_pin_is_a_version_that_the_project_allows(text: str) -> None:
     requirement = Requirement(text)
     assert requirement.specifier.contains((RUN | DEV)[canonicalize_name(requirement.name)])
@@ -75,7 +77,7 @@ def test_a_pin_is_a_version_that_the_project_allows(text: str) -> None:
     ("extras", "files"),
     [
         (["aws"], ["constraints.txt"]),
-        (["aws", "dev", "manifests"], ["constraints.txt", "constraints-dev.txt"]),
+        (["aws", "dev", "manifests", "browser"], ["constraints.txt", "constraints-dev.txt"]),
         (["aws"], ["constraints.txt", "constraints-cuda.txt"]),
     ],
     ids=["run", "tests", "cuda"],

@@ -26,7 +26,7 @@ from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import JobFailed, RequestError
 from pipeline.images.outputs import decode_mask
 from pipeline.quality.audit import audit
-from pipeline.quality.report import run_report
+from pipeline.quality.report import Described, run_report
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
 from pipeline.runs.device import Device
@@ -165,8 +165,11 @@ def test_a_run_joins_its_many_small_files(
     assert len(list(tmp_path.glob("table/model=*/*.parquet"))) == (10 if fails else 11)
     assert_equal_tables(str(reference), str(tmp_path))
     assert audit(str(tmp_path)).summary()["problems"] == {}
-    report = run_report(done.folder, done.examples, done.summary)
-    assert Path(report).read_text().count("<img") == 12
+    described = Described(sink=str(tmp_path), run_id=done.run_id, task=TASK, timeline=done.timeline.described())
+    page = Path(run_report(described, done.summary)).read_text()
+    assert "<dt>Done</dt><dd>40</dd>" in page
+    # A sample of 24 and the 8 most uncertain, each with its image and its mask.
+    assert page.count("<img") == 2 * (24 + 8)
     again = run(images, model, tmp_path).summary
     assert (again["skipped"], again["pending"]) == (40, 0)
 

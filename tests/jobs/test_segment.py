@@ -46,7 +46,9 @@ def test_the_run_describes_itself(place: Path) -> None:
     assert (summary["status"], summary["exit_code"], summary["listed"]) == ("done", 0, 150)
     page = (folder / "report.html").read_text()
     assert "not_an_image" in page
-    assert page.count("data:image/png;base64,") >= 5
+    assert "<dt>Done</dt><dd>149</dd>" in page
+    assert page.count("<img") >= 2 * 24
+    assert json.loads((folder / "statistics.json").read_text())["rows"] == 150
     assert json.loads((folder / "config.json").read_text())["stream"]["batch_rows"] == 16
 
 

@@ -59,9 +59,10 @@ def test_the_masks_in_the_table_give_the_metrics_of_evaluate(cluster: None, tmp_
     assert found.metrics["miou"] == pytest.approx(miou(confusion), abs=1e-6)
     assert found.failed == {"bad_label": 1}
     assert [detail["pixels"] for detail in found.details] == confusion.sum(1).int().tolist()
-    assert len(found.pictures) == 24
+    assert len(found.cards) == 12
     worst = found.scores.filter(found.scores["miou"].is_valid()).sort_by("miou")["uri"][0].as_py()
-    assert found.pictures[0][0] == f"{Path(worst).name}: input"
+    assert found.cards[0].name == Path(worst).name
+    assert [name for name, _ in found.cards[0].pictures] == ["truth", "prediction"]
 
 
 def test_scenes_are_a_function_of_the_seed() -> None:
