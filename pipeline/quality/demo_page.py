@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from pipeline import storage
 from pipeline.images import inputs as image_inputs
 from pipeline.images.outputs import decode_mask, overlay
 from pipeline.images.task import ImageSegmentation
-from pipeline.quality.pages import Page
+from pipeline.quality.pages import Card, Page
+from pipeline.quality.pictures import beside
 from pipeline.rows import InputKind
 from pipeline.source.entries import entries
 from pipeline.source.fetch import FetchConfig, fetch
@@ -42,16 +41,18 @@ def short(row: dict[str, Any]) -> dict[str, Any]:
 
 def add_masks(page: Page, task: ImageSegmentation, rows: list[dict[str, Any]], truths: dict[str, str]) -> None:
     """Add images, each with its mask as an overlay, and with the truth if ``truths`` maps its URI to a label's URI."""
-    pictures: list[tuple[str, np.ndarray | bytes]] = []
+    cards: list[Card] = []
     for row in [row for row in rows if row["error"] is None][:6]:
         image = image_inputs.decode_image(storage.read(row["uri"]), task.max_pixels)
         name = row["uri"].rsplit("/", 1)[-1]
-        pictures.append((f"{name}: input", image))
-        pictures.append((f"{name}: mask", overlay(image, decode_mask(row["mask"]["bytes"]), task.palette)))
+        masked = overlay(image, decode_mask(row["mask"]["bytes"]), task.palette)
+        cards.append(beside(name, [("image", image), ("mask", masked)]))
         if row["uri"] in truths:
             label = image_inputs.decode_label(storage.read(truths[row["uri"]]), *image.shape[:2])
-            pictures.append((f"{name}: truth", overlay(image, label, task.palette)))
-    page.pictures("Masks", pictures)
+            pair = [("truth", overlay(image, label, task.palette)), ("mask", masked)]
+            cards.append(beside(f"{name}, the truth", pair))
+    page.legend("Masks", dict(zip(task.classes, task.palette, strict=True)))
+    page.cards("Masks", cards)
 
 
 def add_documents(page: Page, source: str, kind: InputKind, rows: list[dict[str, Any]], count: int = 2) -> None:

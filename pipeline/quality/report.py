@@ -353,7 +353,7 @@ def _speed(page: Page, run: Described, summary: Mapping[str, Any]) -> None:
         chart = charts.bars("Seconds by stage, all workers together", list(stages.items()), unit=" s")
         shown.append(("Work by stage, all workers together", chart, ""))
     bins, width = _joined(line.get("bins", []), line.get("width_s", 1.0))
-    if len(bins) > 2:
+    if sum(bool(item) for item in bins) > 2:
         rows = [item.get("rows", 0) / width for item in bins]
         chart = charts.columns("Inputs a second", width, {"inputs": rows}, x_label="seconds", y_label="inputs a second")
         shown.append(("Throughput", chart, "By when their part arrived."))

@@ -90,7 +90,8 @@ def _curves(
     for name in names:
         line = _smoothed(name, [(item["step"], item[name]) for item in losses if name in item])
         chart = charts.lines(f"Training {name} by step", [line], x_label="step")
-        shown.append((f"Training {name}", chart, "Mean of neighbouring steps, and the range that they are in."))
+        caption = "Mean of neighbouring steps, and the range that they are in." if line.low else ""
+        shown.append((f"Training {name}", chart, caption))
     measured = list(dict.fromkeys(name for line in metrics for name in line if name != "step"))
     first = task.metric[0]
     for name in sorted((name for name in measured if not name.startswith(_CLASSES)), key=lambda name: name != first):
