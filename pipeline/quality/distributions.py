@@ -172,9 +172,7 @@ class Reading:
         return [shown for _, _, shown in sorted(self._sample, reverse=True)]
 
     def _add(self, part: int, start: int, rows: pa.Table) -> None:
-        positions = np.flatnonzero(
-            pc.call_function("equal", [rows["run_id"], pa.scalar(self._run_id)]).to_numpy(zero_copy_only=False)
-        )
+        positions = np.flatnonzero(self._is_mine(rows))
         rows = rows.take(pa.array(positions))
         has_failed = rows["error"].is_valid().to_numpy(zero_copy_only=False)
         self._count_failed(rows.filter(pa.array(has_failed)))
@@ -185,6 +183,10 @@ class Reading:
         self._count_measures(rows)
         dominant = self._count_classes(rows)
         self._choose(part, positions, rows, dominant)
+
+    def _is_mine(self, rows: pa.Table) -> np.ndarray:
+        """Whether each row is of this run. A part can also hold rows of earlier runs, which this one has rewritten."""
+        return pc.call_function("equal", [rows["run_id"], pa.scalar(self._run_id)]).to_numpy(zero_copy_only=False)
 
     def _count_failed(self, rows: pa.Table) -> None:
         self.found.failed += rows.num_rows
@@ -293,9 +295,7 @@ class Reading:
                 for start, rows in _narrow(self._table, self.parts[number], ("run_id", "novelty", "embedding"), 1024):
                     if "embedding" not in rows.column_names:
                         break
-                    is_mine = pc.call_function("equal", [rows["run_id"], pa.scalar(self._run_id)]).to_numpy(
-                        zero_copy_only=False
-                    )
+                    is_mine = self._is_mine(rows)
                     has = rows["embedding"].is_valid().to_numpy(zero_copy_only=False)
                     with np.errstate(invalid="ignore"):
                         chosen = np.flatnonzero(is_mine & has & (_floats(rows, "novelty") <= limit))
