@@ -29,8 +29,8 @@ class Export:
     """SQL condition on the rows, such as "confidence < 0.5"."""
     limit: int | None = None
     """Largest number of rows to export; null: all."""
-    background: list[str] = field(default_factory=list)
-    """Names of classes that get no annotations in coco, label-studio and cvat."""
+    background: list[str] | str | None = None
+    """Name of a class that gets no annotations in coco, label-studio and cvat; may be repeated."""
     polygons: bool = False
     """Polygons instead of runs of pixels in coco."""
     storage: StorageConfig = field(default_factory=StorageConfig)
@@ -43,13 +43,14 @@ class Export:
 
 
 def work(settings: Export) -> dict[str, Any]:
+    background = [settings.background] if isinstance(settings.background, str) else settings.background
     found = export(
         settings.sink,
         settings.to,
         settings.out,
         where=settings.where,
         limit=settings.limit,
-        background=settings.background,
+        background=background or [],
         as_polygons=settings.polygons,
         tell=lambda failed: warn(str(failed)),
     )
