@@ -100,6 +100,11 @@ COMMANDS: dict[str, Command] = {
         summary="show what is going on at a sink",
         first=("storage.endpoint-url",),
     ),
+    "export": Command(
+        settings="Export",
+        summary="write a table in a form that other tools read",
+        first=("where", "limit", "background", "polygons", "storage.endpoint-url"),
+    ),
     "verify": Command(
         settings="Verify",
         summary="check that a table is complete and sound",

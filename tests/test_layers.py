@@ -43,6 +43,8 @@ FORBIDDEN = {
     "pipeline.text": ["pipeline.images"],
     "pipeline.runs": ["pipeline.images", "pipeline.text", "pipeline.quality"],
     "pipeline.generation": ["pipeline.text", "pipeline.quality"],
+    "pipeline.sinks": ["pipeline.distributed", "pipeline.quality"],
+    "pipeline.exports": ["pipeline.distributed", "pipeline.quality"],
     "pipeline.distributed": ["pipeline.images", "pipeline.text", "pipeline.quality"],
 }
 #: All that these may import, besides the standard library and themselves.
@@ -72,6 +74,7 @@ WITHOUT_RAY = (
     "jobs.convert_labels",
     "jobs.verify",
     "jobs.compact",
+    "jobs.export",
     "jobs.evaluate",
     "jobs.sample",
     "jobs.cli",

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import QueryBuilder
 
+from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.source.keys import INPUT_KEY, KeySet, keys
+from pipeline.table.log import columns_of, committed_parts
+from pipeline.table.parts import Part, completed, pieces, read_part, scan
 from pipeline.table.readers import open_delta
+from pipeline.table.schema import plain_type
+
+_RUN_KEY = (*INPUT_KEY, "run_id")
 
 
 def inputs_where(sink: str, where: str) -> KeySet:
@@ -15,13 +25,63 @@ def inputs_where(sink: str, where: str) -> KeySet:
     return KeySet([keys(rows_where(sink, where), INPUT_KEY)])
 
 
-def rows_where(sink: str, where: str) -> pa.Table:
-    """``uri`` and ``member`` of the rows for which an SQL condition holds. `RequestError` if it is no condition."""
+def rows_where(sink: str, where: str, columns: Sequence[str] = INPUT_KEY) -> pa.Table:
+    """Columns of strings, of the rows for which an SQL condition holds. `RequestError` if it is no condition."""
     table = open_delta(sink)
     try:
-        found = QueryBuilder().register("rows", table).execute(f"select uri, member from rows where ({where}\n)")
-        batches = pa.table(found.read_all())
+        query = f"select {', '.join(columns)} from rows where ({where}\n)"
+        batches = pa.table(QueryBuilder().register("rows", table).execute(query).read_all())
     except Exception as reason:  # the library raises its errors as plain exceptions
         raise RequestError(f"where {where!r} is no SQL condition over the table of {sink!r}: {reason}") from reason
-    text = pa.schema([("uri", pa.string()), ("member", pa.string())])
-    return batches.cast(text)
+    return batches.cast(pa.schema([(name, pa.string()) for name in columns]))
+
+
+def current_pieces(sink: str, where: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The current rows of a sink for which an SQL condition holds, piece by piece, so that memory is bounded.
+
+    Only for the newest row of each input it matters whether the condition holds. ``columns``: None: all.
+    `RequestError` if there is no table, no such column, or if it is no condition.
+    """
+    delta = open_delta(sink)
+    schema = columns_of(delta)
+    schema = pa.schema([field.with_type(plain_type(field.type)) for field in schema])
+    for name in columns or ():
+        if name not in schema.names:
+            raise RequestError(f"the table of {sink!r} has no column {name!r}; it has {', '.join(schema.names)}")
+    wanted = None if where is None else KeySet([keys(rows_where(sink, where, _RUN_KEY), _RUN_KEY)])
+    return _current_pieces(storage.join(sink, "table"), committed_parts(delta), schema, wanted, columns)
+
+
+def _current_pieces(
+    uri: str, parts: list[Part], schema: pa.Schema, wanted: KeySet | None, columns: Sequence[str] | None
+) -> Iterator[pa.Table]:
+    chosen = _chosen(uri, parts, wanted)
+    schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    start = 0
+    for part in parts:
+        found = pieces(uri, part) if columns is None else iter([_read_columns(uri, part, list(columns))])
+        for rows in found:
+            kept = chosen[start : start + rows.num_rows]
+            start += rows.num_rows
+            if kept.any():
+                yield completed(rows, schema).filter(pa.array(kept)).cast(schema)
+
+
+def _read_columns(uri: str, part: Part, columns: list[str]) -> pa.Table:
+    """Columns of a part. The key is read, too, since a file may have none of the columns."""
+    return read_part(uri, part, list(dict.fromkeys([*columns, "uri"])))
+
+
+def _chosen(uri: str, parts: list[Part], wanted: KeySet | None) -> np.ndarray:
+    """For each row of all parts, in order: whether it is its input's newest one, and among the wanted ones."""
+    inputs, runs, meant = [np.empty((0, 2), np.uint64)], [], [np.empty(0, bool)]
+    for _, rows in scan(uri, parts):
+        inputs.append(keys(rows, INPUT_KEY))
+        runs.append(rows["run_id"].combine_chunks())
+        meant.append(np.ones(rows.num_rows, bool) if wanted is None else wanted.contains(keys(rows, _RUN_KEY)))
+    high, low = np.concatenate(inputs).T
+    run = pc.rank(pa.chunked_array(runs, pa.string()), "descending", tiebreaker="dense").to_numpy()
+    order = np.lexsort((run, low, high))
+    newest = np.ones(len(order), bool)
+    newest[order[1:]] = (high[order[1:]] != high[order[:-1]]) | (low[order[1:]] != low[order[:-1]])
+    return newest & np.concatenate(meant)

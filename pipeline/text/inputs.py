@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.rows import OBJECT, RECORD
 from pipeline.text.graphemes import after_cluster, end_of_space, last_boundary, last_word
 
 Spans = Sequence[Sequence[int]]
@@ -48,6 +49,19 @@ _ABBREVIATION = re.compile(
 _NUMBERED = re.compile("nos?|vols?|pp?|figs?|ch|sect?|art", re.IGNORECASE)
 _KINDS = {list: "a list", dict: "an object"}
 _NUMBER = re.compile(r"\d|[IVXLC]+\b")
+
+
+def read_document(data: bytes, form: str) -> dict[str, Any]:
+    """A document from an input's bytes: ``text``, ``encoding``, ``doc_id`` and ``paragraphs`` (None if unknown).
+
+    ``form`` is `OBJECT` for a text file, and `RECORD` for a JSON record. Raises what `decode_text` and `parse_record`
+    raise.
+    """
+    if form == RECORD:
+        return parse_record(data) | {"encoding": "utf-8"}
+    assert form == OBJECT, form
+    text, encoding = decode_text(data)
+    return {"text": text, "encoding": encoding, "doc_id": None, "paragraphs": None}
 
 
 def decode_text(data: bytes) -> tuple[str, str]:

@@ -22,10 +22,9 @@ from pipeline.task import Task
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
 from pipeline.text.inputs import (
     blank_line_paragraphs,
-    decode_text,
     join_paragraphs,
     paragraph_starts,
-    parse_record,
+    read_document,
     split_sentences,
     with_less_space,
 )
@@ -258,7 +257,7 @@ class TextSegmentation(Task):
         }
 
     def _prepare_document(self, row: dict[str, Any]) -> dict[str, Any]:
-        record = _read(row)
+        record = read_document(row["data"], row["format"])
         text = self._checked_length(record["text"])
         sentences = split_sentences(text, self.max_sentence_chars)
         features = self._features(text, sentences)
@@ -272,7 +271,7 @@ class TextSegmentation(Task):
         }
 
     def _prepare_labelled(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        record = _read(row)
+        record = read_document(row["data"], row["format"])
         text = self._checked_length(record["text"])
         paragraphs = record["paragraphs"] or blank_line_paragraphs(text)
         if self.hide_breaks_in_training:
@@ -329,14 +328,6 @@ def _rows(inputs: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows one by one, so that only one document is in Python's memory at a time."""
     for row in range(inputs.num_rows):
         yield {"data": inputs["data"][row].as_py(), "format": inputs["format"][row].as_py()}
-
-
-def _read(row: dict[str, Any]) -> dict[str, Any]:
-    if row["format"] == "json":
-        return parse_record(row["data"]) | {"encoding": "utf-8"}
-    assert row["format"] == "object", row["format"]
-    text, encoding = decode_text(row["data"])
-    return {"text": text, "encoding": encoding, "doc_id": None, "paragraphs": None}
 
 
 def _dropped(ids: Tensor, seeds: Tensor, rate: float) -> Tensor:
