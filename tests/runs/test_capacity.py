@@ -31,7 +31,7 @@ def test_of_node_types() -> None:
     # Six workers at most: four with 16 CPUs and two with 8; and three with 4 GPUs.
     assert of_node_types(NODE_TYPES) == (2 + 4 * 16 + 2 * 8, 3 * 4)
     assert of_node_types({"available_node_types": {}, "head_node_type": "head"}) == (0, 0)
-    assert of_node_types(yaml.safe_load(Path("cluster.yaml").read_text()))[1] == 8
+    assert of_node_types(yaml.safe_load(Path("cluster.yaml").read_text()))[1] == 16  # of spot machines, and of others
 
 
 def test_of_a_ray_cluster() -> None:
