@@ -153,7 +153,7 @@ def test_huggingface(documents: Path, tmp_path: Path) -> None:
 
     for name, sink in (("masks", SINK), ("documents", str(documents))):
         call_job("export", "--sink", sink, "--to", "huggingface", "--out", str(tmp_path / name))
-    loaded = datasets.load_dataset(str(tmp_path / "masks"), split="train", cache_dir=str(tmp_path / "cache"))
+    loaded: Any = datasets.load_dataset(str(tmp_path / "masks"), split="train", cache_dir=str(tmp_path / "cache"))
     assert isinstance(loaded.features["mask"], datasets.Image)
     assert all((np.array(row["mask"]) == mask).all() for row, mask in zip(loaded, masks(), strict=True))
     loaded = datasets.load_dataset(str(tmp_path / "documents"), split="train", cache_dir=str(tmp_path / "cache"))
