@@ -80,7 +80,11 @@ def _chosen(uri: str, parts: list[Part], wanted: KeySet | None) -> np.ndarray:
         runs.append(rows["run_id"].combine_chunks())
         meant.append(np.ones(rows.num_rows, bool) if wanted is None else wanted.contains(keys(rows, _RUN_KEY)))
     high, low = np.concatenate(inputs).T
-    run = pc.rank(pa.chunked_array(runs, pa.string()), "descending", tiebreaker="dense").to_numpy()
+    run = pc.call_function(
+        "rank",
+        [pa.chunked_array(runs, pa.string())],
+        pc.RankOptions("descending", tiebreaker="dense"),
+    ).to_numpy()
     order = np.lexsort((run, low, high))
     newest = np.ones(len(order), bool)
     newest[order[1:]] = (high[order[1:]] != high[order[:-1]]) | (low[order[1:]] != low[order[:-1]])

@@ -156,8 +156,8 @@ def test_huggingface(documents: Path, tmp_path: Path) -> None:
     loaded: Any = datasets.load_dataset(str(tmp_path / "masks"), split="train", cache_dir=str(tmp_path / "cache"))
     assert isinstance(loaded.features["mask"], datasets.Image)
     assert all((np.array(row["mask"]) == mask).all() for row, mask in zip(loaded, masks(), strict=True))
-    texts: Any = datasets.load_dataset(str(tmp_path / "documents"), split="train", cache_dir=str(tmp_path / "cache"))
-    assert [row["text"] for row in texts] == [TEXT]
+    loaded = datasets.load_dataset(str(tmp_path / "documents"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["text"] for row in loaded] == [TEXT]
 
 
 def test_sink_of_documents(documents: Path) -> None:
