@@ -10,13 +10,12 @@ from jobs.console import say
 from pipeline import storage
 from pipeline.config import check, to_dict
 from pipeline.errors import DONE
-from pipeline.quality.repair import open_table
+from pipeline.quality.tables import by_hand
+from pipeline.runs.earlier import newest_config
 from pipeline.runs.life import store_json
-from pipeline.runs.pilots import newest_config, pardon, pilot_sink, read_pilot
+from pipeline.runs.pilots import pilot_sink, read_pilot
 from pipeline.storage import StorageConfig
 from pipeline.table.accepting import accept
-from pipeline.table.lease import alone
-from pipeline.table.names import run_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +39,12 @@ class Accept:
 def work(settings: Accept) -> dict[str, Any]:
     known = read_pilot(settings.sink, settings.pilot)
     folder = pilot_sink(settings.sink, settings.pilot)
-    table = open_table(settings.sink)
-    with alone(settings.sink, "accept", settings.lease_s, after=table.last_lease()) as held:
-        name = run_name(table.last_run_id())
-        table.fence(held.number, name)
+    with by_hand(settings.sink, "accept", settings.lease_s) as held:
+        table, name = held.table, held.name
         run = storage.join(settings.sink, "runs", name)
         # Before the commit, so that the rows never name a model and settings that no run has recorded.
-        store_json(storage.join(run, "config.json"), {**(newest_config(folder) or {}), "accepted": settings.pilot})
+        store_json(storage.join(run, "config.json"), newest_config(folder) | {"accepted": settings.pilot})
         found = accept(table, folder, name)
-        pardon(settings.sink, known["model"], known["settings"])
         summary = {
             "run_id": name,
             "table": table.uri,

@@ -9,11 +9,9 @@ from jobs.cli import main
 from jobs.console import say
 from pipeline.config import check, to_dict
 from pipeline.errors import DONE
-from pipeline.quality.repair import open_table
+from pipeline.quality.tables import by_hand
 from pipeline.storage import StorageConfig
 from pipeline.table.compaction import TARGET_BYTES, compact
-from pipeline.table.lease import alone
-from pipeline.table.names import run_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +35,9 @@ class Compact:
 
 
 def work(settings: Compact) -> dict[str, Any]:
-    table = open_table(settings.sink)
-    with alone(settings.sink, "compact", settings.lease_s, after=table.last_lease()) as held:
-        name = run_name(table.last_run_id())
-        table.fence(held.number, name)
-        found = compact(table, name, target_bytes=settings.target_bytes, check=held.check)
+    with by_hand(settings.sink, "compact", settings.lease_s) as held:
+        table = held.table
+        found = compact(table, held.name, target_bytes=settings.target_bytes, check=held.lease.check)
     say(f"{found.before} files have become {found.after}" if found.before else "there are no small files to join")
     return {"table": table.uri, **to_dict(found), "table_version": table.version, "status": "done", "exit_code": DONE}
 

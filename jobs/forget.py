@@ -12,13 +12,11 @@ from jobs.console import say
 from pipeline import storage
 from pipeline.config import check, to_dict
 from pipeline.errors import DONE, RequestError
-from pipeline.quality.repair import open_table
-from pipeline.runs.life import read_json, store_json
+from pipeline.quality.tables import by_hand
+from pipeline.runs.earlier import newest_first
+from pipeline.runs.life import store_json
 from pipeline.source.keys import INPUT_KEY, KeySet, keys
 from pipeline.storage import StorageConfig
-from pipeline.storage.columnar import own_file, read_parquet
-from pipeline.table.lease import alone
-from pipeline.table.names import run_name
 from pipeline.table.queries import rows_where
 from pipeline.table.upkeep import forget
 
@@ -46,18 +44,16 @@ class Forget:
 
 
 def work(settings: Forget) -> dict[str, Any]:
-    table = open_table(settings.sink)
     chosen = _gone(settings.sink) if settings.where is None else rows_where(settings.sink, settings.where)
-    summary: dict[str, Any] = {"table": table.uri, "status": "done", "exit_code": DONE}
+    summary: dict[str, Any] = {"table": storage.join(settings.sink, "table"), "status": "done", "exit_code": DONE}
     if not chosen.num_rows:
         say("no input of the table is meant")
         return summary | {"inputs": 0, "rows": 0, "files": 0}
-    with alone(settings.sink, "forget", settings.lease_s, after=table.last_lease()) as held:
-        name = run_name(table.last_run_id())
-        table.fence(held.number, name)
-        found = forget(table, settings.sink, chosen, name, for_good=not settings.gone, check=held.check)
-        summary |= {"run_id": name, **to_dict(found), "table_version": table.version}
-        store_json(storage.join(settings.sink, "runs", name, "summary.json"), summary)
+    with by_hand(settings.sink, "forget", settings.lease_s) as held:
+        check, is_final = held.lease.check, not settings.gone
+        found = forget(held.table, settings.sink, chosen, held.name, for_good=is_final, check=check)
+        summary |= {"run_id": held.name, **to_dict(found), "table_version": held.table.version}
+        store_json(storage.join(settings.sink, "runs", held.name, "summary.json"), summary)
     say(f"{found.rows} rows of {found.inputs} inputs have left; {found.files} older files are deleted")
     return summary
 
@@ -67,31 +63,19 @@ def _gone(sink: str) -> pa.Table:
 
     `RequestError` if the newest run has not listed its sources whole.
     """
-    folder = storage.join(sink, "runs")
-    runs = [(name, read_json(storage.join(folder, name, "summary.json")) or {}) for name in storage.names(folder)]
-    runs = [(name, found) for name, found in runs if found.get("exit_code") == DONE and "source" in found]
+    runs = [run for run in newest_first(sink) if run.is_done and "source" in run.summary]
     if not runs:
         raise RequestError(f"gone: sink {sink!r} has no finished run")
-    newest, summary = runs[-1]
-    config = read_json(storage.join(folder, newest, "config.json")) or {}
-    if config.get("run", {}).get("limit") is not None or config.get("selection"):
-        raise RequestError(f"gone: the newest run {newest} has taken only a part of its sources; do a whole run first")
-    present = KeySet([keys(rows, INPUT_KEY) for rows in _listed(folder, newest)])
-    earlier = [name for name, found in runs[:-1] if found["source"] == summary["source"]]
-    listed = [rows for name in earlier for rows in _listed(folder, name)]
-    missing = [rows.filter(pa.array(~present.contains(keys(rows, INPUT_KEY)))) for rows in listed]
+    newest, *earlier = runs
+    if not newest.is_whole:
+        raise RequestError(
+            f"gone: the newest run {newest.name} has taken only a part of its sources; do a whole run first"
+        )
+    present = KeySet(keys(rows, INPUT_KEY) for rows in newest.listed())
+    listed = (rows for run in earlier if run.summary["source"] == newest.summary["source"] for rows in run.listed())
+    missing = [found[~present.contains(found)] for found in (keys(rows, INPUT_KEY) for rows in listed)]
     known = rows_where(sink, "true")
-    gone = KeySet([keys(rows, INPUT_KEY) for rows in missing])
-    return known.filter(pa.array(gone.contains(keys(known, INPUT_KEY))))
-
-
-def _listed(folder: str, run: str) -> list[pa.Table]:
-    """The inputs that a run has listed."""
-    manifest, found = storage.join(folder, run, "manifest"), []
-    for shard in storage.names(manifest):
-        with own_file(storage.join(manifest, shard)):
-            found.append(read_parquet(storage.read(storage.join(manifest, shard)), list(INPUT_KEY)))
-    return found
+    return known.filter(pa.array(KeySet(missing).contains(keys(known, INPUT_KEY))))
 
 
 if __name__ == "__main__":

@@ -6,32 +6,37 @@ import dataclasses
 import shlex
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from http.client import HTTPException
 from typing import Any, Literal
 
 from jobs.cli import main
 from jobs.console import CONSOLE, say, warn
 from jobs.segment_documents import SegmentDocuments
 from jobs.segment_images import SegmentImages
-from jobs.wiring import SegmentSettings, check_moments, live, pilot, run_plan
+from jobs.segmenting import SegmentSettings, check_moments, live, pilot, run_plan
 from pipeline import config, package, storage
 from pipeline.distributed.run import Run, RunPlan
 from pipeline.distributed.session import cluster_size, require_gpu, session
-from pipeline.errors import DONE, GATE, TIME_LIMIT, JobFailed, RequestError
+from pipeline.errors import DONE, GATE, TIME_LIMIT, WRONG_REQUEST, JobFailed, RequestError
 from pipeline.images.task import ImageSegmentation
 from pipeline.quality.comparison import Gates
 from pipeline.quality.pages import Page
 from pipeline.runs.cluster import ClusterConfig
-from pipeline.runs.life import Life, one_line, outcome_of, read_json
+from pipeline.runs.earlier import newest_config, newest_first
+from pipeline.runs.life import Life, one_line, outcome_of
 from pipeline.runs.nights import Prices, exit_code, post, seconds_until, status, text_summary
-from pipeline.runs.pilots import newest_config, refusal, refuse
+from pipeline.runs.pilots import refusal, refuse
 from pipeline.storage import StorageConfig
 from pipeline.table.names import run_name
 from pipeline.table.queries import inputs_where
 from pipeline.task import Task
 from pipeline.text.task import TextSegmentation
+
+#: Settings of runs that a source cannot have, since they would not count.
+_OF_THE_NIGHT = ("source", "model", "sink", "dry_run", "compare", "storage", "cluster")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,8 @@ class NightSource:
     def __post_init__(self) -> None:
         config.check(self, "source", bool(self.source), "name at least one source")
         config.check(self, "pilot_inputs", self.pilot_inputs >= 0, "not be negative")
+        taken = [name for name in _OF_THE_NIGHT if name in self.settings]
+        config.check(self, "settings", not taken, f"not have {', '.join(taken)}, which the night or the source has")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +102,8 @@ class Nightly:
         config.check(self, "sources", len(set(sinks)) == len(sinks), "have a sink each")
         config.check(self, "lease_s", self.lease_s > 0, "be positive")
         check_moments(self)
+        is_web = self.webhook is None or self.webhook.startswith(("http://", "https://"))
+        config.check(self, "webhook", is_web, "begin with http:// or https://")
         if self.deadline is not None:
             try:
                 seconds_until(self.deadline, datetime.now())
@@ -161,23 +170,31 @@ class _Night:
         text = text_summary(name, summary)
         storage.write(storage.join(folder, "summary.txt"), text.encode())
         summary["report"] = _page(name, summary).write(storage.join(folder, "report.html"))
-        self._post(summary)
         life.finish(storage.join(folder, "summary.json"), summary)
+        self._post(summary)
         for line in text.splitlines():
             say(line)
         return summary
 
     def _work(self, check: Callable[[], None]) -> None:
-        with session(self._settings.cluster):
-            for name in self._settings.chosen():
-                check()
-                say(f"--- {name}")
-                if self._left() == 0:
-                    self._found[name] = {"status": "not begun before the deadline", "exit_code": TIME_LIMIT}
-                    continue
-                self._found[name] = self._guarded(lambda name=name: self._run(name))
-                if self._found[name]["exit_code"] >= 128:
-                    return  # a signal has ended the run, and ends the night
+        try:
+            with session(self._settings.cluster):
+                self._work_in_session(check)
+        except RequestError as reason:  # there is no such cluster; the night has a summary all the same
+            failed = {"status": "wrong request", "exit_code": WRONG_REQUEST, "error": one_line(reason)}
+            self._found = dict.fromkeys(self._settings.chosen(), failed) | self._found
+            warn(failed["error"])
+
+    def _work_in_session(self, check: Callable[[], None]) -> None:
+        for name in self._settings.chosen():
+            check()
+            say(f"--- {name}")
+            if self._left() == 0:
+                self._found[name] = {"status": "not begun before the deadline", "exit_code": TIME_LIMIT}
+                continue
+            self._found[name] = self._guarded(lambda name=name: self._run(name))
+            if self._found[name]["exit_code"] >= 128:
+                return  # a signal has ended the run, and ends the night
 
     def _run(self, name: str) -> dict[str, Any]:
         """Do the run of a source: with its model, or with the old one where the gates refuse the new one."""
@@ -200,8 +217,8 @@ class _Night:
             plan = old
         summary = live(Run(self._limited(plan), CONSOLE))
         reasons = [] if refused is None else refused["gates"]
-        whole = plan.selection.since is None and plan.selection.until is None
-        listing = gates.broken_listing(summary["listed"], before) if whole and summary["exit_code"] == DONE else None
+        is_whole = not plan.selection.is_partial and plan.config.limit is None and summary["exit_code"] == DONE
+        listing = gates.broken_listing(summary["listed"], before) if is_whole else None
         if listing is not None:
             warn(f"{name}: {listing}")
             reasons = [*reasons, listing]
@@ -218,17 +235,17 @@ class _Night:
     def _refused(self, plan: RunPlan, gates: Gates, inputs: int) -> dict[str, Any] | None:
         """Why a model may not replace rows; None if it may: it is known to the sink, or passes the gates."""
         last = newest_config(plan.sink)
-        if last is None or (last.get("digest"), last.get("settings")) == (plan.package.digest, plan.settings):
+        if not last or (last.get("digest"), last.get("settings")) == (plan.package.digest, plan.settings):
             return None
         model = plan.package.digest
         known = refusal(plan.sink, model, plan.settings)
         if known is not None:
             reasons = [f"model {model[:12]} was refused before: {reason}" for reason in known["reasons"]]
             return _refusal(plan, known["pilot"], reasons)
-        if not inputs:
-            return None
+        among = inputs_where(plan.sink, "error is null") if inputs else ()
+        if not len(among):
+            return None  # no pilot is wanted, or there is no row that could get worse
         say(f"a new model or new settings: a pilot on {inputs} inputs with rows")
-        among = inputs_where(plan.sink, "error is null")
         part = dataclasses.replace(plan.selection, among=among, sample=inputs, since=None, until=None)
         config_of = dataclasses.replace(plan.config, limit=None, max_error_rate=1.0)
         found = pilot(self._limited(dataclasses.replace(plan, selection=part, config=config_of)))
@@ -269,7 +286,7 @@ class _Night:
         try:
             return work()
         except RequestError as reason:
-            found = {"status": "wrong request", "exit_code": 2, "error": one_line(reason)}
+            found = {"status": "wrong request", "exit_code": WRONG_REQUEST, "error": one_line(reason)}
         except JobFailed as reason:
             found = outcome_of(reason).summary()
         except Exception as reason:
@@ -293,7 +310,7 @@ class _Night:
         if self._settings.webhook is not None:
             try:
                 post(self._settings.webhook, summary)
-            except (OSError, ValueError) as reason:  # the URL may hold a secret, so it is not shown
+            except (OSError, ValueError, HTTPException) as reason:  # the URL may hold a secret, so it is not shown
                 warn(f"the webhook did not take the summary: {type(reason).__name__}")
 
 
@@ -306,7 +323,6 @@ def _with_old_model(plan: RunPlan) -> RunPlan | None:
     """The same run with the model and the settings of the sink's last one, if its package is still there."""
     last = newest_config(plan.sink)
     try:
-        assert last is not None
         old = package.load(last["package"], plan.task.kind)
         task = config.from_dict(type(plan.task), last["task"])
     except (RequestError, KeyError, OSError):
@@ -315,21 +331,10 @@ def _with_old_model(plan: RunPlan) -> RunPlan | None:
 
 
 def _listed_before(plan: RunPlan) -> int:
-    """How many inputs the last finished run of the same sources has listed; 0 if there is none."""
+    """How many inputs the last finished run of the whole of the same sources has listed; 0 if there is none."""
     sources = [storage.canonical(source) for source in plan.sources]
-    for summary in _summaries(plan.sink):
-        if summary.get("exit_code") == DONE and summary.get("source") == sources:
-            return int(summary.get("listed", 0))
-    return 0
-
-
-def _summaries(sink: str) -> Iterator[dict[str, Any]]:
-    """The summaries of a sink's runs, the newest first."""
-    folder = storage.join(sink, "runs")
-    for name in reversed(storage.names(folder)):
-        found = read_json(storage.join(folder, name, "summary.json"))
-        if found is not None:
-            yield found
+    same = (run for run in newest_first(plan.sink) if run.is_done and run.is_whole)
+    return next((int(run.summary["listed"]) for run in same if run.summary.get("source") == sources), 0)
 
 
 def _page(name: str, summary: Mapping[str, Any]) -> Page:

@@ -10,11 +10,10 @@ from jobs.console import say
 from pipeline import storage
 from pipeline.config import check, to_dict
 from pipeline.errors import DONE
-from pipeline.quality.repair import open_table
-from pipeline.runs.life import read_json, store_json
+from pipeline.quality.tables import by_hand, open_table
+from pipeline.runs.earlier import newest_config
+from pipeline.runs.life import store_json
 from pipeline.storage import StorageConfig
-from pipeline.table.lease import alone
-from pipeline.table.names import run_name
 from pipeline.table.upkeep import restore, version_before
 
 
@@ -36,15 +35,13 @@ class Restore:
 
 
 def work(settings: Restore) -> dict[str, Any]:
-    table = open_table(settings.sink)
-    version = version_before(table, settings.run)
-    with alone(settings.sink, "restore", settings.lease_s, after=table.last_lease()) as held:
-        name = run_name(table.last_run_id())
-        table.fence(held.number, name)
-        found = restore(table, version, name)
+    earlier = version_before(open_table(settings.sink), settings.run)
+    with by_hand(settings.sink, "restore", settings.lease_s) as held:
+        table, name = held.table, held.name
+        found = restore(table, earlier, name)
         folder = storage.join(settings.sink, "runs", name)
-        config = _config_before(settings.sink, settings.run)
-        if config is not None:  # the model of that time is the sink's model again
+        config = newest_config(settings.sink, before=settings.run)
+        if config:  # the model of that time is the sink's model again
             store_json(storage.join(folder, "config.json"), config | {"restored": settings.run})
         summary = {
             "run_id": name,
@@ -56,18 +53,8 @@ def work(settings: Restore) -> dict[str, Any]:
             "exit_code": DONE,
         }
         store_json(storage.join(folder, "summary.json"), summary)
-    say(f"the table is what it was before run {settings.run}, at version {version}")
+    say(f"the table is what it was before run {settings.run}, at version {found.version}")
     return summary
-
-
-def _config_before(sink: str, run: str) -> dict[str, Any] | None:
-    """The configuration of the newest run before another one."""
-    folder = storage.join(sink, "runs")
-    for name in reversed([name for name in storage.names(folder) if name < run]):
-        found = read_json(storage.join(folder, name, "config.json"))
-        if found is not None:
-            return found
-    return None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.cli import main
-from jobs.wiring import SegmentSettings, segment
+from jobs.segmenting import SegmentSettings, segment
 from pipeline.images.task import ImageSegmentation
 
 

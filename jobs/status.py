@@ -10,7 +10,7 @@ from jobs.cli import main
 from jobs.console import say
 from pipeline import storage
 from pipeline.errors import DONE
-from pipeline.quality.repair import open_table
+from pipeline.quality.tables import open_table
 from pipeline.runs.life import read_json
 from pipeline.storage import StorageConfig
 from pipeline.table import lease

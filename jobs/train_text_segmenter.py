@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.cli import main
-from jobs.wiring import TrainSettings, train_package
+from jobs.training import TrainSettings, train_package
 from pipeline import config, package
 from pipeline.distributed import train
 from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, RecordSplit

@@ -10,9 +10,10 @@ from jobs.console import say
 from pipeline import storage
 from pipeline.errors import DONE, FAILED
 from pipeline.quality.audit import audit
-from pipeline.quality.repair import open_table, repair
+from pipeline.quality.tables import by_hand, open_table
 from pipeline.storage import StorageConfig
 from pipeline.table.lease import alone
+from pipeline.table.mending import mend
 from pipeline.table.vacuum import vacuum
 
 
@@ -38,9 +39,8 @@ class Verify:
 def work(settings: Verify) -> dict[str, Any]:
     summary: dict[str, Any] = {"table": storage.join(settings.sink, "table")}
     if settings.repair:
-        table = open_table(settings.sink)
-        with alone(settings.sink, "repair", settings.lease_s, after=table.last_lease()) as held:
-            summary["repaired"] = repair(table, held)
+        with by_hand(settings.sink, "repair", settings.lease_s) as held:
+            summary["repaired"] = mend(held.table, held.name)
         say(f"repaired: {', '.join(f'{count} {name}' for name, count in summary['repaired'].items())}")
     say(f"reading {summary['table']}")
     summary |= audit(settings.sink).summary()

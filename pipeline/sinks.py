@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import InputError, RequestError
-from pipeline.exports.originals import Originals, paragraphs
 from pipeline.images.outputs import decode_mask, overlay
-from pipeline.runs.pilots import newest_config
-from pipeline.table.queries import current_pieces
+from pipeline.originals import Originals, paragraphs
+from pipeline.runs.earlier import newest_config
+from pipeline.table.queries import CurrentRows
 from pipeline.table.readers import open_delta
 
 
@@ -34,10 +34,11 @@ class Sink:
 
         `RequestError` if ``where`` is no condition, or a column is not there.
         """
-        found = list(current_pieces(self.uri, where, columns))
+        current = CurrentRows(self.uri, where)
+        found = list(current.pieces(columns))
         if found:
             return pa.concat_tables(found)
-        empty = pa.schema(open_delta(self.uri).schema().to_arrow()).empty_table()
+        empty = current.schema.empty_table()
         return empty if columns is None else empty.select(list(columns))
 
     @property
@@ -79,7 +80,7 @@ class Sink:
 
     @cached_property
     def _task(self) -> dict[str, Any]:
-        return (newest_config(self.uri) or {}).get("task") or {}
+        return newest_config(self.uri).get("task") or {}
 
     @cached_property
     def _originals(self) -> Originals:

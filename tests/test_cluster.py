@@ -180,4 +180,8 @@ def test_ray_accepts_the_variant_with_an_image(cluster: dict[str, Any]) -> None:
     for name, kind in workers(variant).items():
         if kind.pop("worker_setup_commands", None):
             kind["docker"] = {"worker_image": f"registry/{name}"}
-    validate_config(prepare_config(variant))
+    prepared = prepare_config(variant)
+    validate_config(prepared)
+    assert prepared["docker"]["container_name"] == "parquetry"
+    with pytest.raises(jsonschema.ValidationError):
+        validate_config(prepare_config(variant | {"docker": variant["docker"] | {"imgae": "registry/cpu"}}))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.quality.repair import open_table
+from pipeline.quality.tables import open_table
 from pipeline.table import lease
 from pipeline.table.parts import read_part
 from pipeline.table.readers import parts_of

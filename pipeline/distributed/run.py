@@ -268,7 +268,8 @@ class Run:
 
     def _begin(self, lease: Lease) -> None:
         if self.table.lost:
-            self._say(f"the table's log ends in {len(self.table.lost)} files that a power cut took; they are removed")
+            count = len(self.table.lost)
+            self._log.warn(f"the table's log ends in {count} files that a power cut took; they are removed")
         self.table.create()
         self.table.fence(lease.number, self.run_id)
         if self.table.new_columns:
@@ -284,7 +285,8 @@ class Run:
         self._version_at_start = self.table.version
         self._changes = self.table.changes_of_others(max((run.table_version for run in self._finished), default=0))
         if self._changes:
-            self._say(f"another tool has changed the table since the last run: {', '.join(map(str, self._changes))}")
+            changes = ", ".join(map(str, self._changes))
+            self._log.warn(f"another tool has changed the table since the last run: {changes}")
 
     def _write_manifest(self) -> bool:
         """List the sources and skip what the table has. Returns whether rows of this model will become outdated.
@@ -347,7 +349,6 @@ class Run:
                 if receipt is not None:
                     if committer.accept(receipt, STAGES):
                         self._tell_part(receipt)
-                        self._note_part(receipt)
                     last_receipt = now
                 if committer.is_waiting and now - last_commit >= config.commit_s:
                     self._commit(committer)
@@ -365,7 +366,10 @@ class Run:
         return False
 
     def _tell_part(self, receipt: dict[str, Any]) -> None:
-        ordinals = receipt["ordinals"]
+        ordinals, seconds = receipt["ordinals"], {stage: receipt[f"{stage}_s"] for stage in STAGES}
+        self.timeline.add(receipt["rows"], receipt["bytes"], seconds)
+        if self.timeline.is_unseen:
+            self.timeline.look(stream_state() | cluster_state())  # a short run may end before it tells its progress
         self._log.tell(
             "part",
             block=f"{min(ordinals)}-{max(ordinals)}",
@@ -373,14 +377,8 @@ class Run:
             rows=receipt["rows"],
             failed=dict(Counter(receipt["failed"])),
             bytes=receipt["bytes"],
-            seconds={stage: round(receipt[f"{stage}_s"], 4) for stage in STAGES},
+            seconds={stage: round(value, 4) for stage, value in seconds.items()},
         )
-
-    def _note_part(self, receipt: dict[str, Any]) -> None:
-        seconds = {stage: receipt[f"{stage}_s"] for stage in STAGES}
-        self.timeline.add(receipt["rows"], receipt["bytes"], seconds)
-        if self.timeline.is_unseen:
-            self.timeline.look(stream_state() | cluster_state())  # a short run may end before it tells its progress
 
     def _tell_progress(self, idle: DeviceChoice | None = None) -> None:
         """How far the run is. ``idle``: the device for which it waits, since nothing has arrived for long."""
@@ -413,7 +411,7 @@ class Run:
         refused = committer.commit()
         self._log.tell("commit", rows=committer.committed_rows - before, table_version=self.table.version)
         if refused:
-            self._say(f"another tool has deleted {refused} files of this run before they were committed")
+            self._log.warn(f"another tool has deleted {refused} files of this run before they were committed")
 
     def _forget_lost_parts(self, committer: Committer) -> None:
         """Take out of the table the parts whose files another tool has deleted, so that the next pass makes them again.
@@ -424,7 +422,7 @@ class Run:
         model = self.plan.package.digest
         lost = self.table.lost_parts(self.run_id, model)
         if lost:
-            self._say(f"another tool has deleted {len(lost)} files of this run")
+            self._log.warn(f"another tool has deleted {len(lost)} files of this run")
             self.table.drop(lost, self.run_id)
             left, errors = self.table.rows_of(self.run_id, model)
             committer.keep_only(self._manifest.among(left), errors)
@@ -459,7 +457,7 @@ class Run:
         except LeaseLost:
             raise
         except (JobFailed, OSError) as reason:
-            self._say(f"the small files stay: {reason}")
+            self._log.warn(f"the small files stay: {reason}")
             self.table.remove_orphans([self.run_id])
         else:
             self._say(f"{self._compacted.before} files of the table have become {self._compacted.after}")

@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from pipeline import storage
 from pipeline.errors import InputError, RequestError
 from pipeline.exports.forms import DOCUMENTS, FORMS, IMAGES, Plan
 from pipeline.exports.names import Names, common_folder
-from pipeline.exports.originals import Originals
 from pipeline.images.letterbox import IMAGES as IMAGE_INPUTS
+from pipeline.originals import Originals
 from pipeline.rows import FailedInput
-from pipeline.runs.pilots import newest_config
+from pipeline.runs.earlier import newest_config
 from pipeline.sinks import class_colors, class_names
 from pipeline.source.fetch import FetchConfig
-from pipeline.table.queries import current_pieces
+from pipeline.table.log import columns_of
+from pipeline.table.queries import CurrentRows
 from pipeline.table.readers import open_delta
 from pipeline.text.task import TextSegmentation
 
@@ -54,27 +53,25 @@ def export(
     not empty, the table has no such form, or the classes of its rows are not known.
     """
     folder = _new_folder(out)
-    columns = open_delta(sink).schema()
-    names = [field.name for field in columns.fields]
-    kind = IMAGES if "mask" in names else DOCUMENTS
+    kind = IMAGES if "mask" in columns_of(open_delta(sink)).names else DOCUMENTS
     if kind not in FORMS[form].kinds:
         fitting = ", ".join(name for name, item in FORMS.items() if kind in item.kinds)
         raise RequestError(f"to must be one of {fitting} for a table of {kind}, got {form!r}")
-    common, models = _survey(sink, where)
+    current = CurrentRows(sink, where)
+    common, models = _survey(current)
     classes, palette = _classes(sink, models) if kind == IMAGES else ((), ())
     unknown = [name for name in background if name not in classes]
     if unknown:
         raise RequestError(f"background must be names of classes ({', '.join(classes)}), got {unknown[0]!r}")
     suffixes = IMAGE_INPUTS.suffixes if kind == IMAGES else TextSegmentation.inputs.suffixes
     found, opened = Exported(), None
-    done = _done_rows(sink, where, kind, limit, found, tell)
-    for schema, row in done:
+    for row in _done_rows(sink, current, kind, limit, found, tell):
         if opened is None:
             folder.mkdir(parents=True, exist_ok=True)
             plan = Plan(
                 out=folder,
                 names=Names(common, suffixes),
-                columns=schema,
+                columns=current.schema,
                 classes=classes,
                 palette=palette,
                 background=frozenset(classes.index(name) for name in background),
@@ -97,10 +94,10 @@ def _new_folder(out: str) -> Path:
     return folder
 
 
-def _survey(sink: str, where: str | None) -> tuple[str, list[str]]:
+def _survey(current: CurrentRows) -> tuple[str, list[str]]:
     """The folder that all inputs are in, and the models of the rows that are done."""
     common, models = None, set()
-    for rows in current_pieces(sink, where, ["uri", "model", "error"]):
+    for rows in current.pieces(["uri", "model", "error"]):
         done = rows.filter(rows["error"].is_null())
         common = common_folder(done["uri"].to_pylist(), common)
         models.update(done["model"].unique().to_pylist())
@@ -111,7 +108,7 @@ def _classes(sink: str, models: Sequence[str]) -> tuple[tuple[str, ...], tuple[t
     """The classes and the palette of the models. `RequestError` if they differ."""
     found = []
     for model in models:
-        task = (newest_config(sink, model) or {}).get("task") or {}
+        task = newest_config(sink, model).get("task") or {}
         found.append((class_names(task, sink), class_colors(task, sink)))
     if any(classes != found[0][0] for classes, _ in found):
         raise RequestError(
@@ -123,16 +120,16 @@ def _classes(sink: str, models: Sequence[str]) -> tuple[tuple[str, ...], tuple[t
 
 def _done_rows(
     sink: str,
-    where: str | None,
+    current: CurrentRows,
     kind: str,
     limit: int | None,
     found: Exported,
     tell: Callable[[FailedInput], None],
-) -> Iterator[tuple[pa.Schema, dict[str, Any]]]:
-    """The rows that are done, with the columns of the table; those of documents with their ``text``."""
-    given = (newest_config(sink) or {}).get("stream", {}).get("fetch", {}).get("max_bytes")
+) -> Iterator[dict[str, Any]]:
+    """The rows that are done; those of documents with their ``text``."""
+    given = newest_config(sink).get("stream", {}).get("fetch", {}).get("max_bytes")
     originals = Originals(FetchConfig(max_bytes=given) if given else FetchConfig())
-    for rows in current_pieces(sink, where):
+    for rows in current.pieces():
         done = rows.filter(rows["error"].is_null())
         found.left_out += rows.num_rows - done.num_rows
         for start in range(0, done.num_rows, _ROWS):
@@ -142,7 +139,7 @@ def _done_rows(
                 for row in chosen:
                     if limit is not None and found.exported >= limit:
                         return
-                    yield done.schema, row
+                    yield row
 
 
 def _together(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.exports.names import Names
-from pipeline.exports.originals import paragraphs
 from pipeline.exports.regions import polygons, regions
-from pipeline.exports.runs import brush_bytes, coco_counts, cvat_runs
+from pipeline.exports.rle import brush_bytes, coco_counts, cvat_runs
 from pipeline.images.outputs import HUGGINGFACE_FEATURES, decode_mask
+from pipeline.originals import paragraphs
 from pipeline.table.schema import with_huggingface_features
 
 IMAGES, DOCUMENTS = "images", "documents"
@@ -87,7 +88,7 @@ class _Manifest:
         self._file.close()
 
 
-class _Files:
+class _Files(ABC):
     """A file for each row, and the manifest."""
 
     ending: ClassVar[str]
@@ -103,8 +104,9 @@ class _Files:
         path.write_bytes(self.content(row))
         self._manifest.add(name, row)
 
+    @abstractmethod
     def content(self, row: Mapping[str, Any]) -> bytes:
-        raise NotImplementedError
+        """The bytes of a row's file."""
 
     def close(self) -> None:
         self._manifest.close()

@@ -248,11 +248,21 @@ def _runs(sink: str) -> list[dict[str, Any]]:
         config = _json(storage.join(folder, name, "config.json"))
         summary = _json(storage.join(folder, name, "summary.json"))
         removes = bool(config) and config["run"]["superseded"] == "remove"
-        done = bool(summary) and summary["exit_code"] == 0
-        if summary and summary.get("restored"):
-            for run in runs:  # what they did has been undone
-                run["done"] = run["done"] and run["name"] < summary["restored"]
-        runs.append({"name": name, "config": config, "done": done, "removes": removes})
+        runs.append(
+            {
+                "name": name,
+                "config": config,
+                "done": bool(summary) and summary["exit_code"] == 0,
+                "removes": removes,
+                "restored": (summary or {}).get("restored"),
+            }
+        )
+    kept_before = None  # the runs from this one on have been undone by a restore, and with them earlier restores
+    for run in reversed(runs):
+        if kept_before is not None and run["name"] >= kept_before:
+            run["done"] = False
+        elif run["restored"]:
+            kept_before = run["restored"]
     return runs
 
 

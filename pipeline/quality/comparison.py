@@ -13,13 +13,14 @@ from pipeline import storage
 from pipeline.config import check
 from pipeline.errors import InputError
 from pipeline.images.outputs import decode_mask
-from pipeline.source.keys import INPUT_KEY, KeySet, digests, keys
+from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, digests, keys
 from pipeline.table.parts import Part, read_part, scan
 from pipeline.table.readers import current_rows, parts_of
 from pipeline.text.metrics import Counts, count_boundaries
 
 #: Inputs of which both rows are compared; of more a sample is taken, the same each time.
 MOST_PAIRS = 2000
+_WORST = 6
 
 _SCORES = ("confidence", "uncertainty", "novelty")
 _NUMBERS = {f"{name}_{side}": pa.float64() for name in _SCORES for side in ("old", "new")}
@@ -64,12 +65,14 @@ class Gates:
         reasons = []
         for gate, name, what in measured:
             limit, value = getattr(self, gate), found.get(name)
-            if limit is None or value is None:
+            if limit is None or name not in found:  # a figure of the other kind of tables
                 continue
-            if value < limit if gate.startswith("min") else value > limit:
+            if value is None:
+                reasons.append(f"{what} could not be measured on {found['pairs']} inputs, so {gate} is not met")
+            elif value < limit if gate.startswith("min") else value > limit:
                 than = "below" if gate.startswith("min") else "above"
                 reasons.append(f"{what} is {value:.3g}, {than} {gate} {limit:g}")
-        if found["classes_differ"] and (self.min_mean_iou is not None or self.max_area_shift is not None):
+        if found["classes_differ"]:
             reasons.append("the classes of the two models differ, so their masks cannot be compared")
         return reasons
 
@@ -84,63 +87,76 @@ class Gates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair:
+    """What two models say of one input."""
+
+    old: dict[str, Any]
+    """The row of the table, as is ``new``."""
+    new: dict[str, Any]
+    compared: dict[str, Any]
+    """The row of `PAIRS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     pairs: pa.Table
     """A row of `PAIRS` for each input that both tables have: error codes, agreement (mean IoU of the masks over the
     classes in either, or F1 of the boundaries), the fraction of pixels or boundaries that changed, and scores."""
     found: dict[str, Any]
     """The figures over all pairs, for `Gates` and for people."""
-
-    def worst(self, count: int) -> list[dict[str, Any]]:
-        """The inputs that agree least."""
-        known = self.pairs.filter(self.pairs["agreement"].is_valid())
-        return known.sort_by([("agreement", "ascending"), ("uri", "ascending")]).slice(0, count).to_pylist()
+    worst: list[Pair]
+    """The inputs that agree least, the worst first."""
 
 
 def compare(
     old_sink: str, new_sink: str, *, classes: tuple[tuple[str, ...] | None, tuple[str, ...] | None] = (None, None)
 ) -> Comparison:
-    """Compare the current rows of the inputs that both sinks have. ``classes``: those of the old and the new model."""
+    """Compare the current rows of the inputs that both sinks have, in the same version. ``classes``: those of the old
+    and the new model."""
     chosen, inputs = _sample(old_sink, new_sink)
-    new, old = (current_rows(rows_of(sink, chosen)) for sink in (new_sink, old_sink))
+    new, old = (current_rows(_rows_of(sink, chosen)) for sink in (new_sink, old_sink))
     rows = {(row["uri"], row["member"]): row for row in old.to_pylist()}
-    pairs = [(rows[row["uri"], row["member"]], row) for row in new.to_pylist()]
     differ = classes[0] is not None and classes[1] is not None and classes[0] != classes[1]
     names = classes[1] or classes[0] or ()
     areas = np.zeros((2, max(1, len(names))), np.int64)
-    counts, compared = Counts(), []
-    for before, after in pairs:
+    counts, pairs = Counts(), []
+    for after in new.to_pylist():
+        before = rows[after["uri"], after["member"]]
         row, found = _compared(before, after, areas, differ)
-        compared.append(row)
+        pairs.append(Pair(old=before, new=after, compared=row))
         counts += found
+    compared = [pair.compared for pair in pairs]
+    worst = [pair for pair in pairs if pair.compared["agreement"] is not None]
+    worst.sort(key=lambda pair: (pair.compared["agreement"], pair.new["uri"]))
     return Comparison(
         pairs=pa.Table.from_pylist(compared, schema=PAIRS),
         found=_figures(compared, inputs, areas, names, counts, differ, "mask" in new.column_names),
+        worst=worst[:_WORST],
     )
 
 
 def _sample(old_sink: str, new_sink: str) -> tuple[KeySet, int]:
-    """At most `MOST_PAIRS` of the inputs that both tables have, those with the smallest hashes of their names; and how
-    many inputs both have."""
-    old = KeySet(keys(rows, INPUT_KEY) for _, rows in _scanned(old_sink))
-    new = [rows.select(INPUT_KEY) for _, rows in _scanned(new_sink)]
-    names = [rows.filter(pa.array(old.contains(keys(rows, INPUT_KEY)))) for rows in new]
+    """At most `MOST_PAIRS` versions of inputs (`VERSION_KEY`) that both tables have, those with the smallest hashes of
+    their names; and how many both have."""
+    old = KeySet(keys(rows, VERSION_KEY) for _, rows in _scanned(old_sink))
+    new = [rows.select(VERSION_KEY) for _, rows in _scanned(new_sink)]
+    names = [rows.filter(pa.array(old.contains(keys(rows, VERSION_KEY)))) for rows in new]
     both = pa.concat_tables(names) if names else pa.table({})
     if not both.num_rows:
         return KeySet(), 0
     _, first = np.unique(digests(both, INPUT_KEY), axis=0, return_index=True)
-    return KeySet([keys(both.take(first[:MOST_PAIRS]), INPUT_KEY)]), len(first)
+    return KeySet([keys(both.take(first[:MOST_PAIRS]), VERSION_KEY)]), len(first)
 
 
 def _scanned(sink: str) -> Iterator[tuple[Part, pa.Table]]:
     return scan(storage.join(sink, "table"), parts_of(sink))
 
 
-def rows_of(sink: str, among: KeySet) -> pa.Table:
-    """The rows of some inputs in a sink's table."""
+def _rows_of(sink: str, among: KeySet) -> pa.Table:
+    """The rows of some versions of inputs (`VERSION_KEY`) in a sink's table."""
     uri, found = storage.join(sink, "table"), []
     for part, scanned in _scanned(sink):
-        here = among.contains(keys(scanned, INPUT_KEY))
+        here = among.contains(keys(scanned, VERSION_KEY))
         if here.any():
             found.append(read_part(uri, part).filter(pa.array(here)))
     if not found:

@@ -26,7 +26,7 @@ from pipeline.quality.pictures import Key, contents, masked_pictures
 from pipeline.table.parts import Part
 from pipeline.table.readers import parts_of
 from pipeline.task import Task
-from pipeline.text.inputs import decode_text, parse_record
+from pipeline.text.inputs import read_document
 from pipeline.text.outputs import render_html
 
 #: Seconds after which no further rows are read. The page then says from how many parts its figures are.
@@ -252,7 +252,7 @@ def _documents(page: Page, run: Described, reading: Reading, until: float) -> No
             page.text(f"Document {name}", "It is gone, has changed, or is too large to read again.")
             continue
         try:
-            text = parse_record(content)["text"] if form == "json" else decode_text(content)[0]
+            text = read_document(content, form)["text"]
         except InputError:
             continue
         spans = [(span["start"], span["end"], span["score"]) for span in row["paragraphs"]]

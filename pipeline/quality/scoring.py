@@ -23,7 +23,7 @@ from pipeline.images.labels import LabelRules
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
 from pipeline.inference import predictions
-from pipeline.rows import ERROR_TYPE, INPUT_SCHEMA, FailedInput, error_value, failed_input
+from pipeline.rows import ERROR_TYPE, INPUT_SCHEMA, RECORD, FailedInput, error_value, failed_input
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.text import inputs as text_inputs
 from pipeline.text import metrics as text_metrics
@@ -203,12 +203,10 @@ class DocumentScorer(Scorer):
         return found
 
     def _scores_of(self, model: nn.Module, content: bytes, form: str, device: torch.device) -> dict[str, Any]:
-        extra = (_record(content) or {}) if form == "json" else {}
-        if self.split != "all":
-            if not _has_split(content, form):
-                return {"left_out": WITHOUT_SPLIT}
-            if _record(content) is not None and extra.get("split") != self.split:
-                return {"left_out": OTHER_SPLIT}
+        # A broken record may say which split it is of: it fails when it is read.
+        extra = _record(content) if form == RECORD else {}
+        if self.split != "all" and extra is not None and extra.get("split") != self.split:
+            return {"left_out": WITHOUT_SPLIT if extra.get("split") is None else OTHER_SPLIT}
         shown = self.shown(model, content, form, device)
         starts = [start for start, _, _ in shown.paragraphs]
         score = text_metrics.score(shown.truth, starts, shown.sentences)
@@ -216,7 +214,7 @@ class DocumentScorer(Scorer):
         trivial = {f"trivial_{name}": getattr(score.trivial, name) for name in _COUNTS}
         return {
             "document": shown.name,
-            "group": None if self.group is None else str(extra.get(self.group)),
+            "group": None if self.group is None else str((extra or {}).get(self.group)),
             "paragraphs": len(shown.truth),
             "f1": score.counts.f1,
             "pk": score.pk,
@@ -227,10 +225,7 @@ class DocumentScorer(Scorer):
 
     def shown(self, model: nn.Module, content: bytes, form: str, device: torch.device) -> ShownDocument:
         """A document with its true and its found paragraphs. `InputError` if it cannot be read."""
-        if form == "json":
-            parsed = text_inputs.parse_record(content)
-        else:
-            parsed = {"text": text_inputs.decode_text(content)[0], "paragraphs": None, "doc_id": None}
+        parsed = text_inputs.read_document(content, form)
         spans = parsed["paragraphs"] or text_inputs.blank_line_paragraphs(parsed["text"])
         text, spans = text_inputs.join_paragraphs(parsed["text"], spans)
         return ShownDocument(
@@ -261,12 +256,6 @@ def counts_of(row: dict[str, Any]) -> text_metrics.Score:
     counts = text_metrics.Counts(**{name: row[name] for name in _COUNTS})
     trivial = text_metrics.Counts(**{name: row[f"trivial_{name}"] for name in _COUNTS})
     return text_metrics.Score(counts=counts, trivial=trivial, pk=row["pk"], window_diff=row["window_diff"])
-
-
-def _has_split(content: bytes, form: str) -> bool:
-    """Whether a document says which split it is of. A broken record may do so: it fails when it is assessed."""
-    record = _record(content) if form == "json" else {}
-    return record is None or record.get("split") is not None
 
 
 def _record(content: bytes) -> dict[str, Any] | None:

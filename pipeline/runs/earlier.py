@@ -1,8 +1,11 @@
-"""The earlier runs of a sink: how they ended, and which of their rows are not there any more."""
+"""The earlier runs of a sink: what they were, how they ended, and which of their rows are not there any more."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,28 +27,67 @@ class EarlierRun:
     name: str
     folder: str
     """Its URI."""
-    is_done: bool
-    """Whether it ended with exit code 0. Then each input that it listed had a row."""
-    table_version: int
-    """The version of the table at its end; 0 if it is not known."""
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What it was to do, as ``config.json`` says; empty if it is not there."""
+        return read_json(storage.join(self.folder, "config.json")) or {}
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """How it ended, as ``summary.json`` says; empty if it has not ended, or was killed."""
+        return read_json(storage.join(self.folder, "summary.json")) or {}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it ended with exit code 0. Then each input that it listed had a row."""
+        return self.summary.get("exit_code") == 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was to list all of its sources."""
+        limit = self.config.get("run", {}).get("limit")
+        return limit is None and not self.config.get("selection")
+
+    @property
+    def table_version(self) -> int:
+        """The version of the table at its end; 0 if it is not known."""
+        version = self.summary.get("table_version", 0)
+        return version if isinstance(version, int) else 0
+
+    def listed(self) -> Iterator[pa.Table]:
+        """The inputs that it has listed, with the columns `INPUT_KEY`."""
+        manifest = storage.join(self.folder, "manifest")
+        for shard in storage.names(manifest):
+            where = storage.join(manifest, shard)
+            with own_file(where):
+                yield read_parquet(storage.read(where), INPUT_KEY)
+
+
+def newest_first(sink: str, *, before: str | None = None) -> Iterator[EarlierRun]:
+    """The runs of a sink, or those before a name, the newest first. Nothing of a run is read until it is asked for."""
+    runs = storage.join(sink, "runs")
+    for name in reversed(storage.names(runs)):
+        if before is None or name < before:
+            yield EarlierRun(name=name, folder=storage.join(runs, name))
+
+
+def newest_config(sink: str, model: str | None = None, *, before: str | None = None) -> dict[str, Any]:
+    """The configuration of the newest run of a sink, of one with this model, or of one before a name. Empty if there is
+    none."""
+    configs = (run.config for run in newest_first(sink, before=before))
+    return next((found for found in configs if found.get("digest") and model in (None, found["digest"])), {})
 
 
 def earlier_runs(sink: str, own_name: str) -> list[EarlierRun]:
-    """The runs of a sink, oldest first, without that of this name."""
-    runs = storage.join(sink, "runs")
+    """The runs of a sink, oldest first, without that of this name. Their summaries are read."""
 
-    def describe(name: str) -> EarlierRun:
-        folder = storage.join(runs, name)
-        summary = read_json(storage.join(folder, "summary.json")) or {}
-        version = summary.get("table_version", 0)
-        return EarlierRun(
-            name=name,
-            folder=folder,
-            is_done=summary.get("exit_code") == 0,
-            table_version=version if isinstance(version, int) else 0,
-        )
+    def read(run: EarlierRun) -> EarlierRun:
+        _ = run.summary
+        return run
 
-    return list(ordered(describe, (name for name in storage.names(runs) if name != own_name), _THREADS))
+    found = [run for run in newest_first(sink) if run.name != own_name]
+    return list(ordered(read, reversed(found), _THREADS))
 
 
 def deleted_rows(manifest: Manifest, present: KeySet, finished: list[EarlierRun]) -> int:
@@ -60,12 +102,9 @@ def deleted_rows(manifest: Manifest, present: KeySet, finished: list[EarlierRun]
     missing = missing[~present.contains(missing)]
     found = 0
     for run in reversed(finished):
-        for shard in storage.names(storage.join(run.folder, "manifest")):
+        for rows in run.listed():
             if not len(missing):
                 return found
-            where = storage.join(run.folder, "manifest", shard)
-            with own_file(where):
-                rows: pa.Table = read_parquet(storage.read(where), INPUT_KEY)
             listed = KeySet([keys(rows, INPUT_KEY)]).contains(missing)
             found += int(listed.sum())
             missing = missing[~listed]

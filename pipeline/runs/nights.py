@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import urllib.request
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from pipeline.config import check
 from pipeline.errors import DONE, ERROR_BUDGET, FAILED, GATE, TIME_LIMIT, WRONG_REQUEST
+from pipeline.json_text import to_json
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _WEBHOOK_S = 20.0
@@ -89,8 +89,8 @@ def text_summary(name: str, summary: Mapping[str, Any]) -> str:
 
 
 def post(url: str, summary: Mapping[str, Any]) -> None:
-    """Send a summary to a webhook, as JSON. Raises `OSError` or `ValueError` if that is not possible."""
-    data = json.dumps(summary).encode()
+    """Send a summary to a webhook, as JSON. Raises `OSError`, `ValueError` or `HTTPException` if that fails."""
+    data = to_json(summary).encode("utf-8", "backslashreplace")
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"}, method="POST")
     with urllib.request.urlopen(request, timeout=_WEBHOOK_S):
         pass

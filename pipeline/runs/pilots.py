@@ -1,7 +1,8 @@
 """Pilots: a new model works on a part of the inputs, in a table of its own, before it may replace rows.
 
 A pilot has a sink ``SINK/pilots/NAME``, with table and ledger, so nothing of it is current in ``SINK/table`` until it
-is accepted. A model that a gate has refused is remembered in ``SINK/refused``, whatever happens to the table.
+is accepted. A model that a gate has refused is remembered in ``SINK/refused``, whatever happens to the table. Once its
+pilot is accepted, it is the sink's own model, and nobody asks; after a ``restore`` it is refused again.
 """
 
 from __future__ import annotations
@@ -38,22 +39,6 @@ def refusal(sink: str, model: str, settings: str) -> dict[str, Any] | None:
 def refuse(sink: str, model: str, settings: str, *, pilot: str, reasons: list[str]) -> None:
     """Remember that a model with these settings was refused."""
     store_json(_refused(sink, model, settings), {"pilot": pilot, "reasons": reasons})
-
-
-def pardon(sink: str, model: str, settings: str) -> None:
-    """Forget that a model with these settings was refused."""
-    storage.delete(_refused(sink, model, settings))
-
-
-def newest_config(sink: str, model: str | None = None, *, other_than: str | None = None) -> dict[str, Any] | None:
-    """The configuration of the newest run of a sink: of any, of one with this model, or of one with another model."""
-    folder = storage.join(sink, "runs")
-    for name in reversed(storage.names(folder)):
-        found = read_json(storage.join(folder, name, "config.json"))
-        digest = None if found is None else found.get("digest")
-        if digest and (model is None or digest == model) and digest != other_than:
-            return found
-    return None
 
 
 def _refused(sink: str, model: str, settings: str) -> str:

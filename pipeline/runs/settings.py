@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline import config, storage
-from pipeline.runs.life import read_json
+from pipeline import config
+from pipeline.runs.earlier import newest_first
 from pipeline.task import Task
 
 
@@ -33,11 +33,9 @@ def why_redone(sink: str, model: str, settings: str, now: Mapping[str, Any], pac
     """
     if model != package:
         return f"the model was {model[:12]}, now {package[:12]}"
-    folder = storage.join(sink, "runs")
-    for name in reversed(storage.names(folder)):
-        found = read_json(storage.join(folder, name, "config.json"))
-        if found is not None and (found.get("digest"), found.get("settings")) == (model, settings):
-            changes = differences(_settings_of(found), now)
+    for run in newest_first(sink):
+        if (run.config.get("digest"), run.config.get("settings")) == (model, settings):
+            changes = differences(_settings_of(run.config), now)
             return "; ".join(changes) or "the settings have another digest, but nothing in them differs"
     return f"the settings had the digest {settings[:12]}; no earlier run of the sink has recorded them"
 

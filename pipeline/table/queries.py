@@ -36,35 +36,37 @@ def rows_where(sink: str, where: str, columns: Sequence[str] = INPUT_KEY) -> pa.
     return batches.cast(pa.schema([(name, pa.string()) for name in columns]))
 
 
-def current_pieces(sink: str, where: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The current rows of a sink for which an SQL condition holds, piece by piece, so that memory is bounded.
+class CurrentRows:
+    """The current rows of a sink for which an SQL condition holds. They can be read several times.
 
-    Only for the newest row of each input it matters whether the condition holds. ``columns``: None: all.
-    `RequestError` if there is no table, no such column, or if it is no condition.
+    Only for the newest row of each input it matters whether the condition holds.
     """
-    delta = open_delta(sink)
-    schema = columns_of(delta)
-    schema = pa.schema([field.with_type(plain_type(field.type)) for field in schema])
-    for name in columns or ():
-        if name not in schema.names:
-            raise RequestError(f"the table of {sink!r} has no column {name!r}; it has {', '.join(schema.names)}")
-    wanted = None if where is None else KeySet([keys(rows_where(sink, where, _RUN_KEY), _RUN_KEY)])
-    return _current_pieces(storage.join(sink, "table"), committed_parts(delta), schema, wanted, columns)
 
+    def __init__(self, sink: str, where: str | None = None) -> None:
+        """`RequestError` if there is no table, or if it is no condition."""
+        delta = open_delta(sink)
+        self._sink, self._uri, self._parts = sink, storage.join(sink, "table"), committed_parts(delta)
+        self.schema = pa.schema([field.with_type(plain_type(field.type)) for field in columns_of(delta)])
+        """All columns of the table."""
+        wanted = None if where is None else KeySet([keys(rows_where(sink, where, _RUN_KEY), _RUN_KEY)])
+        self._chosen = _chosen(self._uri, self._parts, wanted)
 
-def _current_pieces(
-    uri: str, parts: list[Part], schema: pa.Schema, wanted: KeySet | None, columns: Sequence[str] | None
-) -> Iterator[pa.Table]:
-    chosen = _chosen(uri, parts, wanted)
-    schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-    start = 0
-    for part in parts:
-        found = pieces(uri, part) if columns is None else iter([_read_columns(uri, part, list(columns))])
-        for rows in found:
-            kept = chosen[start : start + rows.num_rows]
-            start += rows.num_rows
-            if kept.any():
-                yield completed(rows, schema).filter(pa.array(kept)).cast(schema)
+    def pieces(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows piece by piece, so that memory is bounded. ``columns``: None: all. `RequestError` if there is no
+        such column."""
+        for name in columns or ():
+            if name not in self.schema.names:
+                known = ", ".join(self.schema.names)
+                raise RequestError(f"the table of {self._sink!r} has no column {name!r}; it has {known}")
+        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+        start = 0
+        for part in self._parts:
+            read = pieces(self._uri, part) if columns is None else [_read_columns(self._uri, part, list(columns))]
+            for rows in read:
+                kept = self._chosen[start : start + rows.num_rows]
+                start += rows.num_rows
+                if kept.any():
+                    yield completed(rows, schema).filter(pa.array(kept)).cast(schema)
 
 
 def _read_columns(uri: str, part: Part, columns: list[str]) -> pa.Table:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.json_text import to_json
 from pipeline.source.keys import INPUT_KEY, KeySet, keys
-from pipeline.storage.columnar import own_file, read_parquet
+from pipeline.storage.threads import ordered
 from pipeline.table.delta import Table
 from pipeline.table.log import committed_parts, patiently
-from pipeline.table.parts import Part, scan
+from pipeline.table.parts import THREADS, Part, scan
 
 _FORGOTTEN, _REMOVED = "forgotten", "removed"
 _NAMES = pa.schema([(name, pa.string()) for name in INPUT_KEY])
@@ -33,42 +35,49 @@ class Restored:
     files_gone: int
 
 
-def version_before(table: Table, run_id: str) -> int:
-    """The newest version of the table before the first commit of a run. `RequestError` if the log does not say."""
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """An earlier version of a table, all files of which are there."""
+
+    version: int
+    parts: dict[str, Part]
+    """Its parts by path."""
+
+
+def version_before(table: Table, run_id: str) -> Earlier:
+    """The newest version of the table before the first commit of a run.
+
+    `RequestError` if the log does not say which that is, or if a file of that version is not there any more.
+    """
     entries = patiently(lambda: table.commits.delta.history())
     mine = [int(entry["version"]) for entry in entries if entry.get("run_id") == run_id]
     if not mine:
         raise RequestError(f"run {run_id!r}: the log of {table.uri} has no commit of it; it keeps them for 30 days")
-    if min(mine) == 0:
-        raise RequestError(f"run {run_id!r}: there was no table before it")
-    return min(mine) - 1
-
-
-def restore(table: Table, version: int, run_id: str) -> Restored:
-    """Make the rows of an earlier version current again, in one commit by ``run_id``. `Table.fence` comes first.
-
-    `RequestError` if a file of that version is not there any more.
-    """
-    options = storage.delta_options(table.uri)
+    version, options = min(mine) - 1, storage.delta_options(table.uri)
     try:
-        earlier = patiently(lambda: DeltaTable(table.uri, version=version, storage_options=options))
-        wanted = {part.path: part for part in committed_parts(earlier)}
-    except OSError as reason:
+        parts = committed_parts(patiently(lambda: DeltaTable(table.uri, version=version, storage_options=options)))
+    except (DeltaError, OSError) as reason:
         raise RequestError(f"version {version} of {table.uri} is not there any more") from reason
-    if any(part.kept is not None for part in wanted.values()):
+    if any(part.kept is not None for part in parts):
         raise RequestError(f"version {version} of {table.uri} has deletion vectors of another tool")
-    lost = [part for part in wanted.values() if not storage.exists(part.uri(table.uri))]
+    there = ordered(lambda part: storage.exists(part.uri(table.uri)), parts, THREADS)
+    lost = [part for part, is_there in zip(parts, there, strict=True) if not is_there]
     if lost:
         raise RequestError(
             f"version {version} of {table.uri} cannot be restored: {len(lost)} of its files are deleted, such as "
             f"{lost[0].path}"
         )
+    return Earlier(version=version, parts={part.path: part for part in parts})
+
+
+def restore(table: Table, earlier: Earlier, run_id: str) -> Restored:
+    """Make the rows of an earlier version current again, in one commit by ``run_id``. `Table.fence` comes first."""
 
     def plan() -> tuple[list[Part], list[Part], Restored]:
         there = {part.path: part for part in table.parts()}
-        back = [part for path, part in wanted.items() if path not in there]
-        gone = [part for path, part in there.items() if path not in wanted]
-        return back, gone, Restored(version=version, files_back=len(back), files_gone=len(gone))
+        back = [part for path, part in earlier.parts.items() if path not in there]
+        gone = [part for path, part in there.items() if path not in earlier.parts]
+        return back, gone, Restored(version=earlier.version, files_back=len(back), files_gone=len(gone))
 
     table.commits.apply_vectors(table.parts(), run_id)
     return table.commits.replace(plan, run_id)
@@ -108,13 +117,13 @@ def forget(
 
     table.commits.apply_vectors(table.parts(), run_id)
     removed = table.commits.replace(plan, run_id)
-    current = {part.uri(table.uri) for part in table.parts()}
-    deleted = 0
+    current, deleted = {part.uri(table.uri) for part in table.parts()}, 0
     for uri in [table.uri, *_pilot_tables(sink)]:
-        for file in _files(uri):
+        others = [part for part in _files(uri) if part.uri(uri) not in current]
+        for part, rows in scan(uri, others):
             check()
-            if file not in current and _holds(file, chosen):
-                storage.delete(file)
+            if chosen.contains(keys(rows, INPUT_KEY)).any():
+                storage.delete(part.uri(uri))
                 deleted += 1
     return Forgotten(inputs=len(chosen), rows=removed, files=deleted)
 
@@ -145,15 +154,10 @@ def _pilot_tables(sink: str) -> list[str]:
     return [storage.join(folder, name, "table") for name in storage.names(folder)]
 
 
-def _files(uri: str) -> list[str]:
-    models = [name for name in storage.names(uri) if name.startswith("model=")]
-    return [
-        file for model in models for page in storage.walk(storage.join(uri, model)) for file in page["uri"].to_pylist()
-    ]
-
-
-def _holds(file: str, chosen: KeySet) -> bool:
-    """Whether a file has a row of one of the inputs."""
-    with own_file(file):
-        rows = read_parquet(storage.read(file), list(INPUT_KEY))
-    return bool(np.any(chosen.contains(keys(rows.cast(_NAMES), INPUT_KEY))))
+def _files(uri: str) -> Iterator[Part]:
+    """All files below a table, whether a version names them or not."""
+    for model in storage.names(uri):
+        if model.startswith("model="):
+            for page in storage.walk(storage.join(uri, model)):
+                for file, size in zip(page["uri"].to_pylist(), page["size"].to_pylist(), strict=True):
+                    yield Part(path=quote(file[len(uri) + 1 :]), size=size, rows=None, model=None)

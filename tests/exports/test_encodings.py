@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from pipeline.exports.names import Names, common_folder
 from pipeline.exports.regions import polygons, regions
-from pipeline.exports.runs import brush_bytes, coco_counts, cvat_runs
+from pipeline.exports.rle import brush_bytes, coco_counts, cvat_runs
 
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
 IDS = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 2))

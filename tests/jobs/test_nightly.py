@@ -26,6 +26,8 @@ from testing.jobs import call_job
 from testing.processes import ROOT
 from testing.runs import write_images, write_package
 
+SOURCE = {"kind": "images", "source": "somewhere", "model": "package", "sink": "sink"}
+
 
 def night(place: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     return call_job("nightly", "--config", str(place / "night.yaml"), *arguments)
@@ -118,6 +120,12 @@ def test_four_nights(cluster: None, tmp_path: Path) -> None:
     assert len(rows) == len(before)
     assert sum(row["model"] == accepted["model"] for row in rows) == 12
     assert audit(sink).summary()["problems"] == {}
+    undone, _, err = call_job("restore", "--sink", sink, "--run", accepted["run_id"])
+    assert undone == 0, err
+    code, again, err = night(tmp_path, "--only", "day")
+    assert (code, "was refused before" in again["sources"]["day"]["gates"][0]) == (4, True), err
+    assert audit(sink).summary()["problems"] == {}
+    assert call_job("accept", *command[3:])[0] == 0
     code, summary, err = night(tmp_path, "--only", "day")
     assert code == 0, err
     rows = table_rows(sink)
@@ -169,6 +177,19 @@ def test_a_dry_run_tells_time_and_cost(cluster: None, tmp_path: Path) -> None:
     assert not (tmp_path / "nights").exists()
 
 
+def test_a_night_without_a_cluster_has_a_summary_and_tells_the_webhook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    write_night(tmp_path, "package")
+    with webhook() as (url, taken):
+        code, summary, err = night(tmp_path, "--webhook", url, "--cluster.address", "127.0.0.1:1")
+    assert code == 2, err
+    assert taken[0]["sources"]["day"]["error"] == "no Ray cluster at '127.0.0.1:1'"
+    folder = tmp_path / "nights" / "nights" / summary["night"]
+    assert json.loads((folder / "summary.json").read_text())["exit_code"] == 2
+
+
 def test_a_night_refuses_to_overlap_itself(tmp_path: Path) -> None:
     write_night(tmp_path, "nowhere")
     held = lease.acquire(str(tmp_path / "nights"), "night-before", 30.0)
@@ -188,6 +209,9 @@ def test_a_night_refuses_to_overlap_itself(tmp_path: Path) -> None:
         ({"deadline": "25:00"}, "deadline must be a time of day such as 06:30"),
         ({"since": "yesterday"}, "since must be a date or a time in the form of ISO 8601, got 'yesterday'"),
         ({"gates": {"min_mean_iou": 2}}, "min_mean_iou must be in"),
+        ({"webhook": "file:///etc/passwd"}, "webhook must begin with http:// or https://"),
+        ({"sources": {"a": SOURCE | {"settings": {"storage": {}}}}}, "settings must not have storage, which the night"),
+        ({"sources": {"a": SOURCE | {"settings": {"dry_run": True}}}}, "settings must not have dry_run"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.quality.audit import audit
 from pipeline.table import lease
+from pipeline.table.readers import open_delta
 from testing.equality import table_rows
 from testing.jobs import call_job
 from testing.runs import run, write_images, write_package
@@ -43,6 +44,10 @@ def names(place: Path) -> set[str]:
     return {Path(row["uri"]).name for row in table_rows(str(place / "sink"))}
 
 
+def upkeep_version(place: Path) -> int:
+    return open_delta(str(place / "sink")).version()
+
+
 def held_anywhere(place: Path, name: str) -> list[Path]:
     """The files below the sink that hold a row of an input."""
     files = (place / "sink").rglob("table/model=*/*.parquet")
@@ -73,8 +78,10 @@ def test_what_cannot_be_restored_is_refused(place: Path) -> None:
     for file in (place / "sink").rglob("table/model=*/*.parquet"):
         if file.name in first:
             file.unlink()
+    version = upkeep_version(place)
     code, summary, _ = call_job("restore", "--sink", str(place / "sink"), "--run", second["run_id"])
     assert code == 2
+    assert upkeep_version(place) == version, "nothing is written"
     assert "of its files are deleted" in summary["error"]
 
 

@@ -29,12 +29,22 @@ def test_gates_are_passed_up_to_their_limits() -> None:
     ]
 
 
+def test_what_could_not_be_measured_is_not_passed() -> None:
+    nothing = {"pairs": 0, "mean_iou": None, "newly_failed_rate": None, "classes_differ": False}
+    reasons = Gates(min_mean_iou=0.5, min_boundary_f1=0.5).broken(nothing)
+    assert [reason.split(" could")[0] for reason in reasons] == [
+        "the mean IoU with the old model",
+        "the rate of inputs that fail only with the new model",
+    ]
+    assert Gates(max_error_rate=None).broken(nothing) == []
+
+
 def test_models_of_other_classes_are_not_compared_in_silence() -> None:
     found = FOUND | {"classes_differ": True, "mean_iou": None, "largest_area_shift": None}
-    assert Gates(min_mean_iou=0.5).broken(found) == [
+    assert Gates(min_mean_iou=0.5).broken(found)[-1] == (
         "the classes of the two models differ, so their masks cannot be compared"
-    ]
-    assert Gates().broken(found) == []
+    )
+    assert len(Gates().broken(found)) == 1, "also where no gate is set"
 
 
 def test_a_listing_that_shrinks() -> None:

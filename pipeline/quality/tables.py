@@ -1,14 +1,17 @@
-"""Repair: the table of a sink as other tools have left it, made one again that all readers and runs can use."""
+"""Tables of either kind, opened by commands that are no runs: to look at them, to mend them, to change them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from pipeline.images import outputs as images
 from pipeline.table.delta import Table
-from pipeline.table.lease import Lease
+from pipeline.table.lease import Lease, alone
 from pipeline.table.log import columns_of
-from pipeline.table.mending import mend
 from pipeline.table.names import run_name
 from pipeline.table.readers import open_delta
 from pipeline.table.schema import TableSchema, plain_type, with_huggingface_features
@@ -27,8 +30,21 @@ def open_table(sink: str) -> Table:
     return Table(sink, schema)
 
 
-def repair(table: Table, lease: Lease) -> dict[str, int]:
-    """Mend a table (`mending.mend`) while its lease is held; returns the numbers of what was mended."""
-    name = run_name(table.last_run_id())
-    table.fence(lease.number, name)
-    return mend(table, name)
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A table that a command changes by hand, while no run can."""
+
+    table: Table
+    name: str
+    """The command's name among the runs."""
+    lease: Lease
+
+
+@contextmanager
+def by_hand(sink: str, purpose: str, lease_s: float) -> Iterator[Held]:
+    """Hold the table of a sink, of either kind, for a command that is no run. Raises as `open_table` and `alone` do."""
+    table = open_table(sink)
+    with alone(sink, purpose, lease_s, after=table.last_lease()) as lease:
+        name = run_name(table.last_run_id())
+        table.fence(lease.number, name)
+        yield Held(table=table, name=name, lease=lease)
