@@ -341,7 +341,9 @@ def _page(name: str, summary: Mapping[str, Any]) -> Page:
     page = Page(f"Night {name}")
     page.table("The night", [{"status": summary["status"], "exit code": summary["exit_code"]}])
     shown = ("status", "listed", "skipped", "done", "failed", "seconds", "cost", "error", "to_accept", "report")
-    rows = [{"source": source} | {key: found.get(key) for key in shown} for source, found in summary["sources"].items()]
+    sources = summary["sources"]
+    shown = [key for key in shown if any(found.get(key) is not None for found in sources.values())]
+    rows = [{"source": source} | {key: found.get(key) for key in shown} for source, found in sources.items()]
     page.table("Sources", rows)
     gates = [
         {"source": source, "gate": reason}

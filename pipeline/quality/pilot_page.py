@@ -17,6 +17,14 @@ from pipeline.quality.pictures import beside, coloured, contents
 from pipeline.task import Task
 
 _READING_S = 20.0
+_FIGURES = (
+    ("pairs", "Inputs compared"),
+    ("mean_iou", "Mean IoU"),
+    ("boundary_f1", "F1 of boundaries"),
+    ("changed", "Share that changed"),
+    ("largest_area_shift", "Largest shift of a class"),
+    ("newly_failed_rate", "Failed only now"),
+)
 
 
 def pilot_page(folder: str, comparison: Comparison, *, run: str, task: Task, about: Mapping[str, Any]) -> str:
@@ -27,13 +35,26 @@ def pilot_page(folder: str, comparison: Comparison, *, run: str, task: Task, abo
     """
     page = Page("A new model beside the old one")
     page.table("The pilot", [{"what": name, "value": value} for name, value in about.items()])
-    shifts = comparison.found.get("area_shifts") or {}
-    figures = {name: value for name, value in comparison.found.items() if name != "area_shifts"}
-    page.table("Figures over all pairs", [{"what": name, "value": value} for name, value in figures.items()])
+    found = comparison.found
+    page.tiles("How the two agree", [(name, _number(found.get(key)), "") for key, name in _FIGURES if key in found])
+    measures = [
+        {"measure": name, "old": found[f"{name}_old"], "new": found[f"{name}_new"]}
+        for name in ("confidence", "uncertainty", "novelty")
+        if found[f"{name}_old"] is not None or found[f"{name}_new"] is not None
+    ]
+    page.table(
+        "What they are like", [*measures, {"measure": "failed", "old": found["failed_old"], "new": found["failed_new"]}]
+    )
+    shifts = found.get("area_shifts") or {}
     page.table("Change of each class's share of the pixels", [{"class": key, "change": v} for key, v in shifts.items()])
-    page.table("Inputs on which the two agree least", [pair.compared for pair in comparison.worst])
+    heading = "Inputs on which the two agree least"
+    columns = ("uri", "member", "agreement", "changed", "confidence_old", "confidence_new")
+    page.table(
+        heading, [{name.replace("_", ", "): pair.compared[name] for name in columns} for pair in comparison.worst]
+    )
     if isinstance(task, ImageSegmentation):
-        page.cards("Inputs on which the two agree least", list(_cards(comparison, run, task)))
+        page.legend(heading, dict(zip(task.classes, task.palette, strict=True)))
+        page.cards(heading, list(_cards(comparison, run, task)))
     return page.write(storage.join(folder, "report.html"))
 
 
@@ -57,3 +78,7 @@ def _cards(comparison: Comparison, run: str, task: ImageSegmentation) -> Iterato
                 shown.append((side, overlay(image, mask, task.palette)))
         name = uri.rpartition("/")[2] if member is None else f"{uri.rpartition('/')[2]} {member}"
         yield beside(name, shown, [f"agreement {pair.compared['agreement']:.2f}"])
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.3g}"

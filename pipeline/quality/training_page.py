@@ -95,8 +95,7 @@ def _curves(
     measured = list(dict.fromkeys(name for line in metrics for name in line if name != "step"))
     first = task.metric[0]
     for name in sorted((name for name in measured if not name.startswith(_CLASSES)), key=lambda name: name != first):
-        points = [(item["step"], item[name]) for item in metrics if name in item]
-        line = Line(name=name, x=[step for step, _ in points], y=[value for _, value in points])
+        line = _line(name, name, metrics)
         chart = charts.lines(f"{name} on validation samples by step", [line], x_label="step")
         shown.append((f"Validation {name}", chart, ""))
     classes = [name for name in measured if name.startswith(_CLASSES)]
