@@ -87,8 +87,8 @@ def mutant(seed: int, number: int) -> Mutant:
 
 def _packed(draw: random.Random, data: bytes, suffix: str) -> tuple[bytes, str]:
     """The data compressed as the suffix says, and what is odd about it."""
-    pack = zstandard.compress if suffix.endswith(".zst") else gzip.compress
-    other = gzip.compress if suffix.endswith(".zst") else zstandard.compress
+    pack = zstandard.compress if suffix.endswith(".zst") else _gzip
+    other = _gzip if suffix.endswith(".zst") else zstandard.compress
     odd = draw.choice(("", "", "", "", "", "two members", "nested", "other compression", "not compressed", "a tail"))
     middle = draw.randrange(len(data) + 1)
     return {
@@ -99,6 +99,10 @@ def _packed(draw: random.Random, data: bytes, suffix: str) -> tuple[bytes, str]:
         "not compressed": lambda: data,
         "a tail": lambda: pack(data) + draw.choice((bytes(512), draw.randbytes(100), pack(b""), other(b"x"))),
     }[odd](), odd
+
+
+def _gzip(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)  # without the time of day, so that a mutant can be made again
 
 
 # Any bytes

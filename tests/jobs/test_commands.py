@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import wiring
+from jobs import training
 from jobs.commands import COMMANDS, module_of
 from jobs.describe import generated
 from jobs.help import overview, page
@@ -194,4 +194,4 @@ def test_the_command_of_a_card_can_be_typed_again(
     monkeypatch.setattr(sys, "argv", argv)
     found = None if spec is None else type(sys.__spec__)(spec, None)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", found)
-    assert wiring.command_line() == command
+    assert training.command_line() == command
