@@ -51,7 +51,7 @@ def test_the_box_may_die(cluster: None) -> None:
         number += 1
         started = time.monotonic()
         receiver.sender.put(number)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
         return len(heard) > 1
 
     until(arrives)
@@ -59,7 +59,7 @@ def test_the_box_may_die(cluster: None) -> None:
     started = time.monotonic()
     receiver.sender.put("after its end")
     receiver.sender.deliver("after its end")
-    assert time.monotonic() - started < 12
+    assert time.monotonic() - started < 30
 
 
 def _tell(sender: Sender, lines: int) -> None:

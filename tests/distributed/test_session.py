@@ -32,7 +32,7 @@ def test_no_cluster_at_an_address(address: str, monkeypatch: pytest.MonkeyPatch)
         sessions.session(ClusterConfig(address=address.format(port))),
     ):
         pass
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", None])
@@ -75,7 +75,7 @@ def test_a_cluster_that_refuses_the_token() -> None:
         RequestError, match=r"the Ray cluster at '127.*' (refuses|wants a) .*set RAY_AUTH_MODE=token, and"
     ):
         answers.require_answer(f"127.0.0.1:{port}")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     server.stop(None)
 
 

@@ -272,7 +272,7 @@ def test_a_training_that_waits_can_be_stopped() -> None:
 
     class Waiting:
         def fit(self) -> None:
-            threading.Event().wait(5)
+            threading.Event().wait(60)
 
     def check() -> None:
         raise Stopped(signal.SIGTERM)
@@ -280,7 +280,7 @@ def test_a_training_that_waits_can_be_stopped() -> None:
     started = time.monotonic()
     with pytest.raises(Stopped):
         train._fit_apart(Waiting(), check)  # type: ignore[arg-type]
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
 
 
 def test_the_same_training_again_is_found_done_and_another_is_refused(

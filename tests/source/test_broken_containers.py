@@ -276,7 +276,7 @@ def test_a_false_count_of_rows_is_not_believed(folder: Path, claimed: int) -> No
     (folder / "x.parquet").write_bytes(parquet(5, claimed))
     began = time.monotonic()
     found = of("x.parquet", read(folder))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert found.pop(None) == "bad_archive"
     assert found == {str(number): b'{"body": "A text."}' for number in range(1, 6)}
 
@@ -403,7 +403,7 @@ def test_a_container_in_which_nothing_comes_ends_at_the_deadline(folder: Path, n
     began = time.monotonic()
     found = of(name, read(folder, FetchConfig(deadline_s=0.5)))
     assert found == {None: "timeout"}
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 def test_few_bytes_do_not_stand_for_inputs_without_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
