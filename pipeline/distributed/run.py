@@ -17,6 +17,7 @@ import ray
 
 from pipeline import storage
 from pipeline.config import check, to_dict
+from pipeline.distributed.gpu_request import GpuRequest
 from pipeline.distributed.metrics import Metrics
 from pipeline.distributed.places import Places, mark
 from pipeline.distributed.session import capacity, cluster_size, cluster_state, waiting
@@ -318,26 +319,42 @@ class Run:
         unfinished = make_unfinished_blocks()
         places = mark(self.folder, package=plan.package.uri, inputs=self._manifest.some_pending)
         work = self._work(self.table.uri, places, unfinished)
-        device, attempt = self._device(), 0
+        device, attempt, request = self._device(), 0, GpuRequest(plan.stream.gpu_wait_s)
         try:
             while attempt < _PASSES and committer.missing(pending):
                 if attempt:
                     self._say(f"{committer.missing(pending)} inputs have no row yet; running them again")
                 self._say(f"working {device.reason()}")
+                self._ask_for_gpu(device, request)
                 rows, is_planned_anew = block_rows(pending, plan.stream, device.most_actors()), False
                 for blocks in self._manifest.blocks(committer.accepted, rows, plan.stream.block_bytes):
-                    is_planned_anew = self._stream(blocks, work, device, committer, lease)
+                    is_planned_anew = self._stream(blocks, work, device, request, committer, lease)
                     if is_planned_anew:
                         break
                 self._commit(committer)
                 self._forget_lost_parts(committer)
                 attempt += not is_planned_anew
         finally:
+            request.withdraw()
             ray.kill(unfinished)
             places.remove()
 
+    def _ask_for_gpu(self, device: DeviceChoice, request: GpuRequest) -> None:
+        """Ask for a GPU where one may come, or give the actors the one that has come."""
+        if not device.is_uncertain:
+            request.withdraw()
+        elif not request.is_open and request.open():
+            seconds = self.plan.stream.gpu_wait_s
+            self._say(f"a GPU is asked for meanwhile, for {seconds:g} s, in case an autoscaler can bring one")
+
     def _stream(
-        self, blocks: list[pa.Table], work: Work, device: DeviceChoice, committer: Committer, lease: Lease
+        self,
+        blocks: list[pa.Table],
+        work: Work,
+        device: DeviceChoice,
+        request: GpuRequest,
+        committer: Committer,
+        lease: Lease,
     ) -> bool:
         """Run blocks through the stages and commit what comes out. Returns whether it ended early, to be planned anew,
         because the device has changed."""
@@ -362,6 +379,8 @@ class Run:
                 self.counts.check_budget(config.max_error_rate, config.error_floor)
                 if device.has_changed():
                     return True
+                if request.has_expired():
+                    self._say("no GPU has come; the request is withdrawn")
         self._tell_progress()
         return False
 

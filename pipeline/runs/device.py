@@ -41,6 +41,11 @@ class DeviceChoice:
             return f"on CPUs: no GPU has come in {self._gpu_wait_s:g} s"
         return f"on CPUs: the cluster has no GPU ({source})"
 
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether CPUs are used although a GPU may come: nothing is known of an autoscaler."""
+        return self._wanted == "auto" and self.now == "cpu" and self._capacity.gpus is None
+
     def most_actors(self) -> float | None:
         """How many CPUs or GPUs the cluster can have for models; None: unknown."""
         return self._capacity.gpus if self.now == "gpu" else self._capacity.cpus

@@ -47,10 +47,11 @@ def test_without_gpus_to_come_cpus_are_used_until_one_joins(
     cluster = Cluster(monkeypatch)
     found = cluster.choice("auto", most)
     assert (found.now, found.reason()) == ("cpu", "on CPUs: the cluster has no GPU (a test)")
+    assert found.is_uncertain == (most is None)
     cluster.gpus = 1.0
     assert not found.has_changed(), "it has just looked"
     cluster.now += 10
-    assert (found.has_changed(), found.now) == (True, "gpu")
+    assert (found.has_changed(), found.now, found.is_uncertain) == (True, "gpu", False)
 
 
 @pytest.mark.parametrize("wanted", ["cpu", "gpu"])
@@ -60,4 +61,5 @@ def test_a_setting_is_kept(monkeypatch: pytest.MonkeyPatch, wanted: Literal["cpu
     for cluster.gpus in (0.0, 2.0):
         cluster.now += 100
         assert (found.has_changed(), found.now) == (False, wanted)
+    assert not found.is_uncertain
     assert found.reason() == f"on {wanted.upper()}s, as stream.device says"
