@@ -111,6 +111,7 @@ def _images(own: str | None, out: str) -> dict[str, Any]:
             init=f"{out}/autoencoder",
             novelty=f"{out}/autoencoder",
             train=settings,
+            recipe="none",
             **_BOX,
         )
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from jobs.cli import main
+from jobs.segmenter_baseline import PIXELS, compare, fit_pixels
+from jobs.segmenter_recipe import recipe_of, with_recipe
 from jobs.training import TrainSettings, require_folder, train_package
 from pipeline import config, models, package, storage
 from pipeline.distributed import train
@@ -13,7 +16,8 @@ from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation
 from pipeline.distributed.session import session
 from pipeline.errors import RequestError
 from pipeline.images.augment import AugmentConfig
-from pipeline.images.labels import read_classes
+from pipeline.images.labels import LabelRules, read_classes
+from pipeline.images.losses import parse_loss
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.segmenters.interface import Segmenter, init_from_autoencoder
@@ -33,16 +37,35 @@ class TrainImageSegmenter(TrainSettings):
     novelty: str | None = None
     """URI of an autoencoder package that is stored with the segmenter and gives each row its novelty; null: none."""
     architecture: str = "unet"
-    """Name of the network's architecture."""
+    """Name of the network's architecture; or pixels, a gradient boosting of single pixels, as a baseline."""
     validation_split: str = "val"
     """Split by which the best weights are chosen; if it has no file, validation_fraction of the training split is used.
     """
-    height_px: int = 180
-    """Height of the model's input in pixels; images are scaled to fit into it and padded."""
-    width_px: int = 240
+    recipe: Literal["auto", "none"] = "auto"
+    """auto: settings that are null, and those of augmentation and train that have their defaults, are chosen from the
+    data, the time in minutes and the speed of this machine. The choice is printed, and stored in OUT/recipe.json.
+    none: null stands for 180 x 240 pixels, fit, cross_entropy without class weights, and the network's own widths."""
+    minutes: float = 30.0
+    """For recipe auto: about how long the training should take on this machine, or on its GPU if it has one."""
+    height_px: int | None = None
+    """Height of the model's input in pixels."""
+    width_px: int | None = None
     """Width of the model's input in pixels."""
+    resize: Literal["fit", "tile"] | None = None
+    """fit: images are scaled to fit into the model's input and padded. tile: they are scaled by tile_scale, whatever
+    their size, and cut into overlapping tiles of the input's size."""
+    tile_scale: float | None = None
+    """For resize tile: factor by which images are scaled before they are cut, at most 1."""
+    objective: str | None = None
+    """cross_entropy, focal, ohem, dice or lovasz, or a sum of them, such as 'cross_entropy + 0.5 * dice'."""
     class_weights: tuple[float, ...] | None = None
-    """Weight of each class's pixels in the loss; null: all pixels have the same weight."""
+    """Weight of each class's pixels in the loss."""
+    baseline: Literal["pixels", "none"] = "pixels"
+    """pixels: after the training, compare with a gradient boosting of single pixels on the validation samples, and warn
+    if that is better. It takes about half a minute."""
+    tta: Literal["none", "flip", "scales"] = "none"
+    """Test-time augmentation of the finished model, which averages results: flip, of the image and its mirror image, at
+    twice the time; scales, of both at 0.75, 1 and 1.25 times the size, at about seven times the time."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     widths: tuple[int, ...] | None = None
     """Channels at each resolution: at 1/2 of the image's size, at 1/4, and so on. null: those of the autoencoder if one
@@ -55,40 +78,78 @@ class TrainImageSegmenter(TrainSettings):
         default_factory=lambda: train.DistributedTrainConfig(epochs=60, batch_rows=8)
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        config.check(self, "minutes", self.minutes > 0, "be positive")
+        if self.objective is not None:
+            parse_loss(self.objective)
+
 
 def work(settings: TrainImageSegmenter) -> dict[str, Any]:
     require_folder(settings.images, "images")
     train.claim(settings.out)
     encoder, carried = _autoencoder(settings.init), _autoencoder(settings.novelty)
+    described = read_classes(settings.images)
+    settings = _complete(settings, LabelRules(**described), encoder, carried)
+    chosen = _given(settings, "height_px", "width_px", "resize", "tile_scale", "class_weights", "objective")
     task = ImageSegmentation(
-        **read_classes(settings.images),
-        height_px=settings.height_px,
-        width_px=settings.width_px,
-        class_weights=settings.class_weights,
+        **described | chosen,
+        tta=settings.tta,
         augmentation=settings.augmentation,
         autoencoder=None if carried is None else _seen(carried),
     )
     starts = ((encoder, init_from_autoencoder), (carried, carry_autoencoder))
     copies = tuple(train.CopyWeights.of(found, copy) for found, copy in starts if found is not None)
-    model = _model(settings, len(task.classes), encoder, carried)
+    model = {} if settings.architecture == PIXELS else _model(settings, len(task.classes), encoder, carried)
     learned = split_files(settings.images, "train")
     if storage.exists(storage.join(settings.images, f"{settings.validation_split}.txt")):
         validation = split_files(settings.images, settings.validation_split)
     else:
         learned, validation = held_out(learned, settings.validation_fraction)
 
+    training = Preparation(learned, task, settings.out, part=TRAINING)
+    held = Preparation(validation, task, settings.out, part=VALIDATION)
     with session(settings.cluster):
-        return train_package(
+        if settings.architecture == PIXELS:
+            return fit_pixels(settings, task, training, held)
+        summary = train_package(
             settings,
             task=task,
             model_name=settings.architecture,
             model_config=model,
             train_config=settings.train,
-            training=Preparation(learned, task, settings.out, part=TRAINING),
-            validation=Preparation(validation, task, settings.out, part=VALIDATION),
+            training=training,
+            validation=held,
             data={"images": settings.images, "init": settings.init, "novelty": settings.novelty},
             copies=copies,
         )
+        if settings.baseline == PIXELS and summary.get("status", "done") == "done":
+            summary |= {"baseline": compare(settings.out, task, summary["metrics"], training, held)}
+    return summary
+
+
+def _complete(
+    settings: TrainImageSegmenter, rules: LabelRules, encoder: Package | None, carried: Package | None
+) -> TrainImageSegmenter:
+    """The settings with what a recipe chooses for those that were not given."""
+    if settings.recipe == "none":
+        return settings
+    if carried is not None:
+        # The novelty of an image is that of the same box.
+        box = {name: carried.task[name] for name in ("height_px", "width_px")}
+        settings = dataclasses.replace(settings, **{"resize": "fit", **box, **_given(settings, *box, "resize")})
+    inputs = split_files(settings.images, "train")
+    shape = {} if encoder is None else {name: tuple(encoder.model_config[name]) for name in ("widths", "blocks")}
+    shape |= _given(settings, "widths", "blocks")
+    recipe = recipe_of(settings, inputs, rules, shape | settings.model)
+    if recipe is None:
+        return settings
+    return with_recipe(settings, TrainImageSegmenter(images="", out=""), recipe)
+
+
+def _given(settings: TrainImageSegmenter, *names: str) -> dict[str, Any]:
+    """The settings of these names that are not null."""
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
 
 
 def _autoencoder(uri: str | None) -> Package | None:

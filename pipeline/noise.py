@@ -36,8 +36,9 @@ class Noise:
     sample, so that the same numbers come out on any device and for any split of the batch over workers.
     """
 
-    def __init__(self, seed: int, step: int, samples: Iterable[int]) -> None:
-        self.step = step
+    def __init__(self, seed: int, step: int, samples: Iterable[int], steps: int = 0) -> None:
+        """``steps``: number of all steps of a training; 0 outside of one."""
+        self.step, self.steps = step, steps
         self._generators = [torch.Generator().manual_seed(_mix(seed, step, int(sample))) for sample in samples]
 
     def normal(self, *shape: int, device: torch.device | str = "cpu") -> Tensor:

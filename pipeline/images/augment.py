@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.config import check
+from pipeline.config import added, check
 from pipeline.images.inputs import NO_CLASS, PADDING
 from pipeline.noise import Noise
 
@@ -30,12 +30,20 @@ class AugmentConfig:
     color: float = 0.3
     """Largest change of saturation: differences from gray are multiplied by at most exp(+-color)."""
 
+    vertical_flip: bool = added(False)
+    """Mirror half of the images, upside down. For pictures without an up and down, such as those of a microscope."""
+    half_size: float = added(0.0)
+    """Fraction of the steps, from the start of a training, that see images at half the size, which takes about a
+    quarter of the time."""
+
     @property
     def changes_nothing(self) -> bool:
         """Whether the settings leave every image unchanged."""
-        return not self.flip and self.scale == (1, 1) and not any((self.brightness, self.contrast, self.color))
+        colours = (self.brightness, self.contrast, self.color)
+        return not (self.flip or self.vertical_flip or any(colours)) and self.scale == (1, 1)
 
     def __post_init__(self) -> None:
+        check(self, "half_size", 0 <= self.half_size <= 1, "be in [0, 1]")
         check(self, "scale", 0 < self.scale[0] <= self.scale[1], "be positive, the smaller first")
         for name in ("brightness", "contrast", "color"):
             check(self, name, getattr(self, name) >= 0, "not be negative")
@@ -46,14 +54,18 @@ def augment_images(
 ) -> tuple[Tensor, Tensor | None]:
     """Mirror, zoom, crop and recolour images in [0, 1]; mirror, zoom and crop their labels in the same way.
 
+    In the first part of a training, ``half_size``, the results have half the height and half the width, rounded up.
+
     The area outside an image is filled with the padding that `inputs.decode_fitted` uses.
     """
-    if config.changes_nothing:
+    is_half = 0 <= noise.step < config.half_size * noise.steps
+    if config.changes_nothing and not is_half:
         return image, label
-    draws = noise.uniform(8, device=image.device)
-    grid = _grid(image, config, draws[:, :4])
+    draws = noise.uniform(9 if config.vertical_flip else 8, device=image.device)
+    height, width = (-(-side // 2) if is_half else side for side in image.shape[2:])
+    grid = _grid(image, config, draws, height, width)
     # grid_sample fills with zeros outside the image, so the padding value is shifted to zero and back.
-    image = _recolor(image, config, draws[:, 4:]) - PADDING / 255
+    image = _recolor(image, config, draws[:, 4:8]) - PADDING / 255
     image = F.grid_sample(image, grid, align_corners=False) + PADDING / 255
     if label is not None:
         moved = (label.to(image.dtype) - NO_CLASS).unsqueeze(1)
@@ -67,7 +79,7 @@ def luma(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
     return (image * image.new_tensor(_GRAY_WEIGHTS).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
-def _grid(image: Tensor, config: AugmentConfig, draws: Float[Tensor, "b 4"]) -> Tensor:
+def _grid(image: Tensor, config: AugmentConfig, draws: Float[Tensor, "b n"], height: int, width: int) -> Tensor:
     """The source position of each output pixel, (b, h, w, 2), for `grid_sample`."""
     low, high = (math.log(factor) for factor in config.scale)
     zoom = torch.exp(low + (high - low) * draws[:, 0])
@@ -75,10 +87,11 @@ def _grid(image: Tensor, config: AugmentConfig, draws: Float[Tensor, "b 4"]) -> 
     reach = (1 - 1 / zoom).abs()
     middle = (2 * draws[:, 1:3] - 1) * reach[:, None]
     mirror = torch.where(draws[:, 3] < 0.5, -1.0, 1.0) if config.flip else torch.ones_like(zoom)
+    upside = torch.where(draws[:, 8] < 0.5, -1.0, 1.0) if config.vertical_flip else torch.ones_like(zoom)
     theta = torch.zeros(len(image), 2, 3, device=image.device, dtype=image.dtype)
-    theta[:, 0, 0], theta[:, 1, 1] = mirror / zoom, 1 / zoom
+    theta[:, 0, 0], theta[:, 1, 1] = mirror / zoom, upside / zoom
     theta[:, :, 2] = middle
-    return F.affine_grid(theta, list(image.shape), align_corners=False)
+    return F.affine_grid(theta, [*image.shape[:2], height, width], align_corners=False)
 
 
 def _recolor(image: Tensor, config: AugmentConfig, draws: Float[Tensor, "b 4"]) -> Tensor:

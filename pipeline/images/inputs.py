@@ -116,6 +116,24 @@ def decode_fitted(data: bytes, max_pixels: int, height_px: int, width_px: int) -
     return Fitted(pixels=pixels, height=height, width=width, valid_height=valid[0], valid_width=valid[1])
 
 
+def decode_scaled(data: bytes, max_pixels: int, scale: float) -> tuple[np.ndarray, int, int]:
+    """`decode_image`, scaled by ``scale`` <= 1, at least one pixel on each side; and height and width before that."""
+    picture = _open(data, max_pixels)
+    height, width = _upright_size(picture)
+    wanted = (max(1, round(height * scale)), max(1, round(width * scale)))
+    picture = _pixels(picture, None if scale == 1 else (2 * wanted[0], 2 * wanted[1]))
+    if picture.size != wanted[::-1]:
+        picture = picture.resize((wanted[1], wanted[0]), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(picture), height, width
+
+
+def scale_label(label: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A label (h, w) uint8 with another size, by nearest neighbours."""
+    if label.shape == (height, width):
+        return label
+    return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
+
+
 def decode_label(data: bytes, height: int, width: int) -> np.ndarray:
     """The stored values of a label image of the given size, (height, width) uint8.
 

@@ -164,9 +164,11 @@ def described_classes(content: Any) -> dict[str, Any]:
     if given.get("labels") == "rgb" and len(set(given["palette"])) < len(classes):
         raise _wrong("palette", "a colour of its own for each class where labels are 'rgb'", content["palette"])
     if content.get("ignore_color") is not None:
-        given["ignore_color"] = _color(content["ignore_color"], "ignore_color")
-        if given.get("labels") != "rgb" or given["ignore_color"] in given["palette"]:
-            raise _wrong("ignore_color", "used with 'rgb' labels, and no class's colour", content["ignore_color"])
+        color = _color(content["ignore_color"], "ignore_color")
+        if given.get("labels") == "rgb":  # labels of ids do not need it
+            if color in given["palette"]:
+                raise _wrong("ignore_color", "no class's colour where labels are 'rgb'", content["ignore_color"])
+            given["ignore_color"] = color
     return given
 
 

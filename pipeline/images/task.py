@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.config import added, check
-from pipeline.images import letterbox, metrics, novelty, outputs
+from pipeline.images import calibration, letterbox, metrics, novelty, outputs, tiles
 from pipeline.images.augment import AugmentConfig, augment_images
 from pipeline.images.inputs import NO_CLASS, Fitted, fit_label
 from pipeline.images.labels import LabelRules
+from pipeline.images.losses import parse_loss, segmentation_loss
 from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.images.stitching import Tiling, full_size, tile_bands
+from pipeline.images.views import VIEWS, with_views
 from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
 from pipeline.noise import Noise
 from pipeline.rows import InputKind
 from pipeline.task import Task
 from pipeline.training.losses import Batch, Loss, Statistics
-
-# Number of float32 logits that are upsampled at a time; it bounds the memory.
-_STRIP_VALUES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +53,24 @@ class ImageSegmentation(Task):
     """What the pixels of label files are: ids, values that are class ids; rgb, the colours of the palette."""
     ignore_color: tuple[int, int, int] | None = added(None)
     """Colour of pixels without a class in rgb labels; null: every pixel has a class."""
+    objective: str = added("cross_entropy")
+    """What training minimises: cross_entropy, focal, ohem, dice or lovasz, or a sum of them, such as
+    cross_entropy + 0.5 * dice."""
+    resize: Literal["fit", "tile"] = added("fit")
+    """fit: an image is scaled to fit into the model's input. tile: it is scaled by tile_scale, whatever its size, and
+    cut into overlapping tiles of the model's input size, whose results are blended."""
+    tile_scale: float = added(1.0)
+    """For resize tile: factor by which images are scaled before they are cut, at most 1."""
+    tile_overlap: float = added(0.25)
+    """For resize tile: fraction of a tile that it shares with its neighbour, at least."""
+    tta: Literal["none", "flip", "scales"] = added("none")
+    """Test-time augmentation, which averages results: flip, of the image and its mirror image, at twice the time;
+    scales, of both at 0.75, 1 and 1.25 times the size, at about seven times the time."""
+    temperature: float = added(1.0)
+    """Number by which logits are divided before they are probabilities. Training sets it on validation images, so that
+    confidence is the fraction of pixels that are right."""
+    usual_scale: float | None = added(None)
+    """Median factor by which validation images were scaled; null: unknown. The column scale is relative to it."""
 
     kind: ClassVar[str] = "image_segmenter"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("miou", "max")
@@ -74,6 +90,13 @@ class ImageSegmentation(Task):
         if self.autoencoder is not None:
             theirs, mine = ((box.height_px, box.width_px) for box in (self.autoencoder, self))
             check(self, "autoencoder", theirs == mine, f"see images in the same box of {mine[0]} x {mine[1]} pixels")
+        parse_loss(self.objective)
+        check(self, "tile_scale", 0 < self.tile_scale <= 1, "be above 0 and at most 1")
+        check(self, "tile_overlap", 0 <= self.tile_overlap <= 0.75, "be in [0, 0.75]")
+        check(self, "tta", self.tta in VIEWS, f"be one of {', '.join(VIEWS)}")
+        check(self, "temperature", self.temperature > 0, "be positive")
+        ok = self.resize == "fit" or self.autoencoder is None
+        check(self, "autoencoder", ok, "be null where images are cut into tiles (resize tile)")
         if self.class_weights is not None:
             check(self, "class_weights", len(self.class_weights) == len(self.classes), "have a value for each class")
             check(self, "class_weights", min(self.class_weights) > 0, "be positive")
@@ -87,6 +110,7 @@ class ImageSegmentation(Task):
                 ("class_pixels", pa.list_(pa.int64())),
                 ("confidence", pa.float32()),
                 ("uncertainty", pa.float32()),
+                ("scale", pa.float32()),
                 *novelty.COLUMNS,
             ]
         )
@@ -107,35 +131,39 @@ class ImageSegmentation(Task):
             ignore_color=self.ignore_color,
         )
 
+    @property
+    def tiling(self) -> Tiling:
+        """How large images are cut, where they are."""
+        return Tiling(height_px=self.height_px, width_px=self.width_px, overlap=self.tile_overlap)
+
     def prepare(self, inputs: pa.Table) -> pa.Table:
+        if self.resize == "tile":
+            return tiles.prepare(inputs, self.max_pixels, self.tile_scale)
         prepared = letterbox.prepare(self, inputs)
         return prepared if self.autoencoder is None else self.autoencoder.compressed(prepared)
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
-        """Columns ``mask`` (class ids, uint8 or uint16, row by row), ``height``, ``width``, ``confidence`` and
-        ``uncertainty``. The last two are means over the image at the model's resolution, before interpolation.
+        """Columns ``mask`` (class ids, uint8 or uint16, row by row), ``height``, ``width``, ``confidence``,
+        ``uncertainty`` and ``scale``. Confidence and uncertainty are means over the image at the model's resolution,
+        before interpolation.
 
         If the model carries an autoencoder, also its ``novelty``, ``novelty_raw`` and ``embedding``.
         """
-        image = letterbox.unit(letterbox.images(prepared, self).to(device))
+        masks, sureness = [], []
+        sizes = prepared.select(["height", "width", "valid_height", "valid_width"]).to_pylist()
         with torch.inference_mode():
-            logits = model(image).float()
-            masks: list[bytes] = [b""] * prepared.num_rows
-            sureness = torch.empty(2, prepared.num_rows)
-            for (height, width, *valid), rows in _same_sizes(prepared):
-                inside = logits[rows, :, : valid[0], : valid[1]]
-                for row, mask in zip(rows, upsampled_argmax(inside, height, width), strict=True):
-                    masks[row] = mask.tobytes()
-                log_probability = inside.log_softmax(1)
-                probability = log_probability.exp()
-                sureness[0, rows] = probability.amax(1).mean((1, 2)).cpu()
-                sureness[1, rows] = -(probability * log_probability).sum(1).mean((1, 2)).cpu()
+            for size, bands in zip(sizes, self._bands(model, prepared, device), strict=True):
+                sure = calibration.Sureness(self.temperature)
+                mask = full_size(sure.passing(bands), size["valid_height"], size["height"], size["width"])
+                masks.append(mask.tobytes())
+                sureness.append(sure)
         columns = {
             "mask": pa.array(masks, pa.large_binary()),
             "height": prepared["height"],
             "width": prepared["width"],
-            "confidence": pa.array(sureness[0].numpy()),
-            "uncertainty": pa.array(sureness[1].numpy()),
+            "confidence": pa.array([sure.confidence for sure in sureness], pa.float32()),
+            "uncertainty": pa.array([sure.uncertainty for sure in sureness], pa.float32()),
+            "scale": pa.array([self._scale(**size) for size in sizes], pa.float32()),
         }
         if self.autoencoder is not None:
             assert isinstance(model, SegmenterWithAutoencoder), "the task has an autoencoder's settings"
@@ -152,7 +180,7 @@ class ImageSegmentation(Task):
             ids = np.frombuffer(mask.as_buffer(), kind).reshape(size)
             pictures.append({"bytes": outputs.encode_mask(ids, self.palette), "path": None})
             pixels.append(np.bincount(ids.ravel(), minlength=count))
-        found = {name: predicted[name] for name in ("height", "width", "confidence", "uncertainty")}
+        found = {name: predicted[name] for name in ("height", "width", "confidence", "uncertainty", "scale")}
         found |= {"mask": pictures, "class_pixels": pixels}
         found |= {name: predicted[name] for name, _ in novelty.COLUMNS if name in predicted.column_names}
         return _table(self.schema, found, predicted.num_rows)
@@ -160,6 +188,8 @@ class ImageSegmentation(Task):
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:
         """The columns of `prepare`, and ``label``: raw uint8 class ids in the box, 255 for pixels without a class."""
         self.label_rules.check()
+        if self.resize == "tile":
+            return tiles.prepare_samples(inputs, self.max_pixels, self.tile_scale, self.tiling, self.label_rules)
         return letterbox.prepare(self, inputs, self._label)
 
     def truth(self, samples: pa.Table) -> dict[str, int]:
@@ -182,14 +212,25 @@ class ImageSegmentation(Task):
         return batch | {"image": image, "label": label}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
-        """Cross entropy in nats, summed over the pixels that have a class. Units are these pixels, or their weights."""
+        """The sum of `objective` over the pixels that have a class. Units are these pixels, or their weights."""
         logits = model(letterbox.unit(batch["image"])).float()
-        label = batch["label"].long()
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
-        total = F.cross_entropy(logits, label, weights, ignore_index=NO_CLASS, reduction="sum")
-        known = label[label != NO_CLASS]
-        units = (torch.ones_like(known) if weights is None else weights[known]).sum().float()
-        return Loss(total=total, units=units)
+        total, units, logs = segmentation_loss(logits, batch["label"].long(), parse_loss(self.objective), weights)
+        return Loss(total=total, units=units, logs=logs)
+
+    def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table]) -> ImageSegmentation:
+        """With the temperature and the usual scale of the validation samples."""
+        scales: list[float] = []
+        fit = calibration.TemperatureFit()
+        for rows in held_out:
+            batch = self.collate(rows)
+            sizes = rows.select(["height", "valid_height"]).to_pylist()
+            scales += [size["valid_height"] / size["height"] for size in sizes]
+            with torch.inference_mode():
+                fit.add(with_views(model, self.tta)(letterbox.unit(batch["image"])), batch["label"].long())
+        if not scales:
+            return self
+        return replace(self, temperature=fit.temperature(), usual_scale=float(np.median(scales)))
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
         """The confusion matrix of the batch, at the model's resolution."""
@@ -202,61 +243,28 @@ class ImageSegmentation(Task):
         named = {f"iou/{name}": value for name, value in zip(self.classes, iou, strict=True) if value == value}
         return {"miou": metrics.miou(confusion), "global_accuracy": metrics.global_accuracy(confusion), **named}
 
+    def _bands(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> Iterator[Iterator[Tensor]]:
+        """The logits of each image, in bands of rows (k, rows, w)."""
+        logits = with_views(model, self.tta)
+        sizes = zip(prepared["valid_height"].to_pylist(), prepared["valid_width"].to_pylist(), strict=True)
+        if self.resize == "fit":
+            found = logits(letterbox.unit(letterbox.images(prepared, self).to(device))).float()
+            for one, (height, width) in zip(found, sizes, strict=True):
+                yield iter([one[:, :height, :width]])
+        else:
+            for image, size in zip(prepared["image"], sizes, strict=True):
+                pixels = np.frombuffer(image.as_buffer(), np.uint8).reshape(*size, 3)
+                yield tile_bands(pixels, self.tiling, logits, device)
+
+    def _scale(self, height: int, width: int, valid_height: int, valid_width: int) -> float | None:
+        """How large things appear to the model, where 1 is as in training; None if that is not known."""
+        if self.usual_scale is None:
+            return None
+        return max(valid_height / height, valid_width / width) / self.usual_scale
+
     def _label(self, data: bytes, fitted: Fitted) -> np.ndarray:
         label = self.label_rules.read(data, fitted.height, fitted.width)
         return fit_label(label, self.height_px, self.width_px)
-
-
-def upsampled_argmax(logits: Float[Tensor, "b k h w"], height: int, width: int) -> Iterator[np.ndarray]:
-    """For each image: the class with the largest logit after bilinear interpolation, (height, width) uint8 or uint16.
-
-    Rows are interpolated in strips, so that memory is bounded for images of any size.
-    """
-    classes = logits.shape[1]
-    kind = np.uint8 if classes <= 256 else np.uint16
-    rows = _interpolation(logits.shape[2], height, logits.device)
-    columns = _interpolation(logits.shape[3], width, logits.device)
-    strip = max(1, _STRIP_VALUES // (classes * width))
-    for image in logits:
-        result = np.empty((height, width), kind)
-        wide = _blend(image, columns, 2)
-        for start in range(0, height, strip):
-            values = _blend(wide, tuple(part[start : start + strip] for part in rows), 1)
-            result[start : start + strip] = _argmax(values).cpu().numpy()
-        yield result
-
-
-def _argmax(values: Float[Tensor, "k h w"]) -> Tensor:
-    """Index of the largest value along axis 0, the first if equal; on CPUs five times as fast as torch's argmax."""
-    best = values[0].clone()
-    found = torch.zeros(best.shape, dtype=torch.uint8 if len(values) <= 256 else torch.int32, device=best.device)
-    for index in range(1, len(values)):
-        found.masked_fill_(values[index] > best, index)
-        torch.maximum(best, values[index], out=best)
-    return found
-
-
-def _interpolation(size: int, wanted: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of ``wanted`` positions: two source positions and the second's weight. Pixel centres are aligned."""
-    place = ((torch.arange(wanted, device=device, dtype=torch.float64) + 0.5) * size / wanted - 0.5).clamp(0, size - 1)
-    first = place.floor().long()
-    return first, (first + 1).clamp(max=size - 1), (place - first).float()
-
-
-def _blend(values: Tensor, interpolation: tuple[Tensor, ...], axis: int) -> Tensor:
-    first, second, weight = interpolation
-    weight = weight.view([-1 if index == axis else 1 for index in range(values.ndim)])
-    low = values.index_select(axis, first)
-    return low.lerp(values.index_select(axis, second), weight)
-
-
-def _same_sizes(rows: pa.Table) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """Each distinct (height, width, valid height, valid width), with the indices of the rows that have it."""
-    names = ("height", "width", "valid_height", "valid_width")
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, size in enumerate(zip(*(rows[name].to_pylist() for name in names), strict=True)):
-        groups.setdefault(size, []).append(index)
-    yield from groups.items()
 
 
 def _table(schema: pa.Schema, found: Mapping[str, Any], count: int) -> pa.Table:

@@ -18,6 +18,7 @@ from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.models.autoencoders.ladder_vae import LadderVAE, LadderVAEConfig
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
 from pipeline.models.segmenters.interface import Segmenter
+from pipeline.models.segmenters.pixels import Pixels, PixelsConfig
 from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
 
@@ -26,6 +27,7 @@ MODELS: dict[str, tuple[type, type]] = {
     "conv_vae": (ConvVAEConfig, ConvVAE),
     "ladder_vae": (LadderVAEConfig, LadderVAE),
     "unet": (UNetConfig, UNet),
+    "pixels": (PixelsConfig, Pixels),
     "sentence_tagger": (SentenceTaggerConfig, SentenceTagger),
 }
 

@@ -25,6 +25,7 @@ from pipeline.task import Task
 from pipeline.training.companion import Companion
 from pipeline.training.losses import Batch, Loss, Statistics
 from pipeline.training.optimiser import AveragedWeights, parameter_groups, schedule
+from pipeline.training.order import batch_indices
 from pipeline.training.samples import Samples
 from pipeline.training.workers import Workers, _share
 
@@ -233,7 +234,7 @@ class Trainer:
         rate = self.config.learning_rate * schedule(self.step, self.steps, self.config.warmup_fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        noise = Noise(self.config.seed, self.step, samples)
+        noise = Noise(self.config.seed, self.step, samples, self.steps)
         self.model.train()
         batch = self.task.augment(self._to_device(batch), noise)
         with self._autocast():
@@ -308,15 +309,3 @@ class _Objective(nn.Module):
         owner = self.task if self.companion is None else self.companion
         loss: Loss = owner.loss(self.model, batch, noise)
         return loss.total, loss.units, {name: value.detach() for name, value in loss.logs.items()}, loss.sums
-
-
-def batch_indices(seed: int, step: int, rows: int, population: int) -> np.ndarray:
-    """The samples of global batch ``step``: a window on an endless chain of permutations, one for each epoch."""
-    positions = np.arange(step * rows, (step + 1) * rows)
-    epochs = positions // population
-    picked = np.empty(rows, np.int64)
-    for epoch in np.unique(epochs):
-        order = np.random.default_rng([seed, int(epoch)]).permutation(population)
-        mine = epochs == epoch
-        picked[mine] = order[positions[mine] % population]
-    return picked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from pipeline.errors import RequestError
 from pipeline.noise import Noise
 from pipeline.training.companion import Companion
 from pipeline.training.losses import Batch, Loss
+from pipeline.training.order import batch_indices, shuffled
 from pipeline.training.samples import Samples
-from pipeline.training.trainer import TrainConfig, Trainer, TrainingError, batch_indices
+from pipeline.training.trainer import TrainConfig, Trainer, TrainingError
 from pipeline.training.workers import Workers
 from testing.toy import Line, LineConfig, LineTask, samples
 
@@ -59,6 +61,31 @@ def test_batches_are_permutations_of_each_epoch() -> None:
     assert sorted(chain[:10]) == sorted(chain[10:]) == list(range(10))
     assert chain[:10].tolist() != chain[10:].tolist()
     assert batch_indices(3, 2, 4, 10).tolist() == chain[8:12].tolist()
+
+
+@pytest.mark.parametrize("population", [1, 2, 3, 5, 64, 65, 1000])
+def test_a_shuffle_of_places_is_a_permutation(population: int) -> None:
+    places = np.arange(population)
+    orders = [shuffled(places, population, key) for key in range(3)]
+    assert all(sorted(order) == places.tolist() for order in orders)
+    assert population < 64 or (np.mean(orders[0] == places) < 0.1 and np.mean(orders[0] == orders[1]) < 0.1)
+
+
+def test_all_orders_of_a_few_samples_occur() -> None:
+    orders = Counter(tuple(shuffled(np.arange(4), 4, key * 7919)) for key in range(2400))
+    assert len(orders) == 24
+    assert min(orders.values()) > 50
+    assert max(orders.values()) < 160
+
+
+def test_a_batch_of_a_billion_samples() -> None:
+    """Memory for a list of them would be 8 GB."""
+    picked = np.concatenate([batch_indices(0, step, 1000, 10**9) for step in (0, 5)])
+    assert len(set(picked.tolist())) == 2000
+    assert 4e8 < picked.mean() < 6e8
+    chain = np.concatenate([batch_indices(1, step, 25_000, 10**5) for step in range(8)])
+    assert sorted(chain[: 10**5].tolist()) == sorted(chain[10**5 :].tolist()) == list(range(10**5))
+    assert chain[: 10**5].tolist() != chain[10**5 :].tolist()
 
 
 def test_noise_belongs_to_the_sample() -> None:

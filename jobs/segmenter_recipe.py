@@ -1,0 +1,86 @@
+"""How `train_image_segmenter` gets its settings: from a recipe, from what was given, and from an earlier start."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from jobs.console import say
+from pipeline import config, models, storage
+from pipeline.images.fingerprint import fingerprint
+from pipeline.images.labels import LabelRules
+from pipeline.images.recipe import Size, choose
+from pipeline.images.speed import training_speed
+from pipeline.json_text import to_json
+from pipeline.runs.life import store_json
+
+FILE = "recipe.json"
+_NO_LIMIT = 1e12
+#: Networks from narrow to wide; a recipe chooses one by the time there is.
+WIDTHS: tuple[tuple[int, ...], ...] = ((16, 32, 64, 96), (32, 64, 128, 192))
+#: The settings that a recipe chooses: those of the job with their names in it, those of augmentation and of train.
+OF_JOB = ("height_px", "width_px", "resize", "tile_scale", "objective", "class_weights", "widths")
+OF_AUGMENTATION = ("scale", "vertical_flip", "half_size")
+OF_TRAINING = ("epochs", "batch_rows", "learning_rate", "ema_decay", "evaluate_every_epochs", "precision")
+
+
+def recipe_of(settings: Any, inputs: pa.Table, rules: LabelRules, shape: dict[str, Any]) -> dict[str, Any] | None:
+    """What a recipe chooses, by the names of `Recipe`; None if ``out`` has a training that was begun without one.
+
+    ``settings``: those of `train_image_segmenter`; ``shape``: those of the network that are given. The choice is stored
+    in ``out``, where the same command finds it again: no machine is measured twice with the same result.
+    """
+    where = storage.join(settings.out, FILE)
+    request = {"minutes": settings.minutes, "architecture": settings.architecture, "model": shape}
+    request = json.loads(to_json(request | {"images": inputs.num_rows}))
+    is_begun = storage.exists(storage.join(settings.out, "training.json"))
+    if storage.exists(where):
+        found = json.loads(storage.read(where))
+        if found["request"] == request:
+            say("settings by the recipe that was chosen when this training began")
+            return found["settings"]
+    elif is_begun:
+        return None
+    say("looking at the images and measuring the speed of this machine")
+    data = fingerprint(inputs, rules)
+    sizes, precision = _sizes(settings, shape, len(rules.classes))
+    chosen = choose(data, rules.classes, inputs.num_rows, settings.minutes, sizes)
+    found = {**config.to_dict(chosen), "precision": precision}
+    for reason in chosen.reasons:
+        say(reason)
+    if not is_begun:  # or else it is another training, which will be refused
+        store_json(where, {"request": request, "settings": found, "data": config.to_dict(data)})
+    return found
+
+
+def with_recipe(settings: Any, defaults: Any, recipe: dict[str, Any]) -> Any:
+    """Settings with the recipe's values where they are null, or, in augmentation and train, where they have their
+    defaults."""
+    chosen = {name: recipe[name] for name in OF_JOB if getattr(settings, name) is None}
+    for group, names in (("augmentation", OF_AUGMENTATION), ("train", OF_TRAINING)):
+        own, usual = getattr(settings, group), getattr(defaults, group)
+        values = {name: recipe[name] for name in names if getattr(own, name) == getattr(usual, name)}
+        chosen[group] = dataclasses.replace(own, **_tuples(values))
+    return dataclasses.replace(settings, **_tuples(chosen))
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _sizes(settings: Any, shape: dict[str, Any], classes: int) -> tuple[list[Size], str]:
+    """The networks that a recipe may choose from, with their speeds, and the precision that is fastest."""
+    if settings.architecture == "pixels":
+        return [Size(widths=(), pixels_per_s=_NO_LIMIT)], "float32"
+    device = torch.device("cuda" if settings.train.gpu is not False and torch.cuda.is_available() else "cpu")
+    sizes: list[Size] = []
+    precision = "float32"
+    for widths in WIDTHS if "widths" not in shape else [shape["widths"]]:
+        network = models.build(settings.architecture, {"classes": classes, **shape, "widths": widths})
+        speed, precision = training_speed(network, "cross_entropy", device)
+        sizes.append(Size(widths=tuple(widths), pixels_per_s=speed))
+    return sizes, precision

@@ -1,0 +1,167 @@
+"""A recipe: the settings with which a segmenter is trained, chosen from the data, the time and the machine's speed.
+
+The rules are few and their numbers round. They were set on road scenes and drawn cells, and no test split was used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.images.fingerprint import Fingerprint
+from pipeline.images.stitching import Tiling
+
+_THICK_PX = 10.0  # thickness that the thinnest class should have in the model's input
+_NEARLY = 0.75  # factor from which images are not scaled for the sake of their thinnest class
+_MULTIPLE_PX = 16  # of a side of the input, so that it can be halved four times
+_LEAST_SIDE_PX = 64
+_MOST_AREA_PX = 512 * 640
+_TILE_PX = 256
+_OVERLAP = 0.25
+_NEAR = 0.95  # factor from which an image is not scaled at all
+_MIXED = 1.3  # spread of sizes from which images count as of different sizes
+_USED = 0.85  # part of the time that steps take; the rest is for preparation and validation
+_HALF_SIZE = 0.6  # part of the steps that see images at half the size
+_COST = _HALF_SIZE / 4 + (1 - _HALF_SIZE)  # of a mean step, where a step at full size is 1
+_LEAST_PASSES, _LEAST_SAMPLES = 40, 8_000  # what a training should see, at less than full size if need be
+_WIDE_SAMPLES = 20_000  # that the wide network must be able to see, or the narrow one learns more
+_MOST_PASSES = 600
+_EVALUATIONS = 12
+_OBJECTIVE = "cross_entropy + 0.5 * dice"
+_WEIGHT_RANGE = (0.3, 4.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A size of the network and how fast the machine trains it."""
+
+    widths: tuple[int, ...]
+    pixels_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What was chosen. The names are those of the settings."""
+
+    resize: Literal["fit", "tile"]
+    height_px: int
+    width_px: int
+    tile_scale: float
+    widths: tuple[int, ...]
+    objective: str
+    class_weights: tuple[float, ...]
+    batch_rows: int
+    epochs: int
+    learning_rate: float
+    ema_decay: float
+    evaluate_every_epochs: int
+    half_size: float
+    scale: tuple[float, float]
+    vertical_flip: bool
+    reasons: tuple[str, ...]
+    """For people: what was chosen and why."""
+
+
+def choose(data: Fingerprint, classes: Sequence[str], images: int, minutes: float, sizes: Sequence[Size]) -> Recipe:
+    """Choose a recipe. ``images``: of the training split; ``sizes``: networks from narrow to wide."""
+    reasons = []
+    thin = data.thinnest()
+    wanted = 1.0 if thin is None or thin[1] < _THICK_PX / _NEARLY else _THICK_PX / thin[1]
+    tiled = data.size_spread > _MIXED and data.size_in_pixels and max(map(max, data.sizes)) * wanted > _TILE_PX
+    size, area = _network(data, images, minutes, sizes, wanted, tiled)
+    budget = size.pixels_per_s * minutes * 60 * _USED
+    if tiled:
+        height = width = _TILE_PX
+        samples = max(1, round(images * _tiles(data, wanted)))
+        reasons.append(
+            f"input: tiles of {height} x {width} px, scaled by {wanted:.2g}, since images differ in size "
+            f"({data.size_spread:.1f} times) and objects do not"
+        )
+    else:
+        height, width = _box(data, area)
+        samples = images
+        scale = min(height / data.height, width / data.width)
+        reasons.append(f"input: {height} x {width} px, {scale:.2g} of the median image of {data.height} x {data.width}")
+        if thin is not None and scale < 0.8 * wanted:
+            reasons[-1] += (
+                f"; {classes[thin[0]]!r}, {thin[1]:.1f} px thick, wants {wanted:.2g}, for which the time is short"
+            )
+    passes = budget / (samples * height * width * _COST)
+    epochs = max(1, min(_MOST_PASSES, int(passes)))
+    batch = 8 if samples * epochs >= 4_000 else 4
+    steps = max(1, epochs * samples // min(batch, samples))
+    reasons.append(f"network: widths {', '.join(map(str, size.widths))}")
+    reasons.append(f"training: {epochs} epochs of {samples} samples, {batch} a step, in about {minutes:g} minutes")
+    rare = min((share, name) for share, name in zip(data.shares, classes, strict=True))
+    reasons.append(
+        f"loss: {_OBJECTIVE}, classes weighted by their rarity (the rarest is {rare[1]!r}, {rare[0]:.2%} of the pixels)"
+    )
+    return Recipe(
+        resize="tile" if tiled else "fit",
+        height_px=height,
+        width_px=width,
+        tile_scale=wanted if tiled else 1.0,
+        widths=size.widths,
+        objective=_OBJECTIVE,
+        class_weights=_weights(data),
+        batch_rows=batch,
+        epochs=epochs,
+        learning_rate=0.002,
+        ema_decay=round(min(0.998, 1 - 20 / (steps + 20)), 4),
+        evaluate_every_epochs=max(1, epochs // _EVALUATIONS),
+        half_size=_HALF_SIZE,
+        scale=(0.75, 1.75) if data.size_in_pixels or data.size_spread <= _MIXED else (0.7, 2.0),
+        vertical_flip=not data.has_up,
+        reasons=tuple(reasons),
+    )
+
+
+def _network(
+    data: Fingerprint, images: int, minutes: float, sizes: Sequence[Size], wanted: float, tiled: bool
+) -> tuple[Size, float]:
+    """The network, and the area in pixels of its input: as large as the images need and the time allows."""
+    full = min(data.height * data.width * wanted**2, _MOST_AREA_PX)
+    size, area = sizes[0], full
+    for size in reversed(sizes):
+        pixels = size.pixels_per_s * minutes * 60 * _USED / _COST
+        if tiled:
+            seen = pixels / _TILE_PX**2
+        else:
+            area = min(full, pixels / max(_LEAST_PASSES * images, _LEAST_SAMPLES))
+            seen = pixels / full
+        if seen >= _WIDE_SAMPLES:
+            break
+    return size, area
+
+
+def _box(data: Fingerprint, area: float) -> tuple[int, int]:
+    """Sides with the aspect of the median image and about this area. They are the image's own if these are near."""
+    factor = min(1.0, math.sqrt(area / (data.height * data.width)))
+    if factor > _NEAR:
+        return max(_LEAST_SIDE_PX, data.height), max(_LEAST_SIDE_PX, data.width)
+    height, width = (round(side * factor / _MULTIPLE_PX) * _MULTIPLE_PX for side in (data.height, data.width))
+    return max(_LEAST_SIDE_PX, height), max(_LEAST_SIDE_PX, width)
+
+
+def _tiles(data: Fingerprint, scale: float) -> float:
+    """Mean number of tiles of an image."""
+    tiling = Tiling(height_px=_TILE_PX, width_px=_TILE_PX, overlap=_OVERLAP)
+    counts = [
+        math.prod(map(len, tiling.starts(max(1, round(height * scale)), max(1, round(width * scale)))))
+        for height, width in data.sizes
+    ]
+    return sum(counts) / len(counts)
+
+
+def _weights(data: Fingerprint) -> tuple[float, ...]:
+    """The square root of the median share over the share of each class, in bounds; their weighted mean is 1."""
+    present = sorted(share for share in data.shares if share > 0)
+    middle = math.sqrt(present[0] * present[-1]) if len(present) == 2 else present[len(present) // 2]
+    raw = [
+        min(_WEIGHT_RANGE[1], max(_WEIGHT_RANGE[0], math.sqrt(middle / share))) if share > 0 else 1.0
+        for share in data.shares
+    ]
+    mean = sum(weight * share for weight, share in zip(raw, data.shares, strict=True))
+    return tuple(round(weight / mean, 3) for weight in raw)
