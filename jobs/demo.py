@@ -112,6 +112,7 @@ def _images(own: str | None, out: str) -> dict[str, Any]:
             novelty=f"{out}/autoencoder",
             train=settings,
             recipe="none",
+            baseline="none",
             **_BOX,
         )
     )

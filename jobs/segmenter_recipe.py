@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +14,7 @@ import torch
 
 from jobs.console import say
 from pipeline import config, models, storage
+from pipeline.errors import RequestError
 from pipeline.images.fingerprint import fingerprint
 from pipeline.images.labels import LabelRules
 from pipeline.images.recipe import Size, choose
@@ -29,10 +33,10 @@ OF_TRAINING = ("epochs", "batch_rows", "learning_rate", "ema_decay", "evaluate_e
 
 
 def recipe_of(settings: Any, inputs: pa.Table, rules: LabelRules, shape: dict[str, Any]) -> dict[str, Any] | None:
-    """What a recipe chooses, by the names of `Recipe`; None if ``out`` has a training that was begun without one.
+    """What a recipe chooses, as the content of `FILE`; None if ``out`` has a training that was begun without one.
 
-    ``settings``: those of `train_image_segmenter`; ``shape``: those of the network that are given. The choice is stored
-    in ``out``, where the same command finds it again: no machine is measured twice with the same result.
+    ``settings``: those of `train_image_segmenter`; ``shape``: those of the network that are given. The same command
+    finds the choice in ``out`` again, where `stored` puts it: no machine is measured twice with the same result.
     """
     where = storage.join(settings.out, FILE)
     request = {"minutes": settings.minutes, "architecture": settings.architecture, "model": shape}
@@ -42,7 +46,7 @@ def recipe_of(settings: Any, inputs: pa.Table, rules: LabelRules, shape: dict[st
         found = json.loads(storage.read(where))
         if found["request"] == request:
             say("settings by the recipe that was chosen when this training began")
-            return found["settings"]
+            return found
     elif is_begun:
         return None
     say("looking at the images and measuring the speed of this machine")
@@ -52,9 +56,25 @@ def recipe_of(settings: Any, inputs: pa.Table, rules: LabelRules, shape: dict[st
     found = {**config.to_dict(chosen), "precision": precision}
     for reason in chosen.reasons:
         say(reason)
-    if not is_begun:  # or else it is another training, which will be refused
-        store_json(where, {"request": request, "settings": found, "data": config.to_dict(data)})
-    return found
+    return {"request": request, "settings": found, "data": config.to_dict(data)}
+
+
+@contextlib.contextmanager
+def stored(out: str, recipe: dict[str, Any] | None) -> Iterator[None]:
+    """Keep a recipe in ``out`` for the training that begins there, unless its request is refused."""
+    where = storage.join(out, FILE)
+    is_new = recipe is not None and not any(storage.exists(storage.join(out, n)) for n in (FILE, "training.json"))
+    if is_new:
+        store_json(where, recipe)
+    try:
+        yield
+    except RequestError:
+        if is_new:
+            storage.delete_all([where])
+            if storage.is_local(out):
+                with contextlib.suppress(OSError):  # other files are in it
+                    os.rmdir(out)
+        raise
 
 
 def with_recipe(settings: Any, defaults: Any, recipe: dict[str, Any]) -> Any:

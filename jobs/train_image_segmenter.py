@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from jobs.cli import main
 from jobs.segmenter_baseline import PIXELS, compare, fit_pixels
-from jobs.segmenter_recipe import recipe_of, with_recipe
+from jobs.segmenter_recipe import recipe_of, stored, with_recipe
 from jobs.training import TrainSettings, require_folder, train_package
 from pipeline import config, models, package, storage
 from pipeline.distributed import train
@@ -90,7 +90,7 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
     train.claim(settings.out)
     encoder, carried = _autoencoder(settings.init), _autoencoder(settings.novelty)
     described = read_classes(settings.images)
-    settings = _complete(settings, LabelRules(**described), encoder, carried)
+    settings, recipe = _complete(settings, LabelRules(**described), encoder, carried)
     chosen = _given(settings, "height_px", "width_px", "resize", "tile_scale", "class_weights", "objective")
     task = ImageSegmentation(
         **described | chosen,
@@ -109,7 +109,7 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
 
     training = Preparation(learned, task, settings.out, part=TRAINING)
     held = Preparation(validation, task, settings.out, part=VALIDATION)
-    with session(settings.cluster):
+    with session(settings.cluster), stored(settings.out, recipe):
         if settings.architecture == PIXELS:
             return fit_pixels(settings, task, training, held)
         summary = train_package(
@@ -130,10 +130,10 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
 
 def _complete(
     settings: TrainImageSegmenter, rules: LabelRules, encoder: Package | None, carried: Package | None
-) -> TrainImageSegmenter:
-    """The settings with what a recipe chooses for those that were not given."""
+) -> tuple[TrainImageSegmenter, dict[str, Any] | None]:
+    """The settings with what a recipe chooses for those that were not given, and the recipe."""
     if settings.recipe == "none":
-        return settings
+        return settings, None
     if carried is not None:
         # The novelty of an image is that of the same box.
         box = {name: carried.task[name] for name in ("height_px", "width_px")}
@@ -143,8 +143,8 @@ def _complete(
     shape |= _given(settings, "widths", "blocks")
     recipe = recipe_of(settings, inputs, rules, shape | settings.model)
     if recipe is None:
-        return settings
-    return with_recipe(settings, TrainImageSegmenter(images="", out=""), recipe)
+        return settings, None
+    return with_recipe(settings, TrainImageSegmenter(images="", out=""), recipe["settings"]), recipe
 
 
 def _given(settings: TrainImageSegmenter, *names: str) -> dict[str, Any]:

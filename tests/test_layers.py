@@ -65,7 +65,13 @@ ONLY = {
     "pipeline.distributed": ("pipeline.distributed", "jobs", "tests", "testing", "benchmarks"),
     "jsonargparse": ("jobs.cli",),
     "deltalake": ("pipeline.table", "tests", "testing", "benchmarks"),
-    "sklearn": ("pipeline.generation.fitting", "pipeline.text.vectors", "tests", "benchmarks"),
+    "sklearn": (
+        "pipeline.generation.fitting",
+        "pipeline.images.pixel_baseline",
+        "pipeline.text.vectors",
+        "tests",
+        "benchmarks",
+    ),
 }
 #: Every module of these imports that.
 MUST = {"pipeline.distributed": "ray"}

@@ -40,7 +40,20 @@ def run(name: str, *arguments: str) -> dict:
 def segmenter(out: str, epochs: int) -> list[str]:
     start = ["--init", str(PLACE / "autoencoder"), "--novelty", str(PLACE / "autoencoder")]
     places = ["--images", str(PLACE / "scenes"), "--out", str(PLACE / out)]
-    return [*places, *start, *BOX, *TRAIN, "--train.epochs", str(epochs), "--train.checkpoint_s", "0"]
+    return [
+        *places,
+        *start,
+        *BOX,
+        *TRAIN,
+        "--recipe",
+        "none",
+        "--baseline",
+        "none",
+        "--train.epochs",
+        str(epochs),
+        "--train.checkpoint_s",
+        "0",
+    ]
 
 
 def set_times(folder: Path) -> None:

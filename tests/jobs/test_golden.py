@@ -62,7 +62,8 @@ def training(scenes: Path, out: Path, **changes: Any) -> TrainImageSegmenter:
     """The command of ``tests/golden/make.py``."""
     train = DistributedTrainConfig(**{"epochs": 60, "batch_rows": 4, "threads": 1, "checkpoint_s": 0.0, **changes})
     start = {"init": str(GOLDEN / "autoencoder"), "novelty": str(GOLDEN / "autoencoder")}
-    return TrainImageSegmenter(images=str(scenes), out=str(out), height_px=24, width_px=32, train=train, **start)
+    box: dict[str, Any] = {"height_px": 24, "width_px": 32, "recipe": "none", "baseline": "none"}
+    return TrainImageSegmenter(images=str(scenes), out=str(out), train=train, **box, **start)
 
 
 @pytest.mark.ray

@@ -36,7 +36,18 @@ def segmenter(folder: Path, out: str, epochs: int = 3) -> list[str]:
     box = ["--height_px", "90", "--width_px", "120", "--init", str(folder / "autoencoder")]
     box += ["--novelty", str(folder / "autoencoder")]
     places = ["--images", str(folder / "scenes"), "--out", str(folder / out)]
-    return [*places, *box, "--train.epochs", str(epochs), "--train.batch_rows", "4", "--train.checkpoint_s", "0"]
+    plain = ["--recipe", "none", "--baseline", "none"]
+    return [
+        *places,
+        *box,
+        *plain,
+        "--train.epochs",
+        str(epochs),
+        "--train.batch_rows",
+        "4",
+        "--train.checkpoint_s",
+        "0",
+    ]
 
 
 def test_a_package_tells_where_it_comes_from(place: Path) -> None:

@@ -166,6 +166,7 @@ def test_everything_from_training_on(s3_cluster: None, s3_bucket: str) -> None:
     upload(GOLDEN / "autoencoder", f"{place}/autoencoder")
     given = ["--images", f"{place}/scenes", "--out", f"{place}/segmenter", "--init", f"{place}/autoencoder"]
     given += ["--novelty", f"{place}/autoencoder", "--height_px", "24", "--width_px", "32", "--train.batch_rows", "4"]
+    given += ["--recipe", "none", "--baseline", "none"]
     code, _, err = call_job("train_image_segmenter", *given, "--train.epochs", "2", "--train.checkpoint_s", "0")
     assert code == 0, err
     names = storage.names(f"{place}/segmenter")
