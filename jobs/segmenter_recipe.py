@@ -63,13 +63,13 @@ def recipe_of(settings: Any, inputs: pa.Table, rules: LabelRules, shape: dict[st
 def stored(out: str, recipe: dict[str, Any] | None) -> Iterator[None]:
     """Keep a recipe in ``out`` for the training that begins there, unless its request is refused."""
     where = storage.join(out, FILE)
-    is_new = recipe is not None and not any(storage.exists(storage.join(out, n)) for n in (FILE, "training.json"))
-    if is_new:
+    is_new = not any(storage.exists(storage.join(out, name)) for name in (FILE, "training.json"))
+    if recipe is not None and is_new:
         store_json(where, recipe)
     try:
         yield
     except RequestError:
-        if is_new:
+        if recipe is not None and is_new:
             storage.delete_all([where])
             if storage.is_local(out):
                 with contextlib.suppress(OSError):  # other files are in it
