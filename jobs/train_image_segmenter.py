@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from jobs.cli import main
+from jobs.console import say
 from jobs.training import TrainSettings, require_folder, train_package
 from pipeline import config, models, package, storage
 from pipeline.distributed import train
@@ -16,10 +18,14 @@ from pipeline.images.augment import AugmentConfig
 from pipeline.images.labels import read_classes
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
-from pipeline.models.segmenters.interface import Segmenter, init_from_autoencoder
-from pipeline.models.segmenters.with_autoencoder import carry_autoencoder
+from pipeline.models.segmenters.interface import EncoderConfig, Segmenter, init_from_autoencoder
+from pipeline.models.segmenters.with_autoencoder import carry_autoencoder, init_from_segmenter, init_without_head
 from pipeline.package import Package
 from pipeline.source.labelled import held_out, split_files
+
+_AUTOENCODER, _SEGMENTER = ImageReconstruction.kind, ImageSegmentation.kind
+#: Factors on the learning rate of the weights that init gives.
+_RATES = {"full": 1.0, "slow": 0.1, "frozen": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +35,16 @@ class TrainImageSegmenter(TrainSettings):
     images: str
     """Labelled folder with images/, labels/, classes.json, train.txt and optionally val.txt."""
     init: str | None = None
-    """URI of an autoencoder package whose encoder's weights the segmenter starts from; null: random weights."""
+    """URI of a package whose weights the segmenter starts from: of an autoencoder, whose encoder is taken, or of a
+    segmenter with the same architecture, which is taken whole, but for its head if its classes are others. null: random
+    weights."""
+    init_mode: Literal["full", "slow", "frozen"] = "full"
+    """What becomes of the weights of init: full, they learn as all others; slow, with a tenth of the learning rate;
+    frozen, they stay as they are."""
     novelty: str | None = None
     """URI of an autoencoder package that is stored with the segmenter and gives each row its novelty; null: none."""
     architecture: str = "unet"
-    """Name of the network's architecture."""
+    """Name of the network's architecture: unet, fcn, deeplabv3plus, light or vae_unet."""
     validation_split: str = "val"
     """Split by which the best weights are chosen; if it has no file, validation_fraction of the training split is used.
     """
@@ -44,9 +55,12 @@ class TrainImageSegmenter(TrainSettings):
     class_weights: tuple[float, ...] | None = None
     """Weight of each class's pixels in the loss; null: all pixels have the same weight."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    width: int | None = None
+    """Channels at 1/2 of the image's size, a multiple of 8; those at other resolutions are in the proportions of the
+    network's defaults. null: see widths. Not together with widths."""
     widths: tuple[int, ...] | None = None
-    """Channels at each resolution: at 1/2 of the image's size, at 1/4, and so on. null: those of the autoencoder if one
-    is given, or else the default of the network."""
+    """Channels at each resolution: at 1/2 of the image's size, at 1/4, and so on. null: those of init if it is given,
+    or else the default of the network."""
     blocks: tuple[int, ...] | None = None
     """Number of residual blocks of the encoder at each resolution; null: as for widths."""
     model: dict[str, Any] = field(default_factory=dict)
@@ -55,11 +69,21 @@ class TrainImageSegmenter(TrainSettings):
         default_factory=lambda: train.DistributedTrainConfig(epochs=60, batch_rows=8)
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        config.check(self, "init_mode", self.init is not None or self.init_mode == "full", "be full without init")
+        alone = self.widths is None and "widths" not in self.model
+        config.check(self, "width", self.width is None or alone, "not be given together with widths")
+
 
 def work(settings: TrainImageSegmenter) -> dict[str, Any]:
     require_folder(settings.images, "images")
     train.claim(settings.out)
-    encoder, carried = _autoencoder(settings.init), _autoencoder(settings.novelty)
+    start = None if settings.init is None else package.load(settings.init)
+    if start is not None and start.kind not in (_AUTOENCODER, _SEGMENTER):
+        rule = f"must be of kind {_AUTOENCODER!r} or {_SEGMENTER!r}"
+        raise RequestError(f"model package at {settings.init} {rule}, got {start.kind!r}")
+    carried = None if settings.novelty is None else package.load(settings.novelty, _AUTOENCODER)
     task = ImageSegmentation(
         **read_classes(settings.images),
         height_px=settings.height_px,
@@ -68,9 +92,8 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
         augmentation=settings.augmentation,
         autoencoder=None if carried is None else _seen(carried),
     )
-    starts = ((encoder, init_from_autoencoder), (carried, carry_autoencoder))
-    copies = tuple(train.CopyWeights.of(found, copy) for found, copy in starts if found is not None)
-    model = _model(settings, len(task.classes), encoder, carried)
+    model = _model(settings, len(task.classes), start, carried)
+    copies = _copies(settings, task, model, start, carried)
     learned = split_files(settings.images, "train")
     if storage.exists(storage.join(settings.images, f"{settings.validation_split}.txt")):
         validation = split_files(settings.images, settings.validation_split)
@@ -91,29 +114,63 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
         )
 
 
-def _autoencoder(uri: str | None) -> Package | None:
-    return None if uri is None else package.load(uri, ImageReconstruction.kind)
-
-
 def _model(
-    settings: TrainImageSegmenter, classes: int, encoder: Package | None, carried: Package | None
+    settings: TrainImageSegmenter, classes: int, start: Package | None, carried: Package | None
 ) -> dict[str, Any]:
     """The settings of the network, after checking them."""
     known = models.names_of(Segmenter)
     if settings.architecture not in known:
         raise RequestError(f"architecture must be one of {', '.join(known)}, got {settings.architecture!r}")
     config_class = models.MODELS[settings.architecture][0]
-    chosen: dict[str, Any] = {"widths": settings.widths, "blocks": settings.blocks}
-    if encoder is not None:
-        for name, value in chosen.items():
-            theirs = tuple(encoder.model_config[name])
-            if value not in (None, theirs):
-                rule = f"{config_class.__name__}.{name} must be the autoencoder's {theirs}"
-                raise RequestError(f"{rule}, got {value}")
-            chosen[name] = theirs
-    given = {name: value for name, value in chosen.items() if value is not None}
-    network = config.from_dict(config_class, {"classes": classes, **given, **settings.model})
+    chosen = {"widths": settings.widths, "blocks": settings.blocks}
+    given = {name: value for name, value in chosen.items() if value is not None} | settings.model
+    if settings.width is not None:
+        if not issubclass(config_class, EncoderConfig):
+            raise RequestError(f"width is for networks with an encoder, and {settings.architecture} has none")
+        given = config_class.of_width(settings.width) | given
+    theirs = _inherited(settings, start, config_class)
+    for name in (name for name in theirs if name in given):
+        mine, wanted = (tuple(value) if isinstance(value, list) else value for value in (given[name], theirs[name]))
+        if mine != wanted:
+            owner = "autoencoder" if start is not None and start.kind == _AUTOENCODER else "package"
+            raise RequestError(f"{config_class.__name__}.{name} must be the {owner}'s {wanted!r}, got {mine!r}")
+    network = config.from_dict(config_class, {"classes": classes, **theirs, **given})
     return config.to_dict(network) | {"autoencoder": None if carried is None else carried.model_config}
+
+
+def _inherited(settings: TrainImageSegmenter, start: Package | None, config_class: type) -> Mapping[str, Any]:
+    """The settings of the network that the package of init decides."""
+    if start is None or (start.kind == _AUTOENCODER and not issubclass(config_class, EncoderConfig)):
+        return {}
+    if start.kind == _AUTOENCODER:
+        return {name: start.model_config[name] for name in ("widths", "blocks")}
+    if start.model_name != settings.architecture:
+        rule = f"architecture must be {start.model_name!r}, as in the package of init"
+        raise RequestError(f"{rule}, got {settings.architecture!r}")
+    return {name: value for name, value in start.model_config.items() if name not in ("classes", "autoencoder")}
+
+
+def _copies(
+    settings: TrainImageSegmenter,
+    task: ImageSegmentation,
+    model: Mapping[str, Any],
+    start: Package | None,
+    carried: Package | None,
+) -> tuple[train.CopyWeights, ...]:
+    """What is copied into the new network. `RequestError` if something does not fit, or if nothing is left to learn."""
+    new, copies = models.build(settings.architecture, model), []
+    if start is not None:
+        same = start.kind == _SEGMENTER and start.task["classes"] == list(task.classes)
+        if same and settings.init_mode == "frozen":
+            raise RequestError("init_mode frozen leaves nothing to learn, since the package of init has these classes")
+        copy = init_from_segmenter if same else init_without_head
+        copy = init_from_autoencoder if start.kind == _AUTOENCODER else copy
+        copies.append(train.CopyWeights.of(start, copy, into=new, rate=_RATES[settings.init_mode]))
+        if copy is init_without_head:
+            say("the network's head begins anew, since the package of init has other classes")
+    if carried is not None:
+        copies.append(train.CopyWeights.of(carried, carry_autoencoder, into=new))
+    return tuple(copies)
 
 
 def _seen(carried: Package) -> ImageReconstruction:

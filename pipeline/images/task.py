@@ -19,6 +19,7 @@ from pipeline.images.augment import AugmentConfig, augment_images
 from pipeline.images.inputs import NO_CLASS, Fitted, fit_label
 from pipeline.images.labels import LabelRules
 from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.models.segmenters.interface import Segmenter
 from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
 from pipeline.noise import Noise
 from pipeline.rows import InputKind
@@ -182,14 +183,25 @@ class ImageSegmentation(Task):
         return batch | {"image": image, "label": label}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
-        """Cross entropy in nats, summed over the pixels that have a class. Units are these pixels, or their weights."""
-        logits = model(letterbox.unit(batch["image"])).float()
+        """Cross entropy in nats, summed over the pixels that have a class. Units are these pixels, or their weights.
+
+        The penalties of the network, if it has any, are added for the same units.
+        """
+        assert isinstance(model, Segmenter)
+        image = letterbox.unit(batch["image"])
+        logits, penalties = model.training_outputs(image, lambda *shape: noise.normal(*shape, device=image.device))
+        logits = logits.float()
         label = batch["label"].long()
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         total = F.cross_entropy(logits, label, weights, ignore_index=NO_CLASS, reduction="sum")
         known = label[label != NO_CLASS]
         units = (torch.ones_like(known) if weights is None else weights[known]).sum().float()
-        return Loss(total=total, units=units)
+        logs = {}
+        if penalties:
+            of_class = F.pad(logits.new_ones(len(self.classes)) if weights is None else weights, (0, 1))
+            units_of_image = of_class[label.clamp(max=len(self.classes))].flatten(1).sum(1)
+            logs = {name: (penalty * units_of_image).sum() for name, penalty in penalties.items()}
+        return Loss(total=total + sum(logs.values()), units=units, logs=logs)
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
         """The confusion matrix of the batch, at the model's resolution."""
