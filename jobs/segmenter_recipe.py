@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -24,23 +24,29 @@ from pipeline.runs.life import store_json
 
 FILE = "recipe.json"
 _NO_LIMIT = 1e12
-#: Networks from narrow to wide; a recipe chooses one by the time there is.
-WIDTHS: tuple[tuple[int, ...], ...] = ((16, 32, 64, 96), (32, 64, 128, 192))
+
+#: The settings of a network of this width; None: of the one that is given.
+Network = Callable[[int | None], Mapping[str, Any]]
+
 #: The settings that a recipe chooses: those of the job with their names in it, those of augmentation and of train.
-OF_JOB = ("height_px", "width_px", "resize", "tile_scale", "objective", "class_weights", "widths")
+OF_JOB = ("height_px", "width_px", "resize", "tile_scale", "objective", "class_weights")
 OF_AUGMENTATION = ("scale", "vertical_flip", "half_size")
 OF_TRAINING = ("epochs", "batch_rows", "learning_rate", "ema_decay", "evaluate_every_epochs", "precision")
 
 
-def recipe_of(settings: Any, inputs: pa.Table, rules: LabelRules, shape: dict[str, Any]) -> dict[str, Any] | None:
+def recipe_of(
+    settings: Any, inputs: pa.Table, rules: LabelRules, network: Network, widths: Sequence[int | None]
+) -> dict[str, Any] | None:
     """What a recipe chooses, as the content of `FILE`; None if ``out`` has a training that was begun without one.
 
-    ``settings``: those of `train_image_segmenter`; ``shape``: those of the network that are given. The same command
-    finds the choice in ``out`` again, where `stored` puts it: no machine is measured twice with the same result.
+    ``settings``: those of `train_image_segmenter`; ``widths``: of the networks to choose from, from narrow to wide. The
+    same command finds the choice in ``out`` again, where `stored` puts it, since no machine is measured twice with the
+    same result.
     """
     where = storage.join(settings.out, FILE)
-    request = {"minutes": settings.minutes, "architecture": settings.architecture, "model": shape}
-    request = json.loads(to_json(request | {"images": inputs.num_rows}))
+    request = {"minutes": settings.minutes, "architecture": settings.architecture}
+    request |= {"networks": [network(width) for width in widths], "images": inputs.num_rows}
+    request = json.loads(to_json(request))
     is_begun = storage.exists(storage.join(settings.out, "training.json"))
     if storage.exists(where):
         found = json.loads(storage.read(where))
@@ -51,7 +57,7 @@ def recipe_of(settings: Any, inputs: pa.Table, rules: LabelRules, shape: dict[st
         return None
     say("looking at the images and measuring the speed of this machine")
     data = fingerprint(inputs, rules)
-    sizes, precision = _sizes(settings, shape, len(rules.classes))
+    sizes, precision = _sizes(settings, network, widths)
     chosen = choose(data, rules.classes, inputs.num_rows, settings.minutes, sizes)
     found = {**config.to_dict(chosen), "precision": precision}
     for reason in chosen.reasons:
@@ -81,6 +87,8 @@ def with_recipe(settings: Any, defaults: Any, recipe: dict[str, Any]) -> Any:
     """Settings with the recipe's values where they are null, or, in augmentation and train, where they have their
     defaults."""
     chosen = {name: recipe[name] for name in OF_JOB if getattr(settings, name) is None}
+    if recipe["width"] is not None:
+        chosen["width"] = recipe["width"]
     for group, names in (("augmentation", OF_AUGMENTATION), ("train", OF_TRAINING)):
         own, usual = getattr(settings, group), getattr(defaults, group)
         values = {name: recipe[name] for name in names if getattr(own, name) == getattr(usual, name)}
@@ -92,15 +100,14 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def _sizes(settings: Any, shape: dict[str, Any], classes: int) -> tuple[list[Size], str]:
+def _sizes(settings: Any, network: Network, widths: Sequence[int | None]) -> tuple[list[Size], str]:
     """The networks that a recipe may choose from, with their speeds, and the precision that is fastest."""
-    if settings.architecture == "pixels":
-        return [Size(widths=(), pixels_per_s=_NO_LIMIT)], "float32"
+    if not widths:
+        return [Size(width=None, pixels_per_s=_NO_LIMIT)], "float32"
     device = torch.device("cuda" if settings.train.gpu is not False and torch.cuda.is_available() else "cpu")
     sizes: list[Size] = []
     precision = "float32"
-    for widths in WIDTHS if "widths" not in shape else [shape["widths"]]:
-        network = models.build(settings.architecture, {"classes": classes, **shape, "widths": widths})
-        speed, precision = training_speed(network, "cross_entropy", device)
-        sizes.append(Size(widths=tuple(widths), pixels_per_s=speed))
+    for width in widths:
+        speed, precision = training_speed(models.build(settings.architecture, network(width)), device)
+        sizes.append(Size(width=width, pixels_per_s=speed))
     return sizes, precision

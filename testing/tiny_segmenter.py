@@ -23,8 +23,8 @@ class TinySegmenter(Segmenter):
         super().__init__()
         self.config: TinySegmenterConfig = config
         self.first = nn.Conv2d(config.channels, config.width, 5, padding=2)
-        self.second = nn.Conv2d(config.width, config.classes, 5, padding=2)
+        self.head = nn.Conv2d(config.width, config.classes, 5, padding=2)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         self.check_channels(image)
-        return self.second(self.first(image - 0.5).relu()).float()
+        return self.head(self.first(image - 0.5).relu()).float()

@@ -98,13 +98,32 @@ class CopyWeights:
 
     package_uri: str
     package_digest: str
-    copy: Callable[[nn.Module, nn.Module], int]
+    copy: Callable[[nn.Module, nn.Module], list[str]]
+    """Returns the names of the copied tensors."""
+    rate: float = 1.0
+    """Factor on the learning rate of the copied tensors. With 0 training does not change them."""
+    names: tuple[str, ...] = ()
+    """The copied tensors, if the factor is not 1. A training that is resumed does not read the package again."""
 
     @classmethod
-    def of(cls, found: Package, copy: Callable[[nn.Module, nn.Module], int]) -> CopyWeights:
-        """Load the package once: `RequestError` if its weights are incomplete or of another version."""
-        found.model()
-        return cls(package_uri=found.uri, package_digest=found.digest, copy=copy)
+    def of(
+        cls,
+        found: Package,
+        copy: Callable[[nn.Module, nn.Module], list[str]],
+        *,
+        into: nn.Module | None = None,
+        rate: float = 1.0,
+    ) -> CopyWeights:
+        """Load the package once: `RequestError` if its weights are incomplete or of another version.
+
+        ``into`` is a model with the settings of the training. The weights are copied to it once, so that what does not
+        fit is a `RequestError` here, and not in a worker. A ``rate`` other than 1 needs it.
+        """
+        loaded = found.model()
+        names = () if into is None else tuple(copy(into, loaded))
+        assert names or rate == 1
+        names = names if rate != 1 else ()
+        return cls(package_uri=found.uri, package_digest=found.digest, copy=copy, rate=rate, names=names)
 
     def __call__(self, model: nn.Module) -> None:
         found = package.load(self.package_uri)
@@ -113,7 +132,8 @@ class CopyWeights:
         self.copy(model, found.model())
 
     def __repr__(self) -> str:
-        return f"CopyWeights({self.package_digest}, {self.copy.__name__})"
+        rate = "" if self.rate == 1 else f", rate {self.rate}"  # digests of trainings without it stay as they were
+        return f"CopyWeights({self.package_digest}, {self.copy.__name__}{rate})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -422,7 +442,8 @@ def _train(plan: Plan, workers: _Group, progress: Sender) -> None:
         for copy in plan.copies:
             copy(model)
     device = ray.train.torch.get_device()
-    trainer = Trainer(plan.task, model, plan.config, samples, plan.validation.load(), device, workers)
+    rates = {name: copy.rate for copy in plan.copies for name in copy.names}
+    trainer = Trainer(plan.task, model, plan.config, samples, plan.validation.load(), device, workers, rates)
     history, metrics = (_History(plan.out, name) for name in (_LOSSES, _METRICS))
     if checkpoint is not None:
         checkpoints.restore(trainer, checkpoint)

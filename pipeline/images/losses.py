@@ -44,7 +44,8 @@ def segmentation_loss(
     terms: dict[str, float],
     class_weights: Float[Tensor, " k"] | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The sum over the batch, its units, and the sum of each term without its factor, if there are several.
+    """The sum over the batch, the units of each image (b), and the sums of the terms without their factors if there are
+    several.
 
     ``label`` has class ids, and `NO_CLASS` for pixels without a class.
     """
@@ -54,7 +55,7 @@ def segmentation_loss(
     log_probability = logits.log_softmax(1)
     found = {name: LOSSES[name](log_probability, place, known, pixel_weight).sum() for name in terms}
     total = torch.stack([terms[name] * value for name, value in found.items()]).sum()
-    return total, pixel_weight.sum(), found if len(found) > 1 else {}
+    return total, pixel_weight.sum((1, 2)), found if len(found) > 1 else {}
 
 
 def cross_entropy(log_probability: Tensor, label: Tensor, known: Tensor, weight: Tensor) -> Float[Tensor, " b"]:

@@ -37,7 +37,8 @@ _WEIGHT_RANGE = (0.3, 4.0)
 class Size:
     """A size of the network and how fast the machine trains it."""
 
-    widths: tuple[int, ...]
+    width: int | None
+    """Channels at the finest resolution; None: the network is given."""
     pixels_per_s: float
 
 
@@ -49,7 +50,7 @@ class Recipe:
     height_px: int
     width_px: int
     tile_scale: float
-    widths: tuple[int, ...]
+    width: int | None
     objective: str
     class_weights: tuple[float, ...]
     batch_rows: int
@@ -92,7 +93,8 @@ def choose(data: Fingerprint, classes: Sequence[str], images: int, minutes: floa
     epochs = max(1, min(_MOST_PASSES, int(passes)))
     batch = 8 if samples * epochs >= 4_000 else 4
     steps = max(1, epochs * samples // min(batch, samples))
-    reasons.append(f"network: widths {', '.join(map(str, size.widths))}")
+    if size.width is not None:
+        reasons.append(f"network: width {size.width}, of {' and '.join(str(one.width) for one in sizes)}")
     reasons.append(f"training: {epochs} epochs of {samples} samples, {batch} a step, in about {minutes:g} minutes")
     rare = min((share, name) for share, name in zip(data.shares, classes, strict=True))
     reasons.append(
@@ -103,7 +105,7 @@ def choose(data: Fingerprint, classes: Sequence[str], images: int, minutes: floa
         height_px=height,
         width_px=width,
         tile_scale=wanted if tiled else 1.0,
-        widths=size.widths,
+        width=size.width,
         objective=_OBJECTIVE,
         class_weights=_weights(data),
         batch_rows=batch,

@@ -20,6 +20,7 @@ from pipeline.images.losses import parse_loss, segmentation_loss
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.stitching import Tiling, full_size, tile_bands
 from pipeline.images.views import VIEWS, with_views
+from pipeline.models.segmenters.interface import Segmenter
 from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
 from pipeline.noise import Noise
 from pipeline.rows import InputKind
@@ -212,11 +213,18 @@ class ImageSegmentation(Task):
         return batch | {"image": image, "label": label}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
-        """The sum of `objective` over the pixels that have a class. Units are these pixels, or their weights."""
-        logits = model(letterbox.unit(batch["image"])).float()
+        """The sum of `objective` over the pixels that have a class. Units are these pixels, or their weights.
+
+        The penalties of the network, if it has any, are added for the same units.
+        """
+        assert isinstance(model, Segmenter)
+        image = letterbox.unit(batch["image"])
+        logits, penalties = model.training_outputs(image, lambda *shape: noise.normal(*shape, device=image.device))
+        logits = logits.float()
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         total, units, logs = segmentation_loss(logits, batch["label"].long(), parse_loss(self.objective), weights)
-        return Loss(total=total, units=units, logs=logs)
+        added = {name: (penalty * units).sum() for name, penalty in penalties.items()}
+        return Loss(total=total + sum(added.values()), units=units.sum(), logs=logs | added)
 
     def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table]) -> ImageSegmentation:
         """With the temperature and the usual scale of the validation samples."""

@@ -17,9 +17,13 @@ from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
 from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.models.autoencoders.ladder_vae import LadderVAE, LadderVAEConfig
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
+from pipeline.models.segmenters.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusConfig
+from pipeline.models.segmenters.fcn import FCN, FCNConfig
 from pipeline.models.segmenters.interface import Segmenter
+from pipeline.models.segmenters.light import Light, LightConfig
 from pipeline.models.segmenters.pixels import Pixels, PixelsConfig
 from pipeline.models.segmenters.unet import UNet, UNetConfig
+from pipeline.models.segmenters.vae_unet import VAEUNet, VAEUNetConfig
 from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
 
 #: The settings class and the model class under each name. `build` makes these models and no others.
@@ -28,6 +32,10 @@ MODELS: dict[str, tuple[type, type]] = {
     "ladder_vae": (LadderVAEConfig, LadderVAE),
     "unet": (UNetConfig, UNet),
     "pixels": (PixelsConfig, Pixels),
+    "fcn": (FCNConfig, FCN),
+    "deeplabv3plus": (DeepLabV3PlusConfig, DeepLabV3Plus),
+    "light": (LightConfig, Light),
+    "vae_unet": (VAEUNetConfig, VAEUNet),
     "sentence_tagger": (SentenceTaggerConfig, SentenceTagger),
 }
 

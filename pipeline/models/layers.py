@@ -34,18 +34,19 @@ def check_stages(config: Any, *names: str) -> None:
 class ConvNormAct(nn.Sequential):
     """Convolution, group normalisation, ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> None:
-        convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1, dilation: int = 1) -> None:
+        padding = dilation * (size // 2)
+        convolution = nn.Conv2d(inputs, outputs, size, stride, padding, dilation, bias=False)
         super().__init__(convolution, nn.GroupNorm(outputs // _GROUP_CHANNELS, outputs), nn.ReLU(inplace=True))
 
 
 class ResidualBlock(nn.Module):
     """Two convolutions with a skip connection (He et al. 2016). At the start it is the identity, followed by a ReLU."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, dilation: int = 1) -> None:
         super().__init__()
-        self.first = ConvNormAct(width, width)
-        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.first = ConvNormAct(width, width, dilation=dilation)
+        self.second = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
         self.norm = nn.GroupNorm(width // _GROUP_CHANNELS, width)
         nn.init.zeros_(self.norm.weight)
 
@@ -54,19 +55,30 @@ class ResidualBlock(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Maps images to feature maps at 1/2, 1/4, ... of their size. The first convolution has stride 2, for speed."""
+    """Maps images to feature maps at 1/2, 1/4, ... of their size. The first convolution has stride 2, for speed.
 
-    def __init__(self, channels: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+    With an ``output_stride``, maps are not smaller than 1/output_stride of the image. Later stages have dilated
+    convolutions in place of their strides, so their weights have the same shapes and see the same surroundings.
+    """
+
+    def __init__(
+        self, channels: int, widths: tuple[int, ...], blocks: tuple[int, ...], output_stride: int | None = None
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.stages = nn.ModuleList()
+        dilation = 1
         for inputs, width, count in zip((channels, *widths[:-1]), widths, blocks, strict=True):
-            size = 3 if self.stages else 5
-            residual = [ResidualBlock(width) for _ in range(count)]
-            self.stages.append(nn.Sequential(ConvNormAct(inputs, width, size=size, stride=2), *residual))
+            first = {"size": 3 if self.stages else 5, "stride": 2, "dilation": dilation}
+            if output_stride is not None and 2 ** (len(self.stages) + 1) > output_stride:
+                first["stride"] = 1
+                dilation *= 2
+            residual = [ResidualBlock(width, dilation=dilation) for _ in range(count)]
+            self.stages.append(nn.Sequential(ConvNormAct(inputs, width, **first), *residual))
 
     def feature_maps(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
-        """Feature maps of an image in [0, 1], finest first: (b, widths[i], ceil(h / 2^(i+1)), ceil(w / 2^(i+1)))."""
+        """Feature maps of an image in [0, 1], finest first: (b, widths[i], ceil(h / s), ceil(w / s)), s = 2^(i+1) or
+        the output stride, whichever is less."""
         if image.shape[1] != self.channels:
             raise RequestError(f"the encoder's channels is {self.channels}, but images have {image.shape[1]}")
         # Maps mid-gray to zero, so that padding, which is mid-gray, looks like the zeros that convolutions pad with.
@@ -79,8 +91,11 @@ class ConvEncoder(nn.Module):
 
 
 def double(x: Float[Tensor, "b c h w"], height: int, width: int) -> Tensor:
-    """Upsample by 2 (nearest) and crop to (height, width), which may be odd: the inverse of a stride of 2."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")[..., :height, :width]
+    """Upsample by 2 (nearest) to (height, width), which may be one less than twice the size: undoes a stride of 2.
+
+    Sizes of up to 2094 are exact. Beyond them float32 rounding may take the neighbour of a pixel where sizes are odd.
+    """
+    return F.interpolate(x, size=(height, width), mode="nearest")
 
 
 def sizes(height: int, width: int, count: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -92,7 +92,10 @@ class Progress:
 
 
 class Trainer:
-    """Trains one model for one task. `run` yields after every step; `state` and `load_state` make it resumable."""
+    """Trains one model for one task. `run` yields after every step; `state` and `load_state` make it resumable.
+
+    ``rates`` are factors on the learning rates of parameters, by their names; with 0 a parameter does not change.
+    """
 
     def __init__(
         self,
@@ -103,6 +106,7 @@ class Trainer:
         validation: Samples,
         device: torch.device | None = None,
         workers: Workers | None = None,
+        rates: Mapping[str, float] | None = None,
     ) -> None:
         self.task, self.config, self.train, self.validation = task, config, train, validation
         self.device = device or torch.device("cpu")
@@ -110,6 +114,9 @@ class Trainer:
         self.model = model.to(self.device)
         self._averaged = AveragedWeights(self.model, config.ema_decay)
         self.average = self._averaged.model
+        factors = {name: (rates or {}).get(name, 1.0) for name, _ in self.model.named_parameters()}
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and factors[name] > 0)
         self.companion = task.companion(self.model)
         if self.companion is not None:
             self.companion.to(self.device)
@@ -122,7 +129,10 @@ class Trainer:
         if config.compile:
             self.model.compile()
         self._objective = self.workers.wrap(_Objective(task, self.model, self.companion))
-        groups = parameter_groups(self.model.parameters(), config.weight_decay)
+        groups: list[dict[str, Any]] = []
+        for factor in sorted(set(factors.values())):
+            alike = (parameter for name, parameter in self.model.named_parameters() if factors[name] == factor)
+            groups += [group | {"factor": factor} for group in parameter_groups(alike, config.weight_decay)]
         beside = list(self.companion.parameters()) if self.companion is not None else []
         groups += [{"params": beside, "weight_decay": 0.0, "betas": _COMPANION_BETAS}] if beside else []
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
@@ -233,7 +243,7 @@ class Trainer:
     def _update(self, batch: Batch, samples: np.ndarray) -> tuple[dict[str, float], float]:
         rate = self.config.learning_rate * schedule(self.step, self.steps, self.config.warmup_fraction)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
         noise = Noise(self.config.seed, self.step, samples, self.steps)
         self.model.train()
         batch = self.task.augment(self._to_device(batch), noise)

@@ -32,6 +32,7 @@ from pipeline.images.task import ImageSegmentation
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
 from pipeline.models.objectives.adversarial import AdversarialConfig
 from pipeline.models.objectives.objective import ObjectiveConfig
+from pipeline.models.segmenters.with_autoencoder import init_without_head
 from pipeline.source.labelled import all_inputs, held_out, split_files
 from pipeline.text.task import TextSegmentation
 from pipeline.training.trainer import Trainer
@@ -94,6 +95,24 @@ def test_two_workers_train_as_plain_torch_does_alone(cluster: None, scenes: str,
     written = package.load(str(tmp_path), task.kind)
     assert written.digest == summary["digest"]
     written.model()
+
+
+def test_copies_are_part_of_a_training_and_say_what_learns_how_fast(tmp_path: Path) -> None:
+    settings = {"classes": len(CLASSES), "widths": [8, 16], "blocks": [0, 0]}
+    source, new = models.build("unet", settings), models.build("unet", settings)
+    found = package.save(str(tmp_path), model_name="unet", model=source, task=SEGMENTER, card={})
+    plain = train.CopyWeights.of(found, init_without_head, into=new)
+    assert repr(plain) == f"CopyWeights({found.digest}, init_without_head)", "as before there were rates"
+    assert plain.names == ()
+    slow = train.CopyWeights.of(found, init_without_head, into=new, rate=0.1)
+    assert repr(slow) == f"CopyWeights({found.digest}, init_without_head, rate 0.1)"
+    assert slow.names == tuple(name for name in new.state_dict() if not name.startswith("head."))
+    target = models.build("unet", settings)
+    slow(target)
+    assert all(torch.equal(target.state_dict()[name], source.state_dict()[name]) for name in slow.names)
+    other = models.build("unet", settings | {"widths": [8, 24]})
+    with pytest.raises(RequestError, match=r"UNetConfig.widths must be the package's \(8, 16\), got \(8, 24\)"):
+        train.CopyWeights.of(found, init_without_head, into=other)
 
 
 def test_word_vectors_do_not_depend_on_workers(cluster: None, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_classes_as_other_tools_write_them(change: dict[str, Any]) -> None:
         ({"ignore_index": 1}, r"ignore_index must be not the id of a class \(0 to 2\), got 1"),
         ({"labels": "colours"}, "labels must be 'ids' or 'rgb', got 'colours'"),
         ({"labels": "rgb", "palette": ["#000000"] * 3}, "palette must be a colour of its own for each class"),
-        ({"ignore_color": "#000000"}, "ignore_color must be used with 'rgb' labels"),
+        ({"ignore_color": "#0000"}, "ignore_color must be of colours"),
     ],
 )
 def test_what_classes_json_must_not_say(change: dict[str, Any], message: str) -> None:

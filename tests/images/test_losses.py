@@ -21,7 +21,7 @@ def value(name: str, probability: list[list[float]], label: list[int], weights: 
     """The loss of one row of pixels, as a mean."""
     given = None if weights is None else torch.tensor(weights)
     total, units, _ = segmentation_loss(logits_of(probability), torch.tensor(label)[None, None], {name: 1.0}, given)
-    return float(total / units)
+    return float(total / units.sum())
 
 
 ROW = [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.5, 0.5]]
@@ -63,7 +63,7 @@ def test_every_loss(name: str) -> None:
     whole = segmentation_loss(logits, label, {name: 1.0}, weights)
     parts = [segmentation_loss(logits[i : i + 1], label[i : i + 1], {name: 1.0}, weights) for i in range(3)]
     for index in (0, 1):
-        assert float(whole[index]) == pytest.approx(sum(float(part[index]) for part in parts), rel=1e-5)
+        assert float(whole[index].sum()) == pytest.approx(sum(float(part[index].sum()) for part in parts), rel=1e-5)
     changed = logits.clone()
     changed[0, :, :3] = 7.0
     changed[0, 2, :3] = -7.0
@@ -71,12 +71,12 @@ def test_every_loss(name: str) -> None:
     learned = logits.clone().requires_grad_()
     for _ in range(50):
         total, units, _ = segmentation_loss(learned, label, {name: 1.0}, weights)
-        (gradient,) = torch.autograd.grad(total / units, learned)
+        (gradient,) = torch.autograd.grad(total / units.sum(), learned)
         learned = (learned - 20 * gradient).detach().requires_grad_()
     after = segmentation_loss(learned.detach(), label, {name: 1.0}, weights)[0]
     assert float(after) < 0.6 * float(whole[0])
     nothing = segmentation_loss(logits, torch.full_like(label, NO_CLASS), {name: 1.0}, weights)
-    assert (float(nothing[0]), float(nothing[1])) == (0, 0)
+    assert (float(nothing[0]), float(nothing[1].sum())) == (0, 0)
 
 
 def test_sums() -> None:

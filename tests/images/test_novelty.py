@@ -126,7 +126,7 @@ def test_a_segmenter_carries_an_autoencoder_that_training_does_not_touch(config)
     )
     network = {"classes": 2, "widths": [8, 16], "blocks": [0, 1]}
     segmenter = models.build("unet", network | {"autoencoder": to_dict(config)})
-    assert carry_autoencoder(segmenter, autoencoder) == len(autoencoder.state_dict())
+    assert len(carry_autoencoder(segmenter, autoencoder)) == len(autoencoder.state_dict())
     labels = [encoded(np.ones((16, 24), np.uint8), "PNG")] * 4
     table = rows([encoded(image(seed), "PNG") for seed in range(4)], labels)
     samples = Samples([task.prepare_samples(table).drop(["error"])])

@@ -12,7 +12,7 @@ from pipeline.images.inputs import NO_CLASS
 from pipeline.images.recipe import Size, choose
 
 CLASSES = ("rest", "bar")
-SIZES = (Size(widths=(16, 32), pixels_per_s=2e6), Size(widths=(32, 64), pixels_per_s=7e5))
+SIZES = (Size(width=16, pixels_per_s=2e6), Size(width=32, pixels_per_s=7e5))
 
 
 def bars(height: int, width: int, thick: int, sky: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -70,8 +70,8 @@ def test_time_buys_size_width_and_epochs() -> None:
     data = facts((360, 480, 4))
     short, middle, long = (choose(data, CLASSES, 300, minutes, SIZES) for minutes in (3, 30, 300))
     assert short.height_px < middle.height_px == long.height_px == 360
-    assert short.widths == (16, 32)
-    assert long.widths == (32, 64)
+    assert short.width == 16
+    assert long.width == 32
     assert choose(data, CLASSES, 300, 60, SIZES[:1]).epochs == pytest.approx(
         2 * choose(data, CLASSES, 300, 30, SIZES[:1]).epochs, abs=1
     )

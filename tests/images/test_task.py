@@ -17,6 +17,7 @@ from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.stitching import full_size
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
+from pipeline.models.segmenters.interface import Segmenter
 from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.noise import Noise
 from pipeline.rows import INPUT_SCHEMA
@@ -190,9 +191,13 @@ def test_bad_labels_fail_their_row_only():
 def test_loss_by_hand():
     task = dataclasses.replace(segmentation(), class_weights=(1.0, 2.0, 4.0))
 
-    class Even(torch.nn.Module):
+    class Even(Segmenter):
         def forward(self, image):
             return torch.zeros(len(image), 3, *image.shape[2:])
+
+    class Penalised(Even):
+        def training_outputs(self, image, draw):
+            return self(image), {"a": torch.full((len(image),), 0.5), "b": torch.arange(1.0, len(image) + 1)}
 
     batch = {"image": torch.zeros(1, 3, 1, 4), "label": torch.tensor([[[0, 1, 2, NO_CLASS]]], dtype=torch.uint8)}
     loss = task.loss(Even(), batch, Noise(0, 0, [0]))
@@ -201,6 +206,15 @@ def test_loss_by_hand():
     plain = segmentation().loss(Even(), batch, Noise(0, 0, [0]))
     assert plain.units.item() == 3.0
     assert plain.total.item() == pytest.approx(3 * np.log(3))
+    assert plain.logs == {}
+    twice = {
+        "image": batch["image"].repeat(2, 1, 1, 1),
+        "label": torch.cat([batch["label"], batch["label"][..., [0, 3, 3, 3]]]),
+    }
+    penalised = task.loss(Penalised(), twice, Noise(0, 0, [0, 1]))
+    assert penalised.units.item() == 8.0
+    assert {name: value.item() for name, value in penalised.logs.items()} == {"a": 0.5 * 7 + 0.5, "b": 7 + 2}
+    assert penalised.total.item() == pytest.approx(8 * np.log(3) + 4 + 9), "for each image, its own units"
 
 
 def test_padding_is_not_explained():

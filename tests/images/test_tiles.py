@@ -16,6 +16,7 @@ from pipeline.images.labels import described_classes
 from pipeline.images.outputs import decode_mask
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
+from pipeline.models.segmenters.interface import Segmenter
 from pipeline.noise import Noise
 from pipeline.rows import INPUT_SCHEMA
 from testing.broken_images import encoded
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 CLASSES = {"classes": ["dark", "bright"], "palette": [[0, 0, 0], [9, 9, 9]], "ignore_index": 255}
 
 
-class Threshold(torch.nn.Module):
+class Threshold(Segmenter):
     """Bright pixels are class 1."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

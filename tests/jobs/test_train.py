@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 from PIL import Image
 
 from pipeline import package, storage
@@ -159,7 +160,15 @@ def test_a_stopped_training_leaves_a_checkpoint_and_its_exit_code(place: Path) -
     ("changes", "message"),
     [
         ({"--images": "nowhere"}, "no such folder"),
-        ({"--init": "segmenter"}, "must be of kind 'autoencoder', got 'image_segmenter'"),
+        ({"--init": "tagger"}, "must be of kind 'autoencoder' or 'image_segmenter', got 'text_segmenter'"),
+        ({"--novelty": "segmenter"}, "must be of kind 'autoencoder', got 'image_segmenter'"),
+        ({"--init": "segmenter", "--init_mode": "frozen"}, "init_mode frozen leaves nothing to learn"),
+        ({"--init": "segmenter", "--architecture": "fcn"}, "architecture must be 'unet', as in the package of init"),
+        ({"--init": "segmenter", "--width": "8"}, "UNetConfig.widths must be the package's (16, 32, 64), got (8, 16, "),
+        ({"--init_mode": "halfway"}, "--init-mode must be one of full, slow, frozen, got 'halfway'"),
+        ({"--width": "16", "--widths": "[16,32]"}, "TrainImageSegmenter.width must not be given together with widths"),
+        ({"--width": "12"}, "width must be a positive multiple of 8, got 12"),
+        ({"--architecture": "light"}, "LightConfig.widths must have at least 4 resolutions, got (16, 32, 64)"),
         (
             {"--train.workers": "2:9"},
             "DistributedTrainConfig.workers must be a number or MIN:MAX, at least 1 and at most batch_rows, got '2:9'",
@@ -171,10 +180,27 @@ def test_a_stopped_training_leaves_a_checkpoint_and_its_exit_code(place: Path) -
 def test_a_wrong_request_is_one_line_and_writes_nothing(place: Path, changes: dict, message: str) -> None:
     given = dict(zip(*[iter(segmenter(place, "unwritten"))] * 2, strict=True))
     for name, value in changes.items():
-        given[name] = str(place / value) if name in ("--images", "--init") else value
+        given[name] = str(place / value) if name in ("--images", "--init", "--novelty") else value
     code, summary, _ = call_job("train_image_segmenter", *(item for pair in given.items() for item in pair))
     assert (code, message in summary["error"]) == (2, True), summary
     assert not (place / "unwritten").exists()
+
+
+def test_a_segmenter_of_other_classes_gives_all_but_the_head(place: Path) -> None:
+    shutil.copytree(place / "scenes", place / "renamed")
+    file = place / "renamed" / "classes.json"
+    described = json.loads(file.read_text())
+    described["classes"][0] += " of before"
+    file.write_text(json.dumps(described))
+    arguments = ["--images", str(place / "renamed"), "--out", str(place / "other"), "--height_px", "90"]
+    arguments += ["--width_px", "120", "--init", str(place / "segmenter"), "--init_mode", "frozen"]
+    code, _, said = call_job("train_image_segmenter", *arguments, "--train.epochs", "1")
+    assert code == 0, said
+    assert "the network's head begins anew, since the package of init has other classes" in said
+    before, after = (package.load(str(place / name)).weights() for name in ("segmenter", "other"))
+    own = {name: value for name, value in before.items() if not name.startswith("autoencoder.")}
+    assert after.keys() == own.keys()
+    assert {name for name in own if not torch.equal(own[name], after[name])} == {"head.weight", "head.bias"}
 
 
 def test_a_foreign_package_is_not_overwritten(place: Path) -> None:

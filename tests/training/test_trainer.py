@@ -125,6 +125,43 @@ def test_wrong_settings_are_named(settings: dict, message: str) -> None:
         TrainConfig(**settings)
 
 
+def test_parameters_learn_as_fast_as_they_may() -> None:
+    def moved(rates: dict[str, float]) -> dict[str, float]:
+        torch.manual_seed(0)
+        model = Line(LineConfig())
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        config = TrainConfig(epochs=1, batch_rows=8, learning_rate=0.01, weight_decay=0.0, warmup_fraction=0.0)
+        learner = Trainer(LineTask(), model, config, Samples([samples(8)]), Samples([samples(4, 2)]), rates=rates)
+        list(learner.run())
+        return {name: (found.detach() - before[name]).abs().max().item() for name, found in model.named_parameters()}
+
+    plain = moved({})
+    name, *others = plain
+    slow, frozen = moved({name: 0.1}), moved({name: 0.0})
+    assert slow[name] == pytest.approx(0.1 * plain[name], rel=1e-3), "one step of Adam is as long as its rate"
+    assert frozen[name] == 0
+    assert all(slow[other] == pytest.approx(plain[other], rel=1e-3) for other in others)
+    assert all(frozen[other] > 0 for other in others)
+
+
+def test_a_resumed_run_keeps_the_rates() -> None:
+    def learner() -> Trainer:
+        torch.manual_seed(0)
+        model, train = Line(LineConfig()), Samples([samples(50)])
+        names = [name for name, _ in model.named_parameters()]
+        rates = {names[0]: 0.0, names[1]: 0.1}
+        return Trainer(LineTask(), model, CONFIG, train, Samples([samples(20, 2)]), rates=rates)
+
+    whole, first, second = learner(), learner(), learner()
+    list(whole.run())
+    list(itertools.islice(first.run(), 9))
+    second.load_state(*first.state())
+    list(second.run())
+    mine, theirs = whole.state()[0], second.state()[0]
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
 class Rival(Companion):
     """Pushes the line's outputs towards a running mean of theirs, with a weight of its own."""
 

@@ -301,12 +301,12 @@ class _Block(nn.Module):
         return x + self.within(self.normal_within(x))
 
 
-def init_from_tagger(tagger: nn.Module, other: nn.Module) -> int:
-    """Copy all weights of another tagger and return the number of tensors. `RequestError` if a setting differs."""
+def init_from_tagger(tagger: nn.Module, other: nn.Module) -> list[str]:
+    """Copy all weights of another tagger; returns the names of the tensors. `RequestError` if a setting differs."""
     for field in fields(SentenceTaggerConfig):
         mine, theirs = getattr(tagger.config, field.name), getattr(other.config, field.name)
         if mine != theirs and field.name != "dropout":
             raise RequestError(f"SentenceTaggerConfig.{field.name} must be the other tagger's {theirs}, got {mine}")
     weights = other.state_dict()
     tagger.load_state_dict(weights)
-    return len(weights)
+    return list(weights)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.config import check
 from pipeline.errors import RequestError
+from pipeline.models.layers import ConvEncoder, check_stages
+
+#: The layers whose number of outputs is that of the classes; see `Segmenter`.
+_HEAD = "head."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +31,47 @@ class SegmenterConfig:
         check(self, "channels", self.channels >= 1, "be at least 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(SegmenterConfig):
+    """Settings of a segmenter whose encoder is that of the autoencoders. Subclasses give ``widths`` and ``blocks``."""
+
+    widths: tuple[int, ...]
+    """Channels at each resolution: at 1/2 of the image's size, at 1/4, and so on."""
+    blocks: tuple[int, ...]
+    """Number of residual blocks of the encoder at each resolution."""
+
+    #: The fewest resolutions that the architecture can be made of.
+    least_stages: ClassVar[int] = 1
+    #: The settings that are numbers of channels: `of_width` sets all of them in the proportions of their defaults.
+    scaled: ClassVar[tuple[str, ...]] = ("widths",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_stages(self, "blocks")
+        check(self, "widths", len(self.widths) >= self.least_stages, f"have at least {self.least_stages} resolutions")
+
+    @classmethod
+    def of_width(cls, width: int) -> dict[str, Any]:
+        """The settings in `scaled` for ``width`` channels at the finest resolution. `RequestError` if it is not a
+        positive multiple of 8."""
+        if width < 8 or width % 8:
+            raise RequestError(f"width must be a positive multiple of 8, got {width}")
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        unit: int = defaults["widths"][0]  # type: ignore[index]
+        return {name: _times(defaults[name], width, unit) for name in cls.scaled}
+
+    def encoder(self, output_stride: int | None = None) -> ConvEncoder:
+        """A new encoder with these settings."""
+        return ConvEncoder(self.channels, self.widths, self.blocks, output_stride)
+
+
 class Segmenter(nn.Module, ABC):
     """A network that assigns a class to every pixel of an image.
 
-    The constructor of a subclass takes only a `SegmenterConfig` and stores it as ``config``. A segmenter that uses the
-    autoencoders' encoder (`pipeline.models.layers.ConvEncoder`) stores it as ``encoder``. Its training can then start
-    from the weights of an autoencoder.
+    The constructor of a subclass takes only a `SegmenterConfig` and stores it as ``config``. The module ``head`` has
+    all weights whose shapes depend on the number of classes, and no others that could be used for other classes. A
+    segmenter that uses the autoencoders' encoder (`pipeline.models.layers.ConvEncoder`) stores it as ``encoder``. Its
+    training can then start from the weights of an autoencoder.
     """
 
     config: Any
@@ -47,6 +88,16 @@ class Segmenter(nn.Module, ABC):
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Logits of each class for an image in [0, 1], at the image's size, float32."""
 
+    def training_outputs(
+        self, image: Float[Tensor, "b c h w"], draw: Callable[..., Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What a training step needs: the logits, as from `forward`, and penalties by name, which the loss adds.
+
+        A penalty is (b,), in nats per pixel, and weighted already. ``draw(*shape)`` gives standard normal numbers
+        (b, *shape) that belong to the images. Most networks have no penalty.
+        """
+        return self(image), {}
+
     def check_channels(self, image: Float[Tensor, "b c h w"]) -> None:
         """`RequestError` if the number of channels of the images is not that of the network."""
         if image.shape[1] != self.channels:
@@ -57,8 +108,8 @@ class Segmenter(nn.Module, ABC):
         """The encoder's feature maps of images in [0, 1], finest first. `RequestError` if there is no encoder."""
         return self._encoder().feature_maps(image)
 
-    def init_encoder(self, autoencoder: nn.Module) -> int:
-        """Copy the weights of an autoencoder's encoder into this encoder; returns the number of tensors.
+    def init_encoder(self, autoencoder: nn.Module) -> list[str]:
+        """Copy the weights of an autoencoder's encoder into this encoder; returns the names of the tensors.
 
         Raises `RequestError` if this segmenter has no encoder, or if a setting of the two encoders differs; the message
         names the setting.
@@ -71,7 +122,24 @@ class Segmenter(nn.Module, ABC):
                 raise RequestError(f"{rule}, got {mine}")
         weights = autoencoder.encoder.state_dict()  # type: ignore[union-attr]
         encoder.load_state_dict(weights)
-        return len(weights)
+        return [f"encoder.{name}" for name in weights]
+
+    def init_all(self, other: Segmenter, *, head: bool) -> list[str]:
+        """Copy the weights of another segmenter, with or without its head; returns the names of the tensors.
+
+        Raises `RequestError` if it is of another architecture or has other settings, besides the number of classes if
+        the head is not copied; the message names the setting.
+        """
+        if type(self) is not type(other):
+            raise RequestError(f"the network must be the package's {type(other).__name__}, got {type(self).__name__}")
+        for field in dataclasses.fields(self.config):
+            mine, theirs = getattr(self.config, field.name), getattr(other.config, field.name)
+            if mine != theirs and (head or field.name != "classes"):
+                rule = f"{type(self.config).__name__}.{field.name} must be the package's {theirs!r}"
+                raise RequestError(f"{rule}, got {mine!r}")
+        weights = {name: value for name, value in other.state_dict().items() if head or not name.startswith(_HEAD)}
+        self.load_state_dict({**self.state_dict(), **weights})
+        return list(weights)
 
     def _encoder(self) -> Any:
         encoder = getattr(self, "encoder", None)
@@ -80,7 +148,14 @@ class Segmenter(nn.Module, ABC):
         return encoder
 
 
-def init_from_autoencoder(segmenter: nn.Module, autoencoder: nn.Module) -> int:
+def init_from_autoencoder(segmenter: nn.Module, autoencoder: nn.Module) -> list[str]:
     """Call `Segmenter.init_encoder`. Do not rename: a training's digest contains the name of this function."""
     assert isinstance(segmenter, Segmenter)
     return segmenter.init_encoder(autoencoder)
+
+
+def _times(value: Any, numerator: int, denominator: int) -> Any:
+    """Numbers of channels, times a fraction."""
+    if isinstance(value, tuple):
+        return tuple(_times(item, numerator, denominator) for item in value)
+    return value * numerator // denominator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jaxtyping import Float
@@ -30,11 +30,22 @@ class SegmenterWithAutoencoder(Segmenter):
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         return self.segmenter(image)
 
+    def training_outputs(
+        self, image: Float[Tensor, "b c h w"], draw: Callable[..., Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.segmenter.training_outputs(image, draw)
+
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        self.segmenter.compile(*arguments, **options)  # what `training_outputs` calls, too
+
     def feature_maps(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         return self.segmenter.feature_maps(image)
 
-    def init_encoder(self, autoencoder: nn.Module) -> int:
+    def init_encoder(self, autoencoder: nn.Module) -> list[str]:
         return self.segmenter.init_encoder(autoencoder)
+
+    def init_all(self, other: Segmenter, *, head: bool) -> list[str]:
+        return self.segmenter.init_all(other, head=head)
 
     def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
         weights = dict(self.segmenter.state_dict(*arguments, **options))
@@ -53,12 +64,33 @@ class SegmenterWithAutoencoder(Segmenter):
             yield _PREFIX + name, parameter
 
 
-def carry_autoencoder(segmenter: nn.Module, autoencoder: nn.Module) -> int:
-    """Copy an autoencoder's weights into the one that the segmenter carries; returns the number of tensors.
+def carry_autoencoder(segmenter: nn.Module, autoencoder: nn.Module) -> list[str]:
+    """Copy an autoencoder's weights into the one that the segmenter carries; returns the names of the tensors.
 
     Do not rename: a training's digest contains the name of this function.
     """
     assert isinstance(segmenter, SegmenterWithAutoencoder)
     weights = autoencoder.state_dict()
     segmenter.autoencoder.load_state_dict(weights)
-    return len(weights)
+    return [_PREFIX + name for name in weights]
+
+
+def init_from_segmenter(segmenter: nn.Module, package: nn.Module) -> list[str]:
+    """Copy all weights of a package's segmenter, but not the autoencoder that it carries.
+
+    Do not rename: a training's digest contains the name of this function, and of the next.
+    """
+    assert isinstance(segmenter, Segmenter)
+    return segmenter.init_all(_own(package), head=True)
+
+
+def init_without_head(segmenter: nn.Module, package: nn.Module) -> list[str]:
+    """As `init_from_segmenter`, but the head stays new, since the classes differ."""
+    assert isinstance(segmenter, Segmenter)
+    return segmenter.init_all(_own(package), head=False)
+
+
+def _own(model: nn.Module) -> Segmenter:
+    """The segmenter without the autoencoder that it may carry."""
+    assert isinstance(model, Segmenter)
+    return model.segmenter if isinstance(model, SegmenterWithAutoencoder) else model

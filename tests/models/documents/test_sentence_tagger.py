@@ -213,7 +213,7 @@ def test_it_learns_a_tiny_set(config: SentenceTaggerConfig, steps: int) -> None:
 
 def test_starting_from_another_tagger() -> None:
     first, second = SentenceTagger(SMALL), SentenceTagger(SMALL)
-    assert init_from_tagger(first, second) == len(second.state_dict())
+    assert init_from_tagger(first, second) == list(second.state_dict())
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name])
     other = SentenceTagger(replace(SMALL, hidden=16))
