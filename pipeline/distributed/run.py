@@ -118,6 +118,7 @@ class RunPlan:
             result=task.result,
             huggingface_features=task.huggingface_features,
             stored_as_is=task.stored_as_is,
+            description={"kind": task.kind, "model": self.package.digest, **task.description},
         )
 
     def described(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pipeline.images.letterbox import IMAGES as IMAGE_INPUTS
 from pipeline.originals import Originals
 from pipeline.rows import FailedInput
 from pipeline.runs.earlier import newest_config
-from pipeline.sinks import class_colors, class_names
+from pipeline.sinks import class_colors, class_names, values_of
 from pipeline.source.fetch import FetchConfig
 from pipeline.table.log import columns_of
 from pipeline.table.queries import CurrentRows
@@ -108,7 +108,7 @@ def _classes(sink: str, models: Sequence[str]) -> tuple[tuple[str, ...], tuple[t
     """The classes and the palette of the models. `RequestError` if they differ."""
     found = []
     for model in models:
-        task = newest_config(sink, model).get("task") or {}
+        task = values_of(sink, model)
         found.append((class_names(task, sink), class_colors(task, sink)))
     if any(classes != found[0][0] for classes, _ in found):
         raise RequestError(

@@ -157,6 +157,11 @@ def changes_of_others(delta: DeltaTable, since: int) -> list[Change]:
     ]
 
 
+def properties_of(delta: DeltaTable) -> dict[str, str]:
+    """The properties of the table, such as ``delta.appendOnly``."""
+    return {name: value for name, value in delta.metadata().configuration.items() if value is not None}
+
+
 def columns_of(delta: DeltaTable) -> pa.Schema:
     """The columns of the table. `RequestError` if one has an Arrow extension type, since pyarrow would run its code."""
     found = delta.schema()
