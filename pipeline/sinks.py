@@ -79,7 +79,7 @@ class Sink:
         return paragraphs(row, text)
 
     @cached_property
-    def _task(self) -> dict[str, Any]:
+    def _task(self) -> Mapping[str, Any]:
         return values_of(self.uri)
 
     @cached_property
