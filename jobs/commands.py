@@ -118,7 +118,7 @@ COMMANDS: dict[str, Command] = {
     "verify": Command(
         settings="Verify",
         summary="check that a table is complete and sound",
-        first=("vacuum", "storage.endpoint-url"),
+        first=("repair", "vacuum", "retention-days", "storage.endpoint-url"),
     ),
     "compact": Command(
         settings="Compact",

@@ -24,8 +24,8 @@ from pipeline.table.upkeep import forget
 @dataclass(frozen=True, kw_only=True)
 class Forget:
     """Remove inputs from a table: their rows leave, all files that have held them are deleted, also those of earlier
-    versions and of pilots, and later runs leave these inputs out for good. Listings and reports of runs still name
-    them."""
+    versions and of pilots, however long the table keeps files, and later runs leave these inputs out for good. Listings
+    and reports of runs still name them."""
 
     sink: str
     """URI of the sink: the table is SINK/table."""
@@ -48,7 +48,7 @@ def work(settings: Forget) -> dict[str, Any]:
     summary: dict[str, Any] = {"table": storage.join(settings.sink, "table"), "status": "done", "exit_code": DONE}
     if not chosen.num_rows:
         say("no input of the table is meant")
-        return summary | {"inputs": 0, "rows": 0, "files": 0}
+        return summary | {"inputs": 0, "rows": 0, "files": 0, "expired": 0}
     with by_hand(settings.sink, "forget", settings.lease_s) as held:
         check, is_final = held.lease.check, not settings.gone
         found = forget(held.table, settings.sink, chosen, held.name, for_good=is_final, check=check)
