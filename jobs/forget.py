@@ -14,6 +14,7 @@ from pipeline.config import check, to_dict
 from pipeline.errors import DONE, RequestError
 from pipeline.quality.tables import by_hand
 from pipeline.runs.earlier import newest_first
+from pipeline.runs.gone import gone_inputs
 from pipeline.runs.life import store_json
 from pipeline.source.keys import INPUT_KEY, KeySet, keys
 from pipeline.storage import StorageConfig
@@ -63,19 +64,16 @@ def _gone(sink: str) -> pa.Table:
 
     `RequestError` if the newest run has not listed its sources whole.
     """
-    runs = [run for run in newest_first(sink) if run.is_done and "source" in run.summary]
-    if not runs:
+    earlier = newest_first(sink)
+    newest = next((run for run in earlier if run.is_done and run.sources), None)
+    if newest is None:
         raise RequestError(f"gone: sink {sink!r} has no finished run")
-    newest, *earlier = runs
     if not newest.is_whole:
         raise RequestError(
             f"gone: the newest run {newest.name} has taken only a part of its sources; do a whole run first"
         )
-    present = KeySet(keys(rows, INPUT_KEY) for rows in newest.listed())
-    listed = (rows for run in earlier if run.summary["source"] == newest.summary["source"] for rows in run.listed())
-    missing = [found[~present.contains(found)] for found in (keys(rows, INPUT_KEY) for rows in listed)]
-    known = rows_where(sink, "true")
-    return known.filter(pa.array(KeySet(missing).contains(keys(known, INPUT_KEY))))
+    listed = KeySet(keys(rows, INPUT_KEY) for rows in newest.listed())
+    return gone_inputs(listed, KeySet([keys(rows_where(sink, "true"), INPUT_KEY)]), newest.sources, earlier)
 
 
 if __name__ == "__main__":

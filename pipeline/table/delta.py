@@ -34,7 +34,17 @@ from pipeline.table.log import (
     properties_of,
 )
 from pipeline.table.names import is_run_name
-from pipeline.table.parts import THREADS, Part, PartWriter, description_of, gathered, pieces, scan, write_part
+from pipeline.table.parts import (
+    THREADS,
+    Part,
+    PartWriter,
+    description_of,
+    gathered,
+    pieces,
+    read_part,
+    scan,
+    write_part,
+)
 from pipeline.table.schema import TableSchema, property_of
 from pipeline.table.supersede import is_of, rows_to_keep, run_ids
 
@@ -199,6 +209,16 @@ class Table:
             failed=sets[2],
             others={kind: KeySet(found) for kind, found in others.items()},
         )
+
+    def other_inputs(self, model: str) -> KeySet:
+        """The inputs (`INPUT_KEY`) of the rows of all models but this one."""
+
+        def read() -> KeySet:
+            others = [part for part in self.parts() if part.model != model]
+            found = ordered(lambda part: read_part(self.uri, part, list(INPUT_KEY)), others, THREADS)
+            return KeySet(keys(rows, INPUT_KEY) for rows in found)
+
+        return KeySet() if self._commits is None else self._commits.settled(read)
 
     def supersede(
         self,
