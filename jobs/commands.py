@@ -105,10 +105,20 @@ COMMANDS: dict[str, Command] = {
         summary="write a table in a form that other tools read",
         first=("where", "limit", "background", "polygons", "storage.endpoint-url"),
     ),
+    "label-queue": Command(
+        settings="LabelQueue",
+        summary="choose the images most worth labelling, for Label Studio and CVAT",
+        first=("count", "where", "without", "background", "images", "storage.endpoint-url"),
+    ),
+    "merge-labels": Command(
+        settings="MergeLabels",
+        summary="merge corrected labels into a labelled folder",
+        first=("fill", "storage.endpoint-url"),
+    ),
     "verify": Command(
         settings="Verify",
         summary="check that a table is complete and sound",
-        first=("vacuum", "storage.endpoint-url"),
+        first=("repair", "vacuum", "retention-days", "storage.endpoint-url"),
     ),
     "compact": Command(
         settings="Compact",
@@ -124,7 +134,10 @@ COMMANDS: dict[str, Command] = {
 
 #: Options that hold a path or a URI: a leading ``~`` in them is the home directory, and shells complete file names.
 PATHS = frozenset(
-    {"classes", "data", "documents", "fitted", "images", "init", "labels", "model", "novelty", "out", "sink", "source"}
+    {
+        *("classes", "data", "documents", "fitted", "images", "init", "into", "labels", "model", "novelty", "out"),
+        *("queue", "sink", "source", "without"),
+    }
 )
 
 

@@ -14,6 +14,7 @@ from pipeline.config import check, to_dict
 from pipeline.errors import DONE, RequestError
 from pipeline.quality.tables import by_hand
 from pipeline.runs.earlier import newest_first
+from pipeline.runs.gone import gone_inputs
 from pipeline.runs.life import store_json
 from pipeline.source.keys import INPUT_KEY, KeySet, keys
 from pipeline.storage import StorageConfig
@@ -24,8 +25,8 @@ from pipeline.table.upkeep import forget
 @dataclass(frozen=True, kw_only=True)
 class Forget:
     """Remove inputs from a table: their rows leave, all files that have held them are deleted, also those of earlier
-    versions and of pilots, and later runs leave these inputs out for good. Listings and reports of runs still name
-    them."""
+    versions and of pilots, however long the table keeps files, and later runs leave these inputs out for good. Listings
+    and reports of runs still name them."""
 
     sink: str
     """URI of the sink: the table is SINK/table."""
@@ -48,7 +49,7 @@ def work(settings: Forget) -> dict[str, Any]:
     summary: dict[str, Any] = {"table": storage.join(settings.sink, "table"), "status": "done", "exit_code": DONE}
     if not chosen.num_rows:
         say("no input of the table is meant")
-        return summary | {"inputs": 0, "rows": 0, "files": 0}
+        return summary | {"inputs": 0, "rows": 0, "files": 0, "expired": 0}
     with by_hand(settings.sink, "forget", settings.lease_s) as held:
         check, is_final = held.lease.check, not settings.gone
         found = forget(held.table, settings.sink, chosen, held.name, for_good=is_final, check=check)
@@ -63,19 +64,16 @@ def _gone(sink: str) -> pa.Table:
 
     `RequestError` if the newest run has not listed its sources whole.
     """
-    runs = [run for run in newest_first(sink) if run.is_done and "source" in run.summary]
-    if not runs:
+    earlier = newest_first(sink)
+    newest = next((run for run in earlier if run.is_done and run.sources), None)
+    if newest is None:
         raise RequestError(f"gone: sink {sink!r} has no finished run")
-    newest, *earlier = runs
     if not newest.is_whole:
         raise RequestError(
             f"gone: the newest run {newest.name} has taken only a part of its sources; do a whole run first"
         )
-    present = KeySet(keys(rows, INPUT_KEY) for rows in newest.listed())
-    listed = (rows for run in earlier if run.summary["source"] == newest.summary["source"] for rows in run.listed())
-    missing = [found[~present.contains(found)] for found in (keys(rows, INPUT_KEY) for rows in listed)]
-    known = rows_where(sink, "true")
-    return known.filter(pa.array(KeySet(missing).contains(keys(known, INPUT_KEY))))
+    listed = KeySet(keys(rows, INPUT_KEY) for rows in newest.listed())
+    return gone_inputs(listed, KeySet([keys(rows_where(sink, "true"), INPUT_KEY)]), newest.sources, earlier)
 
 
 if __name__ == "__main__":

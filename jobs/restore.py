@@ -20,7 +20,7 @@ from pipeline.table.upkeep import restore, version_before
 @dataclass(frozen=True, kw_only=True)
 class Restore:
     """Make the table of a sink what it was before a run, in one commit, so this can be undone in the same way. The
-    files of that time must be there: a table keeps them for a week, and its log for 30 days."""
+    table must still keep the files of that time: for a week, or as long as verify --retention-days has set."""
 
     sink: str
     """URI of the sink: the table is SINK/table."""

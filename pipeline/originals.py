@@ -31,16 +31,20 @@ class Originals:
 
     def image(self, row: Mapping[str, Any]) -> np.ndarray:
         """The image of a row, (h, w, 3) uint8. `InputError` if it is gone or is not the one that was segmented."""
+        image = decode_image(self.image_file(row), row["height"] * row["width"])
+        if image.shape[:2] != (row["height"], row["width"]):
+            raise InputError("changed", "the image is not the one that was segmented")
+        return image
+
+    def image_file(self, row: Mapping[str, Any]) -> bytes:
+        """The bytes of a row's image. `InputError` if it is gone, or if its tag is not the row's."""
         entry = self._entry(row, IMAGES)
         if row["etag"] and entry["etag"] != row["etag"]:
             raise InputError("changed", "the image is not the one that was segmented")
         data, errors = fetch(pa.Table.from_pylist([entry], ENTRIES), IMAGES, self._config)
         if data[0] is None:
             raise _raised(errors[0].as_py())
-        image = decode_image(data[0], row["height"] * row["width"])
-        if image.shape[:2] != (row["height"], row["width"]):
-            raise InputError("changed", "the image is not the one that was segmented")
-        return image
+        return data[0]
 
     def texts(self, rows: Sequence[Mapping[str, Any]]) -> list[str | InputError]:
         """The texts of documents, or why one cannot be had: it is gone, or its text is not the one of the row."""

@@ -20,7 +20,7 @@ from pipeline.images.outputs import decode_mask, overlay
 from pipeline.originals import Originals, paragraphs
 from pipeline.runs.earlier import newest_config
 from pipeline.table.queries import CurrentRows
-from pipeline.table.readers import open_delta
+from pipeline.table.readers import description, open_delta
 
 
 class Sink:
@@ -79,8 +79,8 @@ class Sink:
         return paragraphs(row, text)
 
     @cached_property
-    def _task(self) -> dict[str, Any]:
-        return newest_config(self.uri).get("task") or {}
+    def _task(self) -> Mapping[str, Any]:
+        return values_of(self.uri)
 
     @cached_property
     def _originals(self) -> Originals:
@@ -93,15 +93,21 @@ def open_sink(uri: str) -> Sink:
     return Sink(uri)
 
 
+def values_of(sink: str, model: str | None = None) -> Mapping[str, Any]:
+    """What the values of a model's rows mean, with ``classes`` and ``palette`` for masks: as the settings of its newest
+    run have it, or else as its newest file says. None: of any model. Empty if neither is known."""
+    return newest_config(sink, model).get("task") or description(sink, model)
+
+
 def class_names(task: Mapping[str, Any], sink: str) -> tuple[str, ...]:
-    """The classes in a run's settings of its task. `RequestError` if there are none."""
+    """The classes in what `values_of` gives. `RequestError` if there are none."""
     if "classes" not in task:
-        raise RequestError(f"sink {sink!r}: no run there says which classes its masks have")
+        raise RequestError(f"sink {sink!r}: neither a run nor a file there says which classes its masks have")
     return tuple(task["classes"])
 
 
 def class_colors(task: Mapping[str, Any], sink: str) -> tuple[tuple[int, int, int], ...]:
-    """The palette in a run's settings of its task. `RequestError` if there is none."""
+    """The palette in what `values_of` gives. `RequestError` if there is none."""
     class_names(task, sink)
     return tuple((red, green, blue) for red, green, blue in task["palette"])
 

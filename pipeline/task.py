@@ -51,6 +51,11 @@ class Task(ABC):
         """Hugging Face features of the columns for which the Arrow type is not enough, by column."""
         return {}
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the values of the result mean, for readers of a table's files, as values for JSON."""
+        return {}
+
     @abstractmethod
     def prepare(self, inputs: pa.Table) -> pa.Table:
         """On a CPU: turn inputs (`INPUT_SCHEMA`) into small prepared columns and ``error``; same rows, same order."""

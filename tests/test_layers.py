@@ -81,6 +81,8 @@ WITHOUT_RAY = (
     "jobs.verify",
     "jobs.compact",
     "jobs.export",
+    "jobs.label_queue",
+    "jobs.merge_labels",
     "jobs.evaluate",
     "jobs.sample",
     "jobs.cli",

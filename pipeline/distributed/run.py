@@ -33,10 +33,12 @@ from pipeline.runs.device import DeviceChoice
 from pipeline.runs.earlier import EarlierRun, deleted_rows, earlier_runs
 from pipeline.runs.events import Tell, Teller
 from pipeline.runs.forecast import forecast
+from pipeline.runs.gone import gone_inputs, store_gone
 from pipeline.runs.life import Life, Outcome, store_json
 from pipeline.runs.settings import described_settings, settings_digest
 from pipeline.runs.timeline import Timeline
 from pipeline.source.entries import entries
+from pipeline.source.keys import KeySet
 from pipeline.source.passed import PassedOver
 from pipeline.source.selection import Selection
 from pipeline.submission import submission_id
@@ -119,6 +121,7 @@ class RunPlan:
             result=task.result,
             huggingface_features=task.huggingface_features,
             stored_as_is=task.stored_as_is,
+            description={"kind": task.kind, "model": self.package.digest, **task.description},
         )
 
     def described(self) -> dict[str, Any]:
@@ -167,6 +170,8 @@ class Run:
         self._compacted: Compacted | None = None
         self._version_at_start = 0
         self._finished: list[EarlierRun] = []
+        self._earlier: list[EarlierRun] = []
+        self._gone: int | None = None
         self._name(run_name(self.table.last_run_id()))
 
     @property
@@ -181,6 +186,7 @@ class Run:
             **self.counts.summary(),
             **({"other_tools": [str(change) for change in self._changes]} if self._changes else {}),
             "passed_over": self._passed.by_ending(),
+            **({} if self._gone is None else {"gone": self._gone}),
             **({} if self._compacted is None else {"compacted": to_dict(self._compacted)}),
             "table_version": self.table.version,
             "seconds": round(self._seconds, 3),
@@ -279,7 +285,7 @@ class Run:
             self._name(run_name(last))
         # Written at the beginning, so that it also describes the rows of a run that is killed.
         store_json(storage.join(self.folder, "config.json"), self.plan.described())
-        earlier = earlier_runs(self.plan.sink, self.run_id)
+        earlier = self._earlier = earlier_runs(self.plan.sink, self.run_id)
         self._finished = [run for run in earlier if run.is_done]
         # Runs that did not end with success have left files behind.
         self.counts.orphans = self.table.remove_orphans(run.name for run in earlier if not run.is_done)
@@ -305,11 +311,23 @@ class Run:
         self._say(f"{counts.listed} inputs listed, {counts.skipped} in the table already, {counts.pending} to do")
         if self._passed.by_ending():
             self._say(str(self._passed))
+        if config.limit is None and not self.plan.selection.is_partial:
+            self._find_gone(contents.inputs)
         if self._changes:
             counts.remade = deleted_rows(self._manifest, contents.inputs, self._finished)
             if counts.remade:
                 self._say(f"{counts.remade} of them had a row that another tool has deleted")
         return contents.outdated(self._manifest.inputs(), self._manifest.pending)
+
+    def _find_gone(self, held: KeySet) -> None:
+        """Find the inputs in the table that the sources have no more. ``held``: those with rows of this model."""
+        others, listed = self.table.other_inputs(self.plan.package.digest), self._manifest.inputs()
+        sources = [storage.canonical(source) for source in self.plan.sources]
+        found = gone_inputs(listed, KeySet([held.keys, others.keys]), sources, reversed(self._earlier))
+        store_gone(self.folder, found)
+        self._gone = found.num_rows
+        if found.num_rows:
+            self._say(f"{found.num_rows} inputs in the table are gone from the source; forget --gone removes them")
 
     def _run_passes(self, lease: Lease) -> None:
         plan, pending = self.plan, self.counts.pending

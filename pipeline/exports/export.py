@@ -15,7 +15,7 @@ from pipeline.images.letterbox import IMAGES as IMAGE_INPUTS
 from pipeline.originals import Originals
 from pipeline.rows import FailedInput
 from pipeline.runs.earlier import newest_config
-from pipeline.sinks import class_colors, class_names
+from pipeline.sinks import class_colors, class_names, values_of
 from pipeline.source.fetch import FetchConfig
 from pipeline.table.log import columns_of
 from pipeline.table.queries import CurrentRows
@@ -52,17 +52,15 @@ def export(
     ``tell`` gets each input that could not be read again. `RequestError`, before anything is written, if the folder is
     not empty, the table has no such form, or the classes of its rows are not known.
     """
-    folder = _new_folder(out)
+    folder = new_folder(out)
     kind = IMAGES if "mask" in columns_of(open_delta(sink)).names else DOCUMENTS
     if kind not in FORMS[form].kinds:
         fitting = ", ".join(name for name, item in FORMS.items() if kind in item.kinds)
         raise RequestError(f"to must be one of {fitting} for a table of {kind}, got {form!r}")
     current = CurrentRows(sink, where)
-    common, models = _survey(current)
-    classes, palette = _classes(sink, models) if kind == IMAGES else ((), ())
-    unknown = [name for name in background if name not in classes]
-    if unknown:
-        raise RequestError(f"background must be names of classes ({', '.join(classes)}), got {unknown[0]!r}")
+    common, models = survey(current)
+    classes, palette = shared_classes(sink, models) if kind == IMAGES else ((), ())
+    hidden = background_ids(background, classes)
     suffixes = IMAGE_INPUTS.suffixes if kind == IMAGES else TextSegmentation.inputs.suffixes
     found, opened = Exported(), None
     for row in _done_rows(sink, current, kind, limit, found, tell):
@@ -74,7 +72,7 @@ def export(
                 columns=current.schema,
                 classes=classes,
                 palette=palette,
-                background=frozenset(classes.index(name) for name in background),
+                background=hidden,
                 as_polygons=as_polygons,
             )
             opened = FORMS[form](plan)
@@ -85,7 +83,8 @@ def export(
     return found
 
 
-def _new_folder(out: str) -> Path:
+def new_folder(out: str) -> Path:
+    """The folder that ``out`` names. `RequestError` unless it is one of this machine, and new or empty."""
     if not storage.is_local(out):
         raise RequestError(f"out must be a folder of this machine, got {out!r}")
     folder = Path(storage.canonical(out))
@@ -94,7 +93,7 @@ def _new_folder(out: str) -> Path:
     return folder
 
 
-def _survey(current: CurrentRows) -> tuple[str, list[str]]:
+def survey(current: CurrentRows) -> tuple[str, list[str]]:
     """The folder that all inputs are in, and the models of the rows that are done."""
     common, models = None, set()
     for rows in current.pieces(["uri", "model", "error"]):
@@ -104,11 +103,11 @@ def _survey(current: CurrentRows) -> tuple[str, list[str]]:
     return common or "", sorted(models, key=str)
 
 
-def _classes(sink: str, models: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+def shared_classes(sink: str, models: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
     """The classes and the palette of the models. `RequestError` if they differ."""
     found = []
     for model in models:
-        task = newest_config(sink, model).get("task") or {}
+        task = values_of(sink, model)
         found.append((class_names(task, sink), class_colors(task, sink)))
     if any(classes != found[0][0] for classes, _ in found):
         raise RequestError(
@@ -116,6 +115,14 @@ def _classes(sink: str, models: Sequence[str]) -> tuple[tuple[str, ...], tuple[t
             f"\"model = '{models[0]}'\""
         )
     return found[0] if found else ((), ())
+
+
+def background_ids(names: Sequence[str], classes: Sequence[str]) -> frozenset[int]:
+    """The ids of classes that get no annotations. `RequestError` if one of them is no class."""
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise RequestError(f"background must be names of classes ({', '.join(classes)}), got {unknown[0]!r}")
+    return frozenset(classes.index(name) for name in names)
 
 
 def _done_rows(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
 import pyarrow as pa
@@ -40,6 +41,8 @@ class Plan:
     palette: tuple[tuple[int, int, int], ...] = ()
     background: frozenset[int] = frozenset()
     as_polygons: bool = False
+    images: Path | None = None
+    """Folder with copies of the images, under their names; None: there are none."""
 
 
 class Form(Protocol):
@@ -123,7 +126,7 @@ class Png(_Files):
 
     def close(self) -> None:
         super().close()
-        _write_classes(self._plan)
+        write_classes(self._plan)
 
 
 class Text(_Files):
@@ -241,7 +244,7 @@ class LabelStudio:
     def add(self, row: Mapping[str, Any]) -> None:
         task: dict[str, Any] = {"data": {"uri": row["uri"], "member": row["member"]}}
         if self._is_of_images:
-            task["data"]["image"] = row["uri"]
+            task["data"] |= self._image(row)
             result = self._brushes(row)
         else:
             task["data"]["text"] = row["text"]
@@ -253,6 +256,13 @@ class LabelStudio:
 
     def close(self) -> None:
         self._tasks.close()
+
+    def _image(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """The name of an image, and where Label Studio finds it: a copy by its own server for files of this machine."""
+        name, images = self._plan.names.of(row["uri"], row["member"], None), self._plan.images
+        if images is None:
+            return {"image": row["uri"], "name": name}
+        return {"image": f"/data/local-files/?d={quote(str(images.resolve() / name).lstrip('/'))}", "name": name}
 
     def _brushes(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """A brush region for each class that the mask has."""
@@ -312,7 +322,7 @@ class HuggingFace:
         if self._writer is not None:
             self._writer.close()
         if self._is_of_images:
-            _write_classes(self._plan)
+            write_classes(self._plan)
 
     def _write(self) -> None:
         """Write the waiting rows as a row group, in a new file if the present one is large enough."""
@@ -352,8 +362,9 @@ def _ranges(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _write_classes(plan: Plan) -> None:
-    content = {"classes": plan.classes, "palette": plan.palette}
+def write_classes(plan: Plan, **more: Any) -> None:
+    """Write ``classes.json``, as labelled folders have it, with more members."""
+    content = {"classes": plan.classes, "palette": plan.palette, **more}
     (plan.out / "classes.json").write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

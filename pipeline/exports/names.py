@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # What some file system does not take, and what would be a path of its own.
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\\:*?"<>|\ud800-\udfff]')
@@ -50,6 +50,17 @@ class Names:
             found = "/".join([*folders, f"{stem}-{number}{ending}"])
         self._taken.add(key)
         return found
+
+
+class GivenNames(Names):
+    """Names that were given before, to each input that there is."""
+
+    def __init__(self, given: Mapping[tuple[str, str | None], str]) -> None:
+        super().__init__("", ())
+        self._given = given
+
+    def of(self, uri: str, member: str | None, ending: str | None) -> str:
+        return self._given[uri, member]
 
 
 def _cleaned(part: str) -> str:

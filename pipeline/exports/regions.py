@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -44,6 +45,23 @@ def polygons(region: Region) -> list[list[int]]:
     return [
         [value for x, y in outline for value in (x + region.left, y + region.top)] for outline in _cut(region.inside)
     ]
+
+
+def filled(points: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The pixels whose centres are inside of a polygon (n, 2), x before y, by the even-odd rule: booleans (h, w)."""
+    inside = np.zeros((height, width), bool)
+    if len(points) < 3:
+        return inside
+    x, y = points.T.astype(np.float64)
+    x_end, y_end = np.roll(x, -1), np.roll(y, -1)
+    for row in range(max(0, math.floor(y.min())), min(height, math.ceil(y.max()))):
+        centre = row + 0.5
+        crosses = (y <= centre) != (y_end <= centre)
+        places = x[crosses] + (centre - y[crosses]) * (x_end - x)[crosses] / (y_end - y)[crosses]
+        # A pixel is right of an edge if its centre is. Right of an odd number of edges, it is inside.
+        columns = np.clip(np.ceil(places - 0.5), 0, width).astype(np.int64)
+        inside[row] = np.cumsum(np.bincount(columns, minlength=width + 1))[:width] % 2 == 1
+    return inside
 
 
 def _cut(inside: np.ndarray) -> list[list[tuple[int, int]]]:

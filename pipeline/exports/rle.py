@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 #: Bits of the lengths that a run of the brush format can have; each run says by two bits which one it has.
@@ -58,6 +60,45 @@ def brush_bytes(mask: np.ndarray) -> bytes:
     every = np.unpackbits(fields.astype(">u4").view(np.uint8).reshape(-1, 4), axis=1)
     used = np.arange(32) >= 32 - (3 + bits + 8)[:, None]
     return np.packbits(np.concatenate([np.array(list(head), np.uint8), every[used]])).tobytes()
+
+
+def from_run_lengths(lengths: Sequence[int], size: int) -> np.ndarray:
+    """The inverse of `run_lengths`: booleans (size,). `ValueError` if the lengths are not those of so many."""
+    counts = np.asarray(lengths, np.int64)
+    if (counts < 0).any() or counts.sum() != size:
+        raise ValueError("the runs are not those of a mask of this size")
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+
+
+def from_brush_bytes(data: Sequence[int], height: int, width: int) -> np.ndarray:
+    """The inverse of `brush_bytes`: the pixels that are at least half opaque, booleans (h, w).
+
+    Unlike those that are written here, a brush may have values other than 0 and 255, and single values between runs.
+    `ValueError` if it is broken, or not of an image of this size.
+    """
+    bits = np.unpackbits(np.asarray(data, np.uint8))
+    count, value_bits = _number(bits, 0, 32), _number(bits, 32, 5) + 1
+    sizes = [_number(bits, 37 + 4 * index, 4) + 1 for index in range(4)]
+    if count != 4 * height * width or value_bits != 8:
+        raise ValueError("the brush is not of an image of this size")
+    values, place, done = np.empty(count, np.uint8), 53, 0
+    while done < count:
+        is_run, size = _number(bits, place, 1), sizes[_number(bits, place + 1, 2)]
+        length = _number(bits, place + 3, size) + 1
+        place += 3 + size
+        end = place + 8 * (1 if is_run else length)
+        if done + length > count or end > len(bits):
+            raise ValueError("the brush is cut, or has more pixels than the image")
+        values[done : done + length] = np.packbits(bits[place:end])
+        place, done = end, done + length
+    return values.reshape(height, width, 4)[..., 3] >= 128
+
+
+def _number(bits: np.ndarray, place: int, size: int) -> int:
+    """The number in so many bits from a place on, the highest first."""
+    if place + size > len(bits):
+        raise ValueError("the brush is cut")
+    return int.from_bytes(np.packbits(bits[place : place + size]).tobytes(), "big") >> (-size % 8)
 
 
 def _split(lengths: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,18 @@ _UP = 2
 Palette = Sequence[Sequence[int]]
 
 
+def described(classes: Sequence[str], palette: Palette) -> dict[str, Any]:
+    """What the values of masks mean, for the metadata of a table's files."""
+    return {
+        "result": "mask",
+        "classes": list(classes),
+        "palette": [list(color) for color in palette],
+        "how_to_read": "mask.bytes is a PNG of the size of the upright input. The value of a pixel is the index of its "
+        "class in classes, and class_pixels has the same order. With Pillow: numpy.array(Image.open(BytesIO(bytes))). "
+        "Image.convert, OpenCV and others that apply the palette give colours or shades of gray, not ids.",
+    }
+
+
 def encode_mask(mask: np.ndarray, palette: Palette) -> bytes:
     """Encode a mask (h, w) of class ids as PNG: uint8 with an 8-bit palette, uint16 as 16-bit grayscale.
 

@@ -122,6 +122,11 @@ class ImageSegmentation(Task):
         return outputs.HUGGINGFACE_FEATURES
 
     @property
+    def description(self) -> dict[str, Any]:
+        """The names of the classes, their colours, and how the ids in a mask are read."""
+        return outputs.described(self.classes, self.palette)
+
+    @property
     def label_rules(self) -> LabelRules:
         """How label files of the training data say which class a pixel has."""
         return LabelRules(

@@ -7,6 +7,7 @@ the summary; areas, histograms and samples are those of the rows that are in the
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pipeline.quality.distributions import RANGES, Distributions, Place, Reading
 from pipeline.quality.drift import Drift, drift
 from pipeline.quality.pages import Card, Page, Picture
 from pipeline.quality.pictures import Key, contents, masked_pictures
+from pipeline.runs.gone import read_gone
 from pipeline.table.parts import Part
 from pipeline.table.readers import parts_of
 from pipeline.task import Task
@@ -34,6 +36,7 @@ READING_S = 20.0
 _SAMPLE, _UNCERTAIN, _NOVEL, _FAMILIAR = 24, 8, 5, 3
 _FAILED_OF_A_CODE, _DOCUMENTS, _DOCUMENT_CHARS = 5, 3, 6_000
 _FAMILIAR_ROWS = 4_000
+_GONE = 36
 _CHART_BINS, _COLUMNS = 25, 40
 _MEASURES = {
     "confidence": ("Confidence", "mean probability of the chosen class"),
@@ -71,6 +74,7 @@ def run_report(run: Described, summary: Mapping[str, Any], *, reading_s: float =
     page = Page(f"Run {run.run_id}", f"{', '.join(summary['source'])} → {run.sink}")
     _overview(page, summary, reading.found)
     _failures(page, summary, reading)
+    _gone(page, run, summary)
     _distributions(page, run, reading.found, summary["model"])
     _speed(page, run, summary)
     _documents_or_masks(page, run, reading, until)
@@ -97,6 +101,8 @@ def _overview(page: Page, summary: Mapping[str, Any], found: Distributions) -> N
     ]
     if counts["remade"]:
         tiles.append(("Made again", f"{counts['remade']:,}", "another tool had deleted their rows"))
+    if summary.get("gone"):
+        tiles.append(("Gone", f"{summary['gone']:,}", "in the table, and not in the source any more"))
     heading = "What was done"
     status, error = summary.get("status", "done"), summary.get("error")
     if status != "done":
@@ -132,6 +138,20 @@ def _failures(page: Page, summary: Mapping[str, Any], reading: Reading) -> None:
     if passed:
         page.text("Files passed over", "By the endings of their names these files are no inputs.")
         page.table("Files passed over", passed)
+
+
+def _gone(page: Page, run: Described, summary: Mapping[str, Any]) -> None:
+    """Inputs that the sources have no more; only a run that has listed them whole knows."""
+    gone = read_gone(run.folder) if summary.get("gone") else None
+    if gone is None:
+        return
+    heading = "Gone from the source"
+    rest = f" The first {_GONE} of them:" if gone.num_rows > _GONE else ""
+    text = f"{gone.num_rows:,} inputs have rows in the table, and the source has them no more. This removes their rows:"
+    page.note(heading, text, code=f"python -m jobs.forget --sink {shlex.quote(run.sink)} --gone")
+    if rest:
+        page.text(heading, rest.strip())
+    page.table(heading, [{"input": _name(**row)} for row in gone.slice(0, _GONE).to_pylist()])
 
 
 def _documents_or_masks(page: Page, run: Described, reading: Reading, until: float) -> None:

@@ -44,6 +44,13 @@ class EarlierRun:
         return self.summary.get("exit_code") == 0
 
     @property
+    def sources(self) -> list[str]:
+        """The URIs of its sources, also if it was killed; empty if it has listed none, as an accept or a restore."""
+        if self.summary:
+            return self.summary.get("source", [])
+        return [storage.canonical(source) for source in self.config.get("source", ())]
+
+    @property
     def is_whole(self) -> bool:
         """Whether it was to list all of its sources."""
         limit = self.config.get("run", {}).get("limit")

@@ -10,8 +10,10 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
 from pipeline.table.delta import Table
+from pipeline.table.log import properties_of
 from pipeline.table.parts import Part, PartWriter, gathered, pieces, scan
-from pipeline.table.readers import parts_of
+from pipeline.table.readers import open_delta, parts_of
+from pipeline.table.schema import property_of
 from pipeline.table.supersede import run_ids
 
 
@@ -56,6 +58,8 @@ def accept(table: Table, pilot: str, run_id: str) -> Accepted:
         return [*add, *table.rewritten(remove, keep, run_id)], remove, found
 
     table.commits.apply_vectors(table.parts(), run_id)
+    theirs = properties_of(open_delta(pilot))
+    table.set_properties({name: value for name, value in theirs.items() if name.startswith(property_of(""))}, run_id)
     return table.commits.replace(plan, run_id)
 
 
@@ -63,7 +67,7 @@ def _copied(table: Table, uri: str, part: Part, good: np.ndarray, run_id: str) -
     """The good rows of a pilot's part as a part of the table."""
     if not good.any():
         return []
-    writer, start = PartWriter(table.uri, table.schema, run_id, part.model), 0
+    writer, start = PartWriter(table.uri, table.schema_of(part, uri), run_id, part.model), 0
     for rows in gathered(pieces(uri, part)):
         end = start + rows.num_rows
         kept = rows.filter(pa.array(good[start:end]))

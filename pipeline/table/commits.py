@@ -10,7 +10,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -108,6 +108,15 @@ class Commits:
         raise JobFailed(
             f"other programs have changed the table {_REPLACE_ATTEMPTS} times while it was rewritten; "
             "the same command takes it up"
+        )
+
+    def set_properties(self, properties: Mapping[str, str], run_id: str) -> None:
+        """Set properties of the table."""
+        self.once(
+            lambda made: self.delta.alter.set_table_properties(
+                dict(properties), raise_if_not_exists=False, commit_properties=made
+            ),
+            run_id,
         )
 
     def apply_vectors(self, parts: Sequence[Part], run_id: str) -> None:

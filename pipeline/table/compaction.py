@@ -118,8 +118,10 @@ def _joined(table: Table, group: Sequence[Part], run_id: str) -> Part | None:
     `JobFailed` if a file of the group has not as many rows as the log says, or if the new file, as it is read back from
     the store, has not the same rows as were read from the group.
     """
-    writer, read = PartWriter(table.uri, table.schema, run_id, group[0].model), []
+    read = []
     try:
+        # All are of one model, so what the newest says of its values holds for all. Older ones may say nothing.
+        writer = PartWriter(table.uri, table.schema_of(group[-1]), run_id, group[0].model)
         for rows in gathered(_pieces(table.uri, group)):
             fitted = table.schema.fitted(rows)
             read.append(keys(fitted, ROW_KEY))

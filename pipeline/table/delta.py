@@ -6,6 +6,7 @@ Workers write its parts, which are Parquet files. Readers see a part only after 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,10 +31,21 @@ from pipeline.table.log import (
     named_files,
     opened,
     patiently,
+    properties_of,
 )
 from pipeline.table.names import is_run_name
-from pipeline.table.parts import THREADS, Part, PartWriter, gathered, pieces, scan, write_part
-from pipeline.table.schema import TableSchema
+from pipeline.table.parts import (
+    THREADS,
+    Part,
+    PartWriter,
+    description_of,
+    gathered,
+    pieces,
+    read_part,
+    scan,
+    write_part,
+)
+from pipeline.table.schema import TableSchema, property_of
 from pipeline.table.supersede import is_of, rows_to_keep, run_ids
 
 _ROWS_TOGETHER = 1 << 14  # whose keys are made at once
@@ -101,6 +113,8 @@ class Table:
                     schema=self.schema.columns.remove_metadata(),
                     partition_by=[PARTITION],
                     mode="ignore",
+                    configuration=self._meanings(),
+                    raise_if_key_not_exists=False,
                     storage_options=storage.delta_options(self.uri),
                 )
             )
@@ -108,10 +122,32 @@ class Table:
             self._commits.sync()
 
     def fence(self, lease: int, run_id: str) -> None:
-        """Allow commits only to runs with this lease number or a higher one, and add `new_columns`."""
+        """Allow commits only to runs with this lease number or a higher one. Add `new_columns`, and what the values of
+        the schema's model mean."""
         self.commits.fence(lease, run_id)
         if self.new_columns:
             self._add_columns(run_id)
+        self.set_properties(self._meanings(), run_id)
+
+    def set_properties(self, properties: Mapping[str, str], run_id: str) -> None:
+        """Set properties of the table in one commit, unless it has them."""
+        if properties.items() - self.properties.items():
+            self.commits.set_properties(properties, run_id)
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """The properties of the table."""
+        return {} if self._commits is None else properties_of(self._commits.delta)
+
+    def schema_of(self, part: Part, table_uri: str | None = None) -> TableSchema:
+        """The schema for a file with rows of an existing part.
+
+        It says of their values what the table says of the part's model, or else what the part says. ``table_uri``: the
+        table of the part; None: this one.
+        """
+        known = self.properties.get(property_of(part.model or ""))
+        found = description_of(table_uri or self.uri, part) if known is None else known.encode()
+        return self.schema.described(found)
 
     def last_run_id(self) -> str:
         """The greatest name of a run of this sink, or an empty string.
@@ -173,6 +209,16 @@ class Table:
             failed=sets[2],
             others={kind: KeySet(found) for kind, found in others.items()},
         )
+
+    def other_inputs(self, model: str) -> KeySet:
+        """The inputs (`INPUT_KEY`) of the rows of all models but this one."""
+
+        def read() -> KeySet:
+            others = [part for part in self.parts() if part.model != model]
+            found = ordered(lambda part: read_part(self.uri, part, list(INPUT_KEY)), others, THREADS)
+            return KeySet(keys(rows, INPUT_KEY) for rows in found)
+
+        return KeySet() if self._commits is None else self._commits.settled(read)
 
     def supersede(
         self,
@@ -249,7 +295,7 @@ class Table:
             left = keep[part.path]
             if not left.any():
                 return None
-            writer, start = PartWriter(self.uri, self.schema, run_id, part.model), 0
+            writer, start = PartWriter(self.uri, self.schema_of(part), run_id, part.model), 0
             for rows in gathered(pieces(self.uri, part)):
                 end = start + rows.num_rows
                 writer.add(rows.filter(pa.array(left[start:end])))
@@ -273,6 +319,11 @@ class Table:
         for model in models:
             for page in storage.walk(storage.join(self.uri, f"model={model}"), begins):
                 yield from page["uri"].to_pylist()
+
+    def _meanings(self) -> dict[str, str]:
+        """The property that says what the values of the schema's model mean; empty if the schema does not say it."""
+        found = self.schema.description
+        return {} if found is None else {property_of(json.loads(found)["model"]): found.decode()}
 
     def _add_columns(self, run_id: str) -> None:
         delta = self.commits.delta

@@ -142,8 +142,18 @@ def committed_parts(delta: DeltaTable) -> list[Part]:
 def named_files(delta: DeltaTable) -> set[str]:
     """The paths of all files that some version of the table refers to, as they are below the table's folder."""
     # Files that a later version removed are kept for readers of earlier versions.
-    removed = patiently(lambda: delta.vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False))
-    return {part.file for part in committed_parts(delta)} | {unquote(path) for path in removed} | set(removed)
+    removed = removed_files(delta)
+    return {part.file for part in committed_parts(delta)} | {unquote(path) for path in removed} | removed
+
+
+def removed_files(delta: DeltaTable, *, only_expired: bool = False) -> set[str]:
+    """The paths of files that have left the table, and that the log still names, as they are in the log.
+
+    ``only_expired``: those that left it longer ago than the table's retention (`pipeline.table.retention`).
+    """
+    # delta-rs tells them only as what a vacuum would delete. Without a number of hours it goes by the table's property.
+    hours = None if only_expired else 0
+    return set(patiently(lambda: delta.vacuum(hours, dry_run=True, enforce_retention_duration=False)))
 
 
 def changes_of_others(delta: DeltaTable, since: int) -> list[Change]:
@@ -155,6 +165,11 @@ def changes_of_others(delta: DeltaTable, since: int) -> list[Change]:
         for entry in reversed(entries)
         if TOKEN not in entry and not (entry["version"] == 0 and entry.get("operation") == "CREATE TABLE")
     ]
+
+
+def properties_of(delta: DeltaTable) -> dict[str, str]:
+    """The properties of the table, such as ``delta.appendOnly``."""
+    return {name: value for name, value in delta.metadata().configuration.items() if value is not None}
 
 
 def columns_of(delta: DeltaTable) -> pa.Schema:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.storage.columnar import ParquetReader, own_file, read_parquet
 from pipeline.storage.threads import ordered
-from pipeline.table.schema import KEY_COLUMNS, PROVENANCE_COLUMNS, TableSchema, leaves, plain_type
+from pipeline.table.schema import DESCRIPTION, KEY_COLUMNS, PROVENANCE_COLUMNS, TableSchema, leaves, plain_type
 
 #: Number of parts that are read, written or deleted at the same time.
 THREADS = 16
@@ -123,6 +123,13 @@ def read_part(table_uri: str, part: Part, columns: list[str] | None = None) -> p
             with storage.open_file(uri) as file:
                 rows = ParquetReader(file).read(columns)
         return as_written_here(rows, part, columns)
+
+
+def description_of(table_uri: str, part: Part) -> bytes | None:
+    """What the file of a part says of its values (`DESCRIPTION`), or None. Raises as `own_file` does."""
+    uri = part.uri(table_uri)
+    with own_file(uri), storage.open_file(uri) as file:
+        return (ParquetReader(file).schema.metadata or {}).get(DESCRIPTION)
 
 
 def pieces(table_uri: str, part: Part) -> Iterator[pa.Table]:

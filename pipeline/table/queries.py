@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -50,6 +51,16 @@ class CurrentRows:
         """All columns of the table."""
         wanted = None if where is None else KeySet([keys(rows_where(sink, where, _RUN_KEY), _RUN_KEY)])
         self._chosen = _chosen(self._uri, self._parts, wanted)
+
+    def __len__(self) -> int:
+        return int(self._chosen.sum())
+
+    def only(self, wanted: np.ndarray) -> CurrentRows:
+        """Those of the rows, in the order of `pieces`, for which ``wanted`` (rows,) is true."""
+        fewer = copy.copy(self)
+        fewer._chosen = self._chosen.copy()
+        fewer._chosen[fewer._chosen] = wanted
+        return fewer
 
     def pieces(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows piece by piece, so that memory is bounded. ``columns``: None: all. `RequestError` if there is no

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -10,7 +13,7 @@ from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.source.keys import INPUT_KEY, keys
 from pipeline.table.log import committed_parts, opened
-from pipeline.table.parts import Part
+from pipeline.table.parts import Part, description_of
 
 
 def open_delta(sink: str) -> DeltaTable:
@@ -20,6 +23,18 @@ def open_delta(sink: str) -> DeltaTable:
     if delta is None:
         raise RequestError(f"no table at {uri}")
     return delta
+
+
+def description(sink: str, model: str | None = None) -> dict[str, Any]:
+    """What the newest file of a model says of its values, such as ``classes`` and ``palette``; None: of any model.
+
+    Empty if it says nothing, as files of early versions and of other tools.
+    """
+    named = [(part.file.rpartition("/")[2], part) for part in parts_of(sink) if model in (None, part.model)]
+    if not named:
+        return {}
+    _, newest = max(named, key=lambda pair: pair[0])
+    return json.loads(description_of(storage.join(sink, "table"), newest) or b"{}")
 
 
 def parts_of(sink: str) -> list[Part]:

@@ -1,4 +1,9 @@
-"""The schema of a table: its columns, how they are added to an existing table, and metadata for readers."""
+"""The schema of a table: its columns, how they are added to an existing table, and metadata for readers.
+
+The schema metadata of a part file have two keys: ``huggingface`` says which columns are pictures, and ``parquetry``
+(`DESCRIPTION`) is a JSON object that says what the values mean, such as the names of the classes. The properties of the
+table have the same object for each model (`property_of`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,11 @@ import deltalake
 import pyarrow as pa
 
 from pipeline.errors import RequestError
+from pipeline.json_text import to_json
 from pipeline.rows import ERROR_TYPE
+
+#: The key of the schema metadata under which a part file says what its values mean.
+DESCRIPTION = b"parquetry"
 
 KEY_COLUMNS = pa.schema([("uri", pa.string()), ("member", pa.string()), ("etag", pa.string()), ("size", pa.int64())])
 PROVENANCE_COLUMNS = pa.schema(
@@ -39,15 +48,29 @@ class TableSchema:
         result: str,
         huggingface_features: Mapping[str, Any] | None = None,
         stored_as_is: tuple[str, ...] = (),
+        description: Mapping[str, Any] | None = None,
     ) -> TableSchema:
         """A schema of the key columns, the task's columns, and the provenance. ``huggingface_features``: see
-        `with_huggingface_features`."""
+        `with_huggingface_features`. ``description``: what the values of one ``model`` mean; see `described`."""
         columns = pa.schema([*KEY_COLUMNS, *task_columns, *PROVENANCE_COLUMNS])
-        return cls(
+        schema = cls(
             columns=with_huggingface_features(columns, huggingface_features or {}),
             result=result,
             stored_as_is=stored_as_is,
         )
+        return schema.described(None if description is None else to_json(description).encode())
+
+    def described(self, description: bytes | None) -> TableSchema:
+        """This schema for files with the given `DESCRIPTION`, which belongs to one model; None: for files without."""
+        metadata = {name: value for name, value in (self.columns.metadata or {}).items() if name != DESCRIPTION}
+        if description is not None:
+            metadata[DESCRIPTION] = description
+        return dataclasses.replace(self, columns=self.columns.with_metadata(metadata))
+
+    @property
+    def description(self) -> bytes | None:
+        """The `DESCRIPTION` of the files, or None."""
+        return (self.columns.metadata or {}).get(DESCRIPTION)
 
     @property
     def names(self) -> list[str]:
@@ -78,7 +101,8 @@ class TableSchema:
         fields = [*kept, *(field for field in self.columns if field.name not in found.names)]
         described = json.loads((self.columns.metadata or {}).get(b"huggingface", b"{}"))
         features = described.get("info", {}).get("features", {})
-        return dataclasses.replace(self, columns=with_huggingface_features(pa.schema(fields), features))
+        widened = dataclasses.replace(self, columns=with_huggingface_features(pa.schema(fields), features))
+        return widened.described(self.description)
 
     def fitted(self, rows: pa.Table) -> pa.Table:
         """The rows with all columns of the table, in order; missing columns are null."""
@@ -96,6 +120,11 @@ def with_huggingface_features(schema: pa.Schema, features: Mapping[str, Any]) ->
     """
     described = {field.name: features.get(field.name) or _feature(field.type) for field in schema}
     return schema.with_metadata({b"huggingface": json.dumps({"info": {"features": described}}).encode()})
+
+
+def property_of(model: str) -> str:
+    """The property of a table that says what the values of a model mean, as `DESCRIPTION` does in its files."""
+    return f"parquetry.{model}"
 
 
 def as_stored(schema: pa.Schema) -> pa.Schema:

@@ -20,6 +20,8 @@ from pipeline.storage.threads import ordered
 from pipeline.table.delta import Table
 from pipeline.table.log import committed_parts, patiently
 from pipeline.table.parts import THREADS, Part, scan
+from pipeline.table.retention import kept_files, retention, spoken
+from pipeline.table.vacuum import vacuum
 
 _FORGOTTEN, _REMOVED = "forgotten", "removed"
 _NAMES = pa.schema([(name, pa.string()) for name in INPUT_KEY])
@@ -47,12 +49,13 @@ class Earlier:
 def version_before(table: Table, run_id: str) -> Earlier:
     """The newest version of the table before the first commit of a run.
 
-    `RequestError` if the log does not say which that is, or if a file of that version is not there any more.
+    `RequestError` if the log does not say which that is, if a file of that version is not there any more, or if the
+    table does not keep it any more, so that it may be deleted at any time.
     """
     entries = patiently(lambda: table.commits.delta.history())
     mine = [int(entry["version"]) for entry in entries if entry.get("run_id") == run_id]
     if not mine:
-        raise RequestError(f"run {run_id!r}: the log of {table.uri} has no commit of it; it keeps them for 30 days")
+        raise RequestError(f"run {run_id!r}: the log of {table.uri} has no commit of it any more, or never had one")
     version, options = min(mine) - 1, storage.delta_options(table.uri)
     try:
         parts = committed_parts(patiently(lambda: DeltaTable(table.uri, version=version, storage_options=options)))
@@ -66,6 +69,14 @@ def version_before(table: Table, run_id: str) -> Earlier:
         raise RequestError(
             f"version {version} of {table.uri} cannot be restored: {len(lost)} of its files are deleted, such as "
             f"{lost[0].path}"
+        )
+    current, kept = {part.path for part in table.parts()}, kept_files(table.commits.delta)
+    expired = [part for part in parts if part.path not in current and part.file not in kept]
+    if expired:
+        raise RequestError(
+            f"version {version} of {table.uri} cannot be restored: {len(expired)} of its files left the table more "
+            f"than {spoken(retention(table.commits.delta))} ago, so that they may be deleted at any time, such as "
+            f"{expired[0].path}; verify --retention-days keeps files longer"
         )
     return Earlier(version=version, parts={part.path: part for part in parts})
 
@@ -92,6 +103,8 @@ class Forgotten:
     """Rows that left the table."""
     files: int
     """Files of earlier versions, and of pilots, that held such rows and are deleted."""
+    expired: int
+    """Files that the table did not keep any more, and that are deleted, whatever was in them."""
 
 
 def forget(
@@ -100,8 +113,10 @@ def forget(
     """Take the rows of some inputs (columns `INPUT_KEY`) out of the table, and delete all files that have held them.
 
     ``for_good``: later runs leave these inputs out. Earlier versions of the table cannot be read any more where they
-    had them. `Table.fence` comes first.
+    had them, whatever the table's retention is. Files that are not kept any more are deleted unread. `Table.fence`
+    comes first.
     """
+    kept_files(table.commits.delta)  # so that a wrong property is a wrong request before anything is written
     chosen = KeySet([keys(inputs, INPUT_KEY)])
     # Before the rows go, so that no run makes them again.
     lines = "".join(to_json(row) + "\n" for row in inputs.select(INPUT_KEY).to_pylist())
@@ -118,6 +133,7 @@ def forget(
     table.commits.apply_vectors(table.parts(), run_id)
     removed = table.commits.replace(plan, run_id)
     current, deleted = {part.uri(table.uri) for part in table.parts()}, 0
+    expired = vacuum(sink)
     for uri in [table.uri, *_pilot_tables(sink)]:
         others = [part for part in _files(uri) if part.uri(uri) not in current]
         for part, rows in scan(uri, others):
@@ -125,7 +141,7 @@ def forget(
             if chosen.contains(keys(rows, INPUT_KEY)).any():
                 storage.delete(part.uri(uri))
                 deleted += 1
-    return Forgotten(inputs=len(chosen), rows=removed, files=deleted)
+    return Forgotten(inputs=len(chosen), rows=removed, files=deleted, expired=expired)
 
 
 def forgotten_inputs(sink: str) -> KeySet:

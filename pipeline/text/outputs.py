@@ -13,6 +13,14 @@ import pyarrow as pa
 #: [start, end) in code points; ``score`` is the probability that a paragraph begins at ``start``, 1 for the first.
 PARAGRAPH_TYPE = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("score", pa.float32())])
 
+#: What the values mean, for the metadata of a table's files.
+DESCRIPTION = {
+    "result": "paragraphs",
+    "unit": "code point",
+    "how_to_read": "Paragraphs are half-open ranges [start, end) of Unicode code points in the decoded text, without a "
+    "byte order mark; in Python text[start:end]. They tile the text. text_sha256 is the SHA-256 of the text in UTF-8.",
+}
+
 _EXACT_SENTENCES = 32
 
 

@@ -28,7 +28,7 @@ from pipeline.text.inputs import (
     split_sentences,
     with_less_space,
 )
-from pipeline.text.outputs import PARAGRAPH_TYPE, best_threshold, certainty, paragraphs_from_scores
+from pipeline.text.outputs import DESCRIPTION, PARAGRAPH_TYPE, best_threshold, certainty, paragraphs_from_scores
 from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
 from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at
 from pipeline.training.losses import Batch, Loss, Statistics
@@ -101,6 +101,11 @@ class TextSegmentation(Task):
         scores = {name: pa.float32() for name in ("confidence", "uncertainty", "novelty", "novelty_raw")}
         fields = {"paragraphs": pa.list_(PARAGRAPH_TYPE), "num_paragraphs": pa.int64()}
         return pa.schema(_DOCUMENT_FIELDS | fields | scores | {"embedding": pa.list_(pa.float32())})
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """How the offsets of paragraphs are read."""
+        return DESCRIPTION
 
     def prepare(self, inputs: pa.Table) -> pa.Table:
         """Columns of the document, ``starts`` of its sentences, and their features as in `SentenceFeatures`."""

@@ -169,7 +169,7 @@ def test_sink_of_documents(documents: Path) -> None:
         sink.paragraphs(rows["changed.txt"])
     with pytest.raises(RequestError, match="failed input: empty"):
         sink.paragraphs(rows["failed.txt"])
-    with pytest.raises(RequestError, match="no run there says which classes"):
+    with pytest.raises(RequestError, match="neither a run nor a file there says"):
         _ = sink.classes
     assert sink.rows("confidence < 0", ["uri"]).num_rows == 0
     assert sink.rows("run_id = '1'").num_rows == 0, "an older row is not a current one"

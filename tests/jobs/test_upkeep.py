@@ -104,12 +104,15 @@ def test_a_forgotten_input_leaves_every_file_and_never_comes_back(place: Path) -
 def test_inputs_that_are_gone_leave_and_may_come_back(place: Path) -> None:
     content = (place / "images" / "0005.png").read_bytes()
     (place / "images" / "0005.png").unlink()
-    segment(place)
+    assert segment(place)["gone"] == 1
+    assert "gone" not in segment(place, limit=1), "a part of the sources cannot tell"
+    assert segment(place)["gone"] == 1, "and nothing is forgotten by it"
     assert "0005.png" in names(place)
     assert upkeep(place, "forget", "--gone")["rows"] == 1
     assert "0005.png" not in names(place)
     (place / "images" / "0005.png").write_bytes(content)
-    assert segment(place)["done"] == 1
+    again = segment(place)
+    assert (again["done"], again["gone"]) == (1, 0)
     segment(place, limit=1)
     code, summary, _ = call_job("forget", "--sink", str(place / "sink"), "--gone")
     assert (code, "has taken only a part of its sources" in summary["error"]) == (2, True)

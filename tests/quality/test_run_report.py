@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.quality.distributions import Reading, nearest
 from pipeline.quality.report import Described, own_parts, run_report
+from pipeline.runs.gone import NAMES as NAMES_OF_INPUTS
+from pipeline.runs.gone import store_gone
 from pipeline.table.readers import parts_of
 from testing.equality import table_rows
 from testing.reports import TASK, synthetic_run
@@ -57,6 +60,16 @@ def test_numbers_are_those_of_the_summary_and_of_the_table(made: Any) -> None:
     assert len(shown) == sum(min(5, count) for count in codes.values())
     assert set(shown) <= messages
     assert page.stat().st_size < 2 << 20
+
+
+def test_inputs_that_are_gone_are_named(made: Any) -> None:
+    _, _, _, run, summary = made
+    names = [f"/inbox/{number:02d}.jpg" for number in range(40)]
+    store_gone(run.folder, pa.table([names, pa.nulls(40, pa.string())], schema=NAMES_OF_INPUTS))
+    said = Elements(Path(run_report(run, summary | {"gone": 40})).read_text()).said
+    assert f"python -m jobs.forget --sink {run.sink} --gone" in " ".join(said)
+    assert [text for text in said if text.startswith("/inbox/")] == names[:36]
+    assert "/inbox/00.jpg" not in Path(run_report(run, summary | {"gone": 0})).read_text()
 
 
 def test_drift_against_the_earlier_run_is_named(made: Any) -> None:
