@@ -108,8 +108,7 @@ def example(demonstration: Demonstration, tmp_path_factory: pytest.TempPathFacto
     (folder / "own" / "classes.json").write_text(
         '{"classes": ["road", "roof", "other"], "palette": ["#808080", "#c03020", "#ffffff"], "ignore_index": 255}'
     )
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (folder / ".venv").symlink_to(sys.prefix)
     return folder
 
 
