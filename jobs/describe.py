@@ -1,6 +1,6 @@
-"""Write ``jobs/options.json`` anew from the settings of all commands: ``python -m jobs.describe``.
+"""Write ``jobs/options.json`` and ``docs/reference.md`` anew from the settings: ``python -m jobs.describe``.
 
-Run it after a change to any setting, its default or its docstring; a test says when the file is out of date.
+Run it after a change to any setting, its default or its docstring; a test says when a file is out of date.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.commands import COMMANDS, module_of
-from jobs.options import FILE, Option, options_of
+from jobs.options import FILE, Option, load, options_of
+from jobs.reference import FILE as PAGE
+from jobs.reference import reference
 
 
 def generated() -> str:
@@ -37,4 +39,5 @@ def _plain(option: Option, options: Sequence[Option]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     FILE.write_text(generated(), encoding="utf-8")
-    print(f"{FILE} describes {len(COMMANDS)} commands")
+    PAGE.write_text(reference(load()), encoding="utf-8")
+    print(f"{FILE} and {PAGE} describe {len(COMMANDS)} commands")

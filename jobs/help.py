@@ -21,7 +21,8 @@ _METAVARS = {
     "list of 2 int": "[N,N]",
     "list of 2 float": "[X,X]",
 }
-_GENERAL = (
+#: What all commands have: how it is typed, and what it means.
+GENERAL = (
     ("--config FILE", "YAML file with any of the settings; options after it override it."),
     ("--print-config", "Show all settings as they would be, with comments, as such a file."),
     ("--quiet", "Print only warnings and errors on standard error."),
@@ -67,7 +68,7 @@ def page(described: Description, program: str, first: Sequence[str]) -> str:
     lines += _section("required", required)
     for group in dict.fromkeys(option.group for option in sorted(others, key=lambda option: option.group != "")):
         lines += _section(group or "options", [option for option in others if option.group == group])
-    lines += ["", "all commands:", *(line for head, text in _GENERAL for line in _row(head, text))]
+    lines += ["", "all commands:", *(line for head, text in GENERAL for line in _row(head, text))]
     hidden = len(described.options) - len(required) - len(others)
     if hidden:
         lines += ["", f"{hidden} further settings: {program} --help-all"]
@@ -90,19 +91,26 @@ def _section(title: str, options: Iterable[Option]) -> list[str]:
     return ["", f"{title}:", *lines] if lines else []
 
 
-def _text(option: Option) -> str:
+def meaning(option: Option) -> str:
+    """What an option means, with its choices."""
     names = option.kind.removeprefix("list of ")
     of = f" Of {names.strip('{}').replace(',', ', ')}." if names.startswith("{") and names != option.kind else ""
-    if option.required or option.default in (None, False, {}):
-        return option.help + of
-    return f"{option.help}{of} (default: {_typed(option.default)})".lstrip()
+    return (option.help + of).lstrip()
 
 
-def _typed(value: object) -> str:
+def typed(value: object) -> str:
     """A value as one types it."""
     if isinstance(value, list):
-        return f"[{','.join(_typed(item) for item in value)}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return f"[{','.join(typed(item) for item in value)}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)
+
+
+def _text(option: Option) -> str:
+    if option.required or option.default in (None, False, {}):
+        return meaning(option)
+    return f"{meaning(option)} (default: {typed(option.default)})".lstrip()
 
 
 def _row(head: str, text: str) -> list[str]:

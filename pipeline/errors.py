@@ -67,5 +67,5 @@ class Stopped(BaseException):
     status: ClassVar[str] = "stopped"
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
         self.exit_code = 128 + signal_number

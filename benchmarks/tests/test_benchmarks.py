@@ -124,3 +124,15 @@ def test_classification_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> 
     errors = [row["error"] for row in rows if row["labels"] == 100 and row["classifier"] == "m1+m2"]
     assert headline["error_100"] == pytest.approx(sum(errors) / 3)
     assert all(0 < row["error"] < 0.6 for row in rows if row["classifier"] == "linear probe")
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_nights_on_one_table_do_not_get_slower() -> None:
+    command = [sys.executable, "-m", "benchmarks.many_nights", "--small"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((ROOT / "benchmarks" / "results" / "many_nights-small.json").read_text())["headline"]
+    assert found["CPU of the start, times the first, day"] < 2
+    assert found["most part files, day"] < 110
+    assert found["versions, day"] > 100 > found["commits since the checkpoint, day"]

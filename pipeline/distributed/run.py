@@ -30,7 +30,7 @@ from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
 from pipeline.runs.device import DeviceChoice
-from pipeline.runs.earlier import EarlierRun, deleted_rows, earlier_runs
+from pipeline.runs.earlier import deleted_rows, newest_first, runs_since_done
 from pipeline.runs.events import Tell, Teller
 from pipeline.runs.forecast import forecast
 from pipeline.runs.gone import gone_inputs, store_gone
@@ -169,8 +169,6 @@ class Run:
         self._changes: list[Change] = []
         self._compacted: Compacted | None = None
         self._version_at_start = 0
-        self._finished: list[EarlierRun] = []
-        self._earlier: list[EarlierRun] = []
         self._gone: int | None = None
         self._name(run_name(self.table.last_run_id()))
 
@@ -285,12 +283,13 @@ class Run:
             self._name(run_name(last))
         # Written at the beginning, so that it also describes the rows of a run that is killed.
         store_json(storage.join(self.folder, "config.json"), self.plan.described())
-        earlier = self._earlier = earlier_runs(self.plan.sink, self.run_id)
-        self._finished = [run for run in earlier if run.is_done]
+        earlier = runs_since_done(self.plan.sink, self.run_id)
         # Runs that did not end with success have left files behind.
         self.counts.orphans = self.table.remove_orphans(run.name for run in earlier if not run.is_done)
         self._version_at_start = self.table.version
-        self._changes = self.table.changes_of_others(max((run.table_version for run in self._finished), default=0))
+        self._changes = self.table.changes_of_others(
+            max((run.table_version for run in earlier if run.is_done), default=0)
+        )
         if self._changes:
             changes = ", ".join(map(str, self._changes))
             self._log.warn(f"another tool has changed the table since the last run: {changes}")
@@ -314,7 +313,8 @@ class Run:
         if config.limit is None and not self.plan.selection.is_partial:
             self._find_gone(contents.inputs)
         if self._changes:
-            counts.remade = deleted_rows(self._manifest, contents.inputs, self._finished)
+            finished = (run for run in newest_first(self.plan.sink, before=self.run_id) if run.is_done)
+            counts.remade = deleted_rows(self._manifest, contents.inputs, finished)
             if counts.remade:
                 self._say(f"{counts.remade} of them had a row that another tool has deleted")
         return contents.outdated(self._manifest.inputs(), self._manifest.pending)
@@ -323,7 +323,8 @@ class Run:
         """Find the inputs in the table that the sources have no more. ``held``: those with rows of this model."""
         others, listed = self.table.other_inputs(self.plan.package.digest), self._manifest.inputs()
         sources = [storage.canonical(source) for source in self.plan.sources]
-        found = gone_inputs(listed, KeySet([held.keys, others.keys]), sources, reversed(self._earlier))
+        earlier = newest_first(self.plan.sink, before=self.run_id)
+        found = gone_inputs(listed, KeySet([held.keys, others.keys]), sources, earlier)
         store_gone(self.folder, found)
         self._gone = found.num_rows
         if found.num_rows:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
@@ -140,16 +140,23 @@ def histogram(
     *,
     x_label: str = "",
     names: tuple[str, str] = ("this run", "earlier runs, lowest to highest"),
+    of: str = "rows",
+    powers: bool = False,
 ) -> Markup:
     """The shares of bins of equal width between ``low`` and ``high``, as columns; and those of other histograms as a
-    line through their mean, within a band from the lowest to the highest."""
+    line through their mean, within a band from the lowest to the highest. ``powers``: the values are common logarithms,
+    and the axis shows what they are logarithms of."""
+
+    def shown(value: float) -> str:
+        return number(float(f"{10**value:.2g}") if powers else value)
+
     mine, others = _normal(counts), [_normal(found) for found in reference if sum(found)]
     frame = _Frame.of([low, high], [0, *mine, *(value for found in others for value in found)])
-    body, step = frame.axes(x_label, "share of rows", percent=True), (high - low) / max(1, len(mine))
+    body, step = frame.axes(x_label, f"share of {of}", percent=True, shown=shown), (high - low) / max(1, len(mine))
     for place, value in enumerate(mine):
         left, right, top = frame.x(low + place * step), frame.x(low + (place + 1) * step), frame.y(value)
         if value > 0:
-            hint = f"{number(low + place * step)} to {number(low + (place + 1) * step)}: {value:.1%}"
+            hint = f"{shown(low + place * step)} to {shown(low + (place + 1) * step)}: {value:.1%}"
             what = '<rect class="s0" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>'
             shape = (_n(left), _n(top), _n(max(0.5, right - left - 1)), _n(max(0.5, frame.y(0) - top)))
             body.append(Markup(what).format(*shape, hint))
@@ -167,7 +174,7 @@ def histogram(
         )
         body.append(Markup('<polyline class="line s1" points="{}"/>').format(mean))
     most = max(range(len(mine)), key=lambda place: mine[place], default=0)
-    said = f"most rows lie between {number(low + most * step)} and {number(low + (most + 1) * step)}"
+    said = f"most {of} lie between {shown(low + most * step)} and {shown(low + (most + 1) * step)}"
     legend = _legend([(names[0], None), (names[1], None)]) if others else Markup()
     return _svg(title, said, body) + legend
 
@@ -209,19 +216,23 @@ class _Frame:
         low, high = self.y_range
         return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (value - low) / (high - low)
 
-    def axes(self, x_label: str, y_label: str, percent: bool = False) -> list[Markup]:
+    def axes(
+        self, x_label: str, y_label: str, percent: bool = False, shown: Callable[[float], str] = number
+    ) -> list[Markup]:
+        """``shown``: a value of the horizontal axis as its text."""
         rule = Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>')
         body = []
         for tick in self.y_ticks:
             y = _n(self.y(tick))
             body.append(rule.format("rule", _LEFT, y, WIDTH - _RIGHT, y))
-            shown = (
-                f"{tick:.0%}" if percent and self.y_ticks[-1] > 0.045 else f"{tick:.1%}" if percent else number(tick)
-            )
-            body.append(_text(_LEFT - 6, self.y(tick) + 4, shown, anchor="end"))
+            text = f"{tick:.0%}" if percent and self.y_ticks[-1] > 0.045 else f"{tick:.1%}" if percent else number(tick)
+            body.append(_text(_LEFT - 6, self.y(tick) + 4, text, anchor="end"))
         bottom = HEIGHT - _BOTTOM
         body.append(rule.format("axis", _LEFT, bottom, WIDTH - _RIGHT, bottom))
-        body += [_text(self.x(tick), bottom + 15, number(tick), anchor="middle") for tick in self.x_ticks]
+        for tick in self.x_ticks:
+            text, middle = shown(tick), self.x(tick)
+            fits = middle + 3.2 * len(text) < WIDTH  # half of its width
+            body.append(_text(middle if fits else WIDTH, bottom + 15, text, anchor="middle" if fits else "end"))
         if x_label:
             body.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 6, x_label, anchor="middle"))
         if y_label:

@@ -36,6 +36,7 @@ from pipeline.text import metrics as text_metrics
 from pipeline.text import outputs as text_outputs
 
 _CPU = torch.device("cpu")
+_DOCUMENT_CHARS = 6_000  # of each document that is shown
 _SHOWN_DOCUMENTS = 2
 _WRONG, _RIGHT = np.array([200, 30, 40], np.uint8), np.array([225, 228, 232], np.uint8)
 
@@ -58,6 +59,8 @@ class Evaluation:
     cards: list[Card] = field(default_factory=list)
     """Pictures of the inputs with the worst scores."""
     markup: list[tuple[str, str]] = field(default_factory=list)
+    """The beginnings of the documents with the worst scores, as `pipeline.text.outputs.render_html` shows them, each
+    with a heading."""
 
     @property
     def failed(self) -> dict[str, int]:
@@ -110,7 +113,8 @@ def illustrate(found: Evaluation, scorer: Scorer, model: nn.Module, rows: pa.Tab
             data, _ = fetch(row, scorer.task.inputs, FetchConfig())
             if data[0] is not None:
                 shown = scorer.shown(model, data[0], row["format"][0].as_py(), _CPU)
-                page = text_outputs.render_html(shown.text, shown.paragraphs, shown.truth)
+                spans = text_outputs.beginning(shown.paragraphs, _DOCUMENT_CHARS)
+                page = text_outputs.render_html(shown.text, spans, shown.truth)
                 found.markup.append((f"Document {shown.name}", page))
 
 

@@ -29,7 +29,7 @@ from pipeline.table.parts import Part
 from pipeline.table.readers import parts_of
 from pipeline.task import Task
 from pipeline.text.inputs import read_document
-from pipeline.text.outputs import render_html
+from pipeline.text.outputs import SCORES_TEXT, beginning, render_html
 
 #: Seconds after which no further rows are read. The page then says from how many parts its figures are.
 READING_S = 20.0
@@ -41,8 +41,9 @@ _CHART_BINS, _COLUMNS = 25, 40
 _MEASURES = {
     "confidence": ("Confidence", "mean probability of the chosen class"),
     "novelty": ("Novelty", "percentage of held-out training images that are more familiar"),
-    "paragraph_length": ("Length of paragraphs", "mean characters of a paragraph, common logarithm"),
+    "paragraph_length": ("Length of paragraphs", "mean characters of a paragraph of a document"),
 }
+_POWERS = ("paragraph_length",)  # measures that are common logarithms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,8 +258,7 @@ def _documents(page: Page, run: Described, reading: Reading, until: float) -> No
     heading = "Documents with their paragraphs"
     page.text(
         heading,
-        "The least sure, the middle and the surest document of a sample. The number before a paragraph is the "
-        "probability that one begins there.",
+        f"The least sure, the middle and the surest document of a sample. {SCORES_TEXT}",
     )
     columns = ("num_chars", "num_paragraphs", "confidence")
     page.table(
@@ -276,9 +276,7 @@ def _documents(page: Page, run: Described, reading: Reading, until: float) -> No
         except InputError:
             continue
         spans = [(span["start"], span["end"], span["score"]) for span in row["paragraphs"]]
-        shown = [span for span in spans if span[1] <= _DOCUMENT_CHARS] or [
-            (start, min(end, _DOCUMENT_CHARS), score) for start, end, score in spans[:1]
-        ]
+        shown = beginning(spans, _DOCUMENT_CHARS)
         page.markup(f"Document {name}", render_html(text, shown))
         if len(shown) < len(spans):
             page.text(f"Document {name}", f"… and {len(spans) - len(shown):,} more paragraphs.")
@@ -307,7 +305,9 @@ def _distributions(page: Page, run: Described, found: Distributions, model: str)
         low, high = RANGES[name]
         title, what = _MEASURES[name]
         others = [_coarse(content["measures"][name]) for _, content in compared if name in content["measures"]]
-        chart = charts.histogram(title, low, high, _coarse(counts.tolist()), others, x_label=what)
+        chart = charts.histogram(
+            title, low, high, _coarse(counts.tolist()), others, x_label=what, powers=name in _POWERS
+        )
         shown.append((title, chart, ""))
     if shown:
         page.charts(heading, *shown)

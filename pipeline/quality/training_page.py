@@ -24,7 +24,7 @@ from pipeline.quality.pictures import READ_AGAIN, beside
 from pipeline.quality.scoring import DocumentScorer
 from pipeline.source.fetch import fetch
 from pipeline.task import Task
-from pipeline.text.outputs import render_html
+from pipeline.text.outputs import MARKS_TEXT, beginning, render_html
 from pipeline.text.task import TextSegmentation
 from pipeline.training.samples import Samples
 
@@ -163,13 +163,8 @@ def _document(page: Page, task: TextSegmentation, model: Any, inputs: pa.Table) 
         except InputError:
             continue
         heading = "A validation document"
-        page.text(
-            heading,
-            "The number before a paragraph is the probability that one begins there. A bar marks one that is none, ¶ "
-            "one that was missed.",
-        )
-        spans = [span for span in shown.paragraphs if span[1] <= _DOCUMENT_CHARS] or shown.paragraphs[:1]
-        page.markup(heading, render_html(shown.text, spans, shown.truth))
+        page.text(heading, MARKS_TEXT)
+        page.markup(heading, render_html(shown.text, beginning(shown.paragraphs, _DOCUMENT_CHARS), shown.truth))
         return
 
 

@@ -21,7 +21,7 @@ from deltalake.transaction import AddAction, RemoveAction, Transaction
 from pipeline import storage
 from pipeline.errors import JobFailed
 from pipeline.table.lease import LeaseLost
-from pipeline.table.log import PARTITION, TOKEN, patiently
+from pipeline.table.log import PARTITION, TOKEN, durable_commits, patiently
 from pipeline.table.parts import Part
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Commits:
         """``uri``: that of the table. ``columns``: those of the files that are added."""
         self.delta = delta
         self._uri = uri
-        self._durable: set[str] = set()  # names in the log that are known to be on the disk
+        self._durable: set[str] | None = None  # names in the log that are known to be on the disk
         self._columns = columns.remove_metadata()
         self._lease: int | None = None
         self._is_lost = False
@@ -188,6 +188,10 @@ class Commits:
 
     def sync(self) -> None:
         """Make what delta-rs has written outlast a power cut: a commit, a checkpoint. Parts do before a commit."""
+        if not storage.is_local(self._uri):
+            return
+        if self._durable is None:
+            self._durable = durable_commits(self.delta)
         self._durable.discard("_last_checkpoint")  # it is written again
         storage.sync(storage.join(self._uri, "_delta_log"), self._durable)
 

@@ -32,6 +32,7 @@ TOKEN = "commit"
 _COMMIT = re.compile(r"\d{20}\.json")
 
 _READ_DEADLINE_S = 60.0
+_NEWEST = 8  # commits that are looked at for two of one process
 _MAX_CHANGES = 1000  # each is a file of the log to read
 _UNKNOWN_SCHEME = "Unable to recognise URL"  # delta-rs has no type for it
 # delta-rs takes a path for a part of a URL: it decodes percent signs, and refuses these characters or reads them as a
@@ -170,6 +171,21 @@ def changes_of_others(delta: DeltaTable, since: int) -> list[Change]:
 def properties_of(delta: DeltaTable) -> dict[str, str]:
     """The properties of the table, such as ``delta.appendOnly``."""
     return {name: value for name, value in delta.metadata().configuration.items() if value is not None}
+
+
+def durable_commits(delta: DeltaTable) -> set[str]:
+    """The names of commits in a local log that a power cut cannot take any more.
+
+    A process of this project brings the whole log to the disk after each of its commits. So if one of the newest
+    commits was followed by another of the same run, the log is on the disk up to the first of the two. Without this, a
+    run would begin by bringing every file of the log to the disk again.
+    """
+    later: set[str] = set()
+    for entry in patiently(lambda: delta.history(_NEWEST)):
+        if TOKEN in entry and entry["run_id"] in later:
+            return {f"{version:020d}.json" for version in range(entry["version"] + 1)}
+        later |= {entry["run_id"]} if TOKEN in entry else set()
+    return set()
 
 
 def columns_of(delta: DeltaTable) -> pa.Schema:

@@ -95,6 +95,17 @@ def certainty(scores: np.ndarray) -> tuple[float, float] | None:
     return float(np.maximum(inner, 1 - inner).mean()), float(entropy.mean())
 
 
+#: What `render_html` shows, for those who look at it.
+SCORES_TEXT = "The number before a paragraph is the probability that one begins there."
+MARKS_TEXT = f"{SCORES_TEXT} A bar marks one that is none, ¶ one that was missed."
+
+
+def beginning(paragraphs: Sequence[tuple[int, int, float]], most_chars: int) -> list[tuple[int, int, float]]:
+    """The paragraphs that end within so many characters; at least the first, which is cut there."""
+    whole = [span for span in paragraphs if span[1] <= most_chars]
+    return whole or [(start, min(end, most_chars), score) for start, end, score in paragraphs[:1]]
+
+
 def render_html(text: str, paragraphs: Sequence[tuple[int, int, float]], truth: Sequence[int] | None = None) -> str:
     """The document as an HTML fragment: a ``<p>`` for each paragraph, which begins with its score.
 

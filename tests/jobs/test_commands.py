@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,8 +14,10 @@ import pytest
 from jobs import training
 from jobs.commands import COMMANDS, module_of
 from jobs.describe import generated
-from jobs.help import overview, page
+from jobs.help import metavar, overview, page
 from jobs.options import FILE, load
+from jobs.reference import FILE as PAGE
+from jobs.reference import reference
 from testing.processes import ROOT
 
 #: Modules that take long to import.
@@ -43,6 +46,22 @@ def parquetry(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_options_json_is_what_would_be_generated_now() -> None:
     current = FILE.read_text(encoding="utf-8") == generated()
     assert current, "settings have changed: run python -m jobs.describe (or make options), and commit jobs/options.json"
+
+
+def test_the_reference_is_what_would_be_generated_now() -> None:
+    current = PAGE.read_text(encoding="utf-8") == reference(load())
+    assert current, "settings have changed: run python -m jobs.describe (or make options), and commit docs/reference.md"
+
+
+def test_the_reference_has_every_option_of_every_command() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    sections = {section.partition("\n")[0]: section for section in text.split("\n## ")[1:]}
+    for name, described in load().items():
+        linked = re.findall(r"\[([\w.-]+)\]\(#options-", sections[name])
+        there = sections[name] + "".join(sections[f"Options {group}"] for group in linked)
+        for option in described.options:
+            assert f"| `--{option.name}" in there, (name, option.name)
+            assert option.required == (f"| `--{option.name} {metavar(option)}` | **required** |" in there)
 
 
 def test_an_installation_has_the_command_and_its_file() -> None:

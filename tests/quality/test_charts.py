@@ -82,3 +82,12 @@ def test_ticks_are_round_and_hold_the_values(low: float, high: float, expected: 
 def test_numbers_are_for_people() -> None:
     shown = [number(value) for value in (0, 0.125, 12, 12345, 1.5e6, 3.2e7, math.nan)]
     assert shown == ["0", "0.125", "12", "12,345", "1.5M", "32M", "–"]
+
+
+def test_an_axis_of_powers_shows_what_the_logarithms_are_of() -> None:
+    chart = parsed(histogram("Length", 0, 5, [0, 0, 3, 1, 0], powers=True, of="documents"))
+    words = [text.text for text in chart.iter("text")]
+    assert {"1", "10", "100", "1,000", "10,000", "100,000", "share of documents"} <= set(words)
+    assert "100 and 1,000" in "".join(found.text or "" for found in chart.iter("desc"))
+    last = next(text for text in chart.iter("text") if text.text == "100,000")
+    assert last.get("text-anchor") == "end", "it would be cut at the edge"

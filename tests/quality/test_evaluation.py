@@ -24,8 +24,10 @@ from pipeline.images.task import ImageSegmentation
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
 from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.quality.evaluation import Evaluation, evaluate
+from pipeline.quality.evaluation_page import evaluation_page
 from pipeline.quality.scoring import DocumentScorer, ImageScorer
 from pipeline.source.labelled import all_inputs, split_files
+from pipeline.text.outputs import MARKS_TEXT
 from pipeline.text.task import TextSegmentation
 from testing.equality import table_rows
 from testing.runs import new_run
@@ -138,6 +140,15 @@ def test_broken_records_fail_alone(tmp_path: Path) -> None:
     assert found.failed == {"bad_record": 2}
     assert found.metrics["documents"] == 1
     assert found.metrics["recall"] is not None
+
+
+def test_the_page_explains_the_marks_and_shows_the_beginnings_of_long_documents(tmp_path: Path) -> None:
+    text = "It rained. It poured. It ended in the evening of a day.\n\n" * 2000
+    found = documents(tmp_path, json.dumps({"text": text, "split": "test", "doc_id": "long"}).encode())
+    assert len(found.markup[0][1]) < 60_000 < len(text)
+    page = evaluation_page("tagger on test", found, {}, {}).render()
+    assert MARKS_TEXT in page
+    assert page.index("F1 of documents") < page.index("Document long")
 
 
 def test_the_split_and_the_group_of_a_parquet_file_count(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def raising(reason: BaseException) -> Callable[[], None]:
         (raising(ErrorBudgetSpent("too many")), "error budget spent", 3, "too many"),
         (raising(lease.LeaseLost("another run")), "lease lost", 1, "another run"),
         (raising(JobFailed("cannot\n  go on")), "failed", 1, "cannot go on"),
-        (raising(Stopped(2)), "stopped", 130, "SIGINT"),
-        (raising(Stopped(15)), "stopped", 143, "SIGTERM"),
+        (raising(Stopped(2)), "stopped", 130, "stopped by SIGINT"),
+        (raising(Stopped(15)), "stopped", 143, "stopped by SIGTERM"),
         (raising(KeyError("x")), "failed", 1, "KeyError: 'x'"),
     ],
 )

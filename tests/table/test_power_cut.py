@@ -118,12 +118,14 @@ def test_all_that_a_commit_needs_is_on_the_disk(tmp_path: Path, monkeypatch: pyt
 
     The recorder can miss: without the sync of the log, the table is lost."""
     synced: set[tuple[int, int]] = set()
+    calls: list[str] = []
     fsync = os.fsync
 
     def recorded(descriptor: int) -> None:
         fsync(descriptor)
         status = os.fstat(descriptor)
         synced.add((status.st_ino, status.st_size))
+        calls.append(os.readlink(f"/proc/self/fd/{descriptor}"))
 
     def cut(sink: Path) -> int:
         files = [file for file in sink.rglob("*") if file.is_file()]
@@ -140,6 +142,13 @@ def test_all_that_a_commit_needs_is_on_the_disk(tmp_path: Path, monkeypatch: pyt
     store_json(str(tmp_path / "sink" / "runs" / "run1" / "summary.json"), {"exit_code": 0})
     assert cut(tmp_path / "sink") == 0
     assert len(uris(tmp_path / "sink")) == 105
+
+    synced_before = len(calls)
+    add(begun(tmp_path / "sink", 2), rows(["x"], "run2"))
+    log = [name for name in calls[synced_before:] if "_delta_log" in name and name.endswith(".json")]
+    assert len(log) < 10, "what an earlier process has brought to the disk is not brought there again"
+    assert cut(tmp_path / "sink") == 0
+    assert len(uris(tmp_path / "sink")) == 106
 
     monkeypatch.setattr(storage, "sync", lambda *_: None)
     add(begun(tmp_path / "other"), rows(["a"], "run1"))
