@@ -265,6 +265,7 @@ class Run:
             outdated = self._write_manifest()
             self._run_passes(lease)
             self._finish_table(outdated)
+            self._say_unusual()
             self._compact(lease)
         finally:
             if self._committer is not None:
@@ -464,6 +465,10 @@ class Run:
             self.table.drop(lost, self.run_id)
             left, errors = self.table.rows_of(self.run_id, model)
             committer.keep_only(self._manifest.among(left), errors)
+
+    def _say_unusual(self) -> None:
+        for name, count in self.counts.unusual.items():
+            self._log.warn(f"{count} inputs {self.plan.task.unusual_texts[name]}")
 
     def _finish_table(self, outdated: bool) -> None:
         assert self._committer is not None

@@ -35,7 +35,8 @@ from pipeline.table.parts import write_part
 from pipeline.table.schema import KEY_COLUMNS, TableSchema
 from pipeline.task import Task
 
-#: Columns of a receipt: the part's path, the ordinals of its inputs, the codes of its errors, and seconds by stage.
+#: Columns of a receipt: the part's path, the ordinals of its inputs, the codes of its errors, the names of what is
+#: unusual, and seconds by stage.
 RECEIPT = pa.schema(
     [
         ("path", pa.string()),
@@ -43,6 +44,7 @@ RECEIPT = pa.schema(
         ("rows", pa.int64()),
         ("ordinals", pa.list_(pa.int64())),
         ("failed", pa.list_(pa.string())),
+        ("unusual", pa.list_(pa.string())),
         ("bytes", pa.int64()),
         ("fetch_s", pa.float64()),
         ("prepare_s", pa.float64()),
@@ -328,6 +330,7 @@ def _write(block: _Block, work: Work) -> pa.Table:
         "rows": part.rows,
         "ordinals": block.entries["ordinal"].to_pylist(),
         "failed": [error["code"] for error in block.errors if error is not None],
+        "unusual": work.task.unusual(rows.select(work.task.schema.names)),
         "bytes": sum(size or 0 for size in block.entries["size"].to_pylist()),
     }
     receipt |= {f"{stage}_s": seconds for stage, seconds in block.seconds.items()}

@@ -51,6 +51,7 @@ class Committer:
         self._counts.add(
             rows=receipt["rows"],
             failed=receipt["failed"],
+            unusual=receipt["unusual"],
             fetched_bytes=receipt["bytes"],
             stage_seconds={stage: receipt[f"{stage}_s"] for stage in stages},
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,8 @@ class RunCounts:
     failed: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     """Failed inputs by error code."""
+    unusual: Counter[str] = field(default_factory=Counter)
+    """Inputs about which something is unusual, by what it is (`Task.unusual`)."""
     removed: int = 0
     """Superseded rows that were removed from the table at the end."""
     remade: int = 0
@@ -41,8 +44,17 @@ class RunCounts:
     stage_seconds: Counter[str] = field(default_factory=Counter)
     """Seconds of each stage, summed over all workers."""
 
-    def add(self, *, rows: int, failed: list[str], fetched_bytes: int, stage_seconds: dict[str, float]) -> None:
+    def add(
+        self,
+        *,
+        rows: int,
+        failed: list[str],
+        fetched_bytes: int,
+        stage_seconds: dict[str, float],
+        unusual: Sequence[str] = (),
+    ) -> None:
         """Count the ``rows`` of a part; ``failed`` are the error codes of its failed rows."""
+        self.unusual.update(unusual)
         self.failed += len(failed)
         self.done += rows - len(failed)
         self.errors.update(failed)
@@ -77,4 +89,5 @@ class RunCounts:
         """The counts as they are in the run's summary."""
         found = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         rounded = {stage: round(seconds, 3) for stage, seconds in self.stage_seconds.items()}
-        return found | {"errors": dict(sorted(self.errors.items())), "stage_seconds": rounded}
+        by_name = {name: dict(sorted(getattr(self, name).items())) for name in ("errors", "unusual")}
+        return found | by_name | {"stage_seconds": rounded}

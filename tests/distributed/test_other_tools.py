@@ -78,7 +78,15 @@ def test_a_commit_that_a_signal_interrupts_is_made_once(
     table.fence(1, "1")
     part = table.write_part(rows(["a", "b"], "1"), "1", A)
     committer = Committer(table, RunCounts(), model=A, run_id="1", inputs=2)
-    receipt = {"path": part.path, "size": part.size, "rows": 2, "ordinals": [0, 1], "failed": [], "bytes": 1}
+    receipt = {
+        "path": part.path,
+        "size": part.size,
+        "rows": 2,
+        "ordinals": [0, 1],
+        "failed": [],
+        "unusual": [],
+        "bytes": 1,
+    }
     assert committer.accept(receipt, ())
     real = Table.commit
 

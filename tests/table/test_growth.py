@@ -23,7 +23,7 @@ from pipeline.table.schema import TableSchema
 from testing.golden import GOLDEN
 from testing.runs import TASK
 
-NEW = pa.schema([("scale", pa.float32()), ("tags", pa.list_(pa.string()))])
+NEW = pa.schema([("sharpness", pa.float32()), ("tags", pa.list_(pa.string()))])
 
 
 def schema_of(columns: pa.Schema) -> TableSchema:
@@ -74,45 +74,45 @@ def found(sink: str) -> list[dict[str, Any]]:
 def test_a_later_version_adds_its_columns_to_an_old_sink(sink: str) -> None:
     before = found(sink)
     table = Table(sink, LATER)
-    assert table.new_columns == ["scale", "tags"]
+    assert table.new_columns == ["scale", "sharpness", "tags"], "scale is younger than the sink, too"
     assert found(sink) == before, "nothing is written before the run begins"
     version = open_delta(sink).version()
     table = begun(sink, LATER)
     delta = open_delta(sink)
     assert delta.version() == version + 2, "the fence, and one commit for all columns"
-    assert pa.schema(delta.schema().to_arrow()).names[-2:] == ["scale", "tags"]
-    add(table, scale=0.5, tags=["x"])
+    assert pa.schema(delta.schema().to_arrow()).names[-2:] == ["sharpness", "tags"]
+    add(table, sharpness=0.5, tags=["x"])
     rows = {item["uri"]: item for item in found(sink)}
-    assert (rows.pop("new.png")["scale"], len(rows)) == (0.5, 11)
-    assert {item["scale"] for item in rows.values()} == {None}
+    assert (rows.pop("new.png")["sharpness"], len(rows)) == (0.5, 11)
+    assert {item["sharpness"] for item in rows.values()} == {None}
     old = {name: value for name, value in next(iter(rows.values())).items() if name not in NEW.names}
     assert old in before
     connection = duckdb.connect()
     connection.register("rows", delta.to_pyarrow_dataset())
-    assert connection.execute("select count(*), count(scale) from rows").fetchall() == [(11, 0)]
+    assert connection.execute("select count(*), count(sharpness) from rows").fetchall() == [(11, 0)]
     assert begun(sink, LATER, lease=11).new_columns == [], "the next run finds them there"
 
 
 def test_an_older_version_keeps_columns_that_it_does_not_know(sink: str) -> None:
-    add(begun(sink, LATER), scale=0.5, tags=["x"])
+    add(begun(sink, LATER), sharpness=0.5, tags=["x"])
     table = begun(sink, CURRENT, lease=11)
     assert table.new_columns == []
     add(table, uri="other.png", run_id="8")
     rows = {item["uri"]: item for item in found(sink)}
-    assert rows["new.png"]["scale"] == 0.5
-    assert rows["other.png"]["scale"] is rows["other.png"]["tags"] is None
+    assert rows["new.png"]["sharpness"] == 0.5
+    assert rows["other.png"]["sharpness"] is rows["other.png"]["tags"] is None
     # A plain Parquet reader of the new file sees the columns, too, and the mask is a picture still.
     files = [uri for uri in open_delta(sink).file_uris() if "/8-" in uri or "/9-" in uri]
     for file in files:
-        assert {"scale", "tags"} <= set(pq.read_schema(file).names)
+        assert {"sharpness", "tags"} <= set(pq.read_schema(file).names)
         features = json.loads(pq.read_schema(file).metadata[b"huggingface"])["info"]["features"]
         assert features["mask"] == {"_type": "Image"}
-        assert features["scale"] == {"dtype": "float32", "_type": "Value"}
+        assert features["sharpness"] == {"dtype": "float32", "_type": "Value"}
 
 
 def test_rows_of_a_later_version_survive_being_written_anew_by_an_older(sink: str) -> None:
     table = begun(sink, LATER)
-    given = [row(uri="x.png", scale=0.5), row(uri="y.png", scale=0.25)]
+    given = [row(uri="x.png", sharpness=0.5), row(uri="y.png", sharpness=0.25)]
     rows = pa.Table.from_pylist(given, schema=pa.schema([table.schema.columns.field(name) for name in given[0]]))
     table.commit([table.write_part(rows, "9", "a" * 32)], run_id="9")
     older = begun(sink, CURRENT, lease=11)
@@ -123,7 +123,7 @@ def test_rows_of_a_later_version_survive_being_written_anew_by_an_older(sink: st
     assert removed == 1
     kept = {item["uri"]: item for item in found(sink)}
     assert "x.png" not in kept
-    assert kept["y.png"]["scale"] == 0.25
+    assert kept["y.png"]["sharpness"] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,6 @@ def test_types_that_readers_write_in_another_width_are_the_same(tmp_path: Path) 
 def test_a_sink_that_is_new_has_all_columns_at_once(tmp_path: Path) -> None:
     table = begun(str(tmp_path / "sink"), LATER, lease=1)
     assert table.new_columns == []
-    add(table, scale=1.0, tags=[])
+    add(table, sharpness=1.0, tags=[])
     assert isinstance(open_delta(str(tmp_path / "sink")), DeltaTable)
-    assert found(str(tmp_path / "sink"))[0]["scale"] == 1.0
+    assert found(str(tmp_path / "sink"))[0]["sharpness"] == 1.0
