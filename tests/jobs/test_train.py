@@ -203,6 +203,40 @@ def test_a_segmenter_of_other_classes_gives_all_but_the_head(place: Path) -> Non
     assert {name for name in own if not torch.equal(own[name], after[name])} == {"head.weight", "head.bias"}
 
 
+def test_a_recipe_chooses_says_why_and_is_kept(place: Path) -> None:
+    out = place / "by-recipe"
+    given = ["--images", str(place / "scenes"), "--out", str(out), "--minutes", "0.02", "--objective", "lovasz"]
+    given += ["--train.epochs", "2", *ONE_CPU]
+    code, summary, err = call_job("train_image_segmenter", *given)
+    assert code == 0, err
+    assert "input: " in err
+    assert "network: width 16, of 16 and 32" in err
+    assert summary["baseline"].keys() == {"pixels_miou", "majority_miou"}
+    assert "of a gradient boosting of single pixels" in err
+    recipe = json.loads((out / "recipe.json").read_text())
+    settings, described = recipe["settings"], json.loads((out / "training.json").read_text())
+    card = described["card"]["training"]
+    assert card["epochs"] == 2, "what is given is kept"
+    assert card["precision"] == settings["precision"]
+    task = package.load(str(out)).task
+    assert (task["objective"], task["height_px"]) == ("lovasz", settings["height_px"])
+    assert task["class_weights"] == settings["class_weights"]
+    assert task["usual_scale"] > 0
+    assert task["temperature"] != 1.0
+    code, _, err = call_job("train_image_segmenter", *given)
+    assert (code, "is trained already" in err) == (0, True), err
+    code, summary, _ = call_job("train_image_segmenter", *given, "--objective", "dice")
+    assert (code, "objective was" in summary["error"] or "another training" in summary["error"]) == (2, True), summary
+    assert json.loads((out / "recipe.json").read_text()) == recipe
+
+
+def test_a_recipe_for_a_refused_request_leaves_nothing(place: Path) -> None:
+    given = ["--images", str(place / "scenes"), "--out", str(place / "refused"), "--train.gpu", "true", *ONE_CPU]
+    code, summary, _ = call_job("train_image_segmenter", *given)
+    assert (code, "needs a GPU" in summary["error"]) == (2, True), summary
+    assert not (place / "refused").exists()
+
+
 def test_a_foreign_package_is_not_overwritten(place: Path) -> None:
     write_package(place / "foreign", 0)
     code, summary, _ = call_job("train_image_segmenter", *segmenter(place, "foreign"))
