@@ -17,7 +17,7 @@ from pipeline import config, models, storage
 from pipeline.errors import RequestError
 from pipeline.images.fingerprint import fingerprint
 from pipeline.images.labels import LabelRules
-from pipeline.images.recipe import Size, choose
+from pipeline.images.recipe import Given, Size, choose
 from pipeline.images.speed import training_speed
 from pipeline.json_text import to_json
 from pipeline.runs.life import store_json
@@ -45,6 +45,7 @@ def recipe_of(
     """
     where = storage.join(settings.out, FILE)
     request = {"minutes": settings.minutes, "architecture": settings.architecture}
+    request |= {name: getattr(settings, name) for name in ("resize", "height_px", "width_px", "tile_scale")}
     request |= {"networks": [network(width) for width in widths], "images": inputs.num_rows}
     request = json.loads(to_json(request))
     is_begun = storage.exists(storage.join(settings.out, "training.json"))
@@ -55,10 +56,16 @@ def recipe_of(
             return found
     elif is_begun:
         return None
+    given = Given(
+        resize=settings.resize,
+        height_px=settings.height_px,
+        width_px=settings.width_px,
+        tile_scale=settings.tile_scale,
+    )
     say("looking at the images and measuring the speed of this machine")
     data = fingerprint(inputs, rules)
     sizes, precision = _sizes(settings, network, widths)
-    chosen = choose(data, rules.classes, inputs.num_rows, settings.minutes, sizes)
+    chosen = choose(data, rules.classes, inputs.num_rows, settings.minutes, sizes, given)
     found = {**config.to_dict(chosen), "precision": precision}
     for reason in chosen.reasons:
         say(reason)

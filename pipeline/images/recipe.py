@@ -18,6 +18,7 @@ _NEARLY = 0.75  # factor from which images are not scaled for the sake of their 
 _MULTIPLE_PX = 16  # of a side of the input, so that it can be halved four times
 _LEAST_SIDE_PX = 64
 _MOST_AREA_PX = 512 * 640
+_TOO_LARGE_PX = 2 * _MOST_AREA_PX  # area from which an image, scaled as it should be, is cut into tiles
 _TILE_PX = 256
 _OVERLAP = 0.25
 _NEAR = 0.95  # factor from which an image is not scaled at all
@@ -65,46 +66,60 @@ class Recipe:
     """For people: what was chosen and why."""
 
 
-def choose(data: Fingerprint, classes: Sequence[str], images: int, minutes: float, sizes: Sequence[Size]) -> Recipe:
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Settings of the input that are given, and not to be chosen."""
+
+    resize: Literal["fit", "tile"] | None = None
+    height_px: int | None = None
+    width_px: int | None = None
+    tile_scale: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Input:
+    """What the network sees of an image."""
+
+    resize: Literal["fit", "tile"]
+    height_px: int
+    width_px: int
+    scale: float
+    """Factor by which the median image is scaled."""
+    samples: int
+    reason: str
+
+    @property
+    def area_px(self) -> int:
+        return self.height_px * self.width_px
+
+
+def choose(
+    data: Fingerprint,
+    classes: Sequence[str],
+    images: int,
+    minutes: float,
+    sizes: Sequence[Size],
+    given: Given = Given(),
+) -> Recipe:
     """Choose a recipe. ``images``: of the training split; ``sizes``: networks from narrow to wide."""
-    reasons = []
-    thin = data.thinnest()
-    wanted = 1.0 if thin is None or thin[1] < _THICK_PX / _NEARLY else _THICK_PX / thin[1]
-    tiled = data.size_spread > _MIXED and data.size_in_pixels and max(map(max, data.sizes)) * wanted > _TILE_PX
-    size, area = _network(data, images, minutes, sizes, wanted, tiled)
+    size, seen = _size(data, classes, images, minutes, sizes, given)
     budget = size.pixels_per_s * minutes * 60 * _USED
-    if tiled:
-        height = width = _TILE_PX
-        samples = max(1, round(images * _tiles(data, wanted)))
-        reasons.append(
-            f"input: tiles of {height} x {width} px, scaled by {wanted:.2g}, since images differ in size "
-            f"({data.size_spread:.1f} times) and objects do not"
-        )
-    else:
-        height, width = _box(data, area)
-        samples = images
-        scale = min(height / data.height, width / data.width)
-        reasons.append(f"input: {height} x {width} px, {scale:.2g} of the median image of {data.height} x {data.width}")
-        if thin is not None and scale < 0.8 * wanted:
-            reasons[-1] += (
-                f"; {classes[thin[0]]!r}, {thin[1]:.1f} px thick, wants {wanted:.2g}, for which the time is short"
-            )
-    passes = budget / (samples * height * width * _COST)
-    epochs = max(1, min(_MOST_PASSES, int(passes)))
-    batch = 8 if samples * epochs >= 4_000 else 4
-    steps = max(1, epochs * samples // min(batch, samples))
+    epochs = max(1, min(_MOST_PASSES, int(budget / (seen.samples * seen.area_px * _COST))))
+    batch = 8 if seen.samples * epochs >= 4_000 else 4
+    steps = max(1, epochs * seen.samples // min(batch, seen.samples))
+    reasons = [f"input: {seen.reason}"]
     if size.width is not None:
         reasons.append(f"network: width {size.width}, of {' and '.join(str(one.width) for one in sizes)}")
-    reasons.append(f"training: {epochs} epochs of {samples} samples, {batch} a step, in about {minutes:g} minutes")
+    reasons.append(f"training: {epochs} epochs of {seen.samples} samples, {batch} a step, in about {minutes:g} minutes")
     rare = min((share, name) for share, name in zip(data.shares, classes, strict=True))
     reasons.append(
         f"loss: {_OBJECTIVE}, classes weighted by their rarity (the rarest is {rare[1]!r}, {rare[0]:.2%} of the pixels)"
     )
     return Recipe(
-        resize="tile" if tiled else "fit",
-        height_px=height,
-        width_px=width,
-        tile_scale=wanted if tiled else 1.0,
+        resize=seen.resize,
+        height_px=seen.height_px,
+        width_px=seen.width_px,
+        tile_scale=seen.scale if seen.resize == "tile" else 1.0,
         width=size.width,
         objective=_OBJECTIVE,
         class_weights=_weights(data),
@@ -120,22 +135,51 @@ def choose(data: Fingerprint, classes: Sequence[str], images: int, minutes: floa
     )
 
 
-def _network(
-    data: Fingerprint, images: int, minutes: float, sizes: Sequence[Size], wanted: float, tiled: bool
-) -> tuple[Size, float]:
-    """The network, and the area in pixels of its input: as large as the images need and the time allows."""
-    full = min(data.height * data.width * wanted**2, _MOST_AREA_PX)
-    size, area = sizes[0], full
-    for size in reversed(sizes):
+def _size(
+    data: Fingerprint, classes: Sequence[str], images: int, minutes: float, sizes: Sequence[Size], given: Given
+) -> tuple[Size, _Input]:
+    """The widest network that can see enough samples in the time, or else the narrowest, and its input."""
+    found = []
+    for size in sizes:
         pixels = size.pixels_per_s * minutes * 60 * _USED / _COST
-        if tiled:
-            seen = pixels / _TILE_PX**2
-        else:
-            area = min(full, pixels / max(_LEAST_PASSES * images, _LEAST_SAMPLES))
-            seen = pixels / full
-        if seen >= _WIDE_SAMPLES:
+        whole = _input(data, classes, images, given, float("inf"))
+        if found and pixels / whole.area_px < _WIDE_SAMPLES:
             break
-    return size, area
+        found.append((size, _input(data, classes, images, given, pixels / max(_LEAST_PASSES * images, _LEAST_SAMPLES))))
+    return found[-1]
+
+
+def _input(data: Fingerprint, classes: Sequence[str], images: int, given: Given, affordable_px: float) -> _Input:
+    """What the network sees, if the time is enough for inputs of ``affordable_px`` pixels."""
+    thin = data.thinnest()
+    wanted = 1.0 if thin is None or thin[1] < _THICK_PX / _NEARLY else _THICK_PX / thin[1]
+    wanted = given.tile_scale or wanted
+    full = data.height * data.width * wanted**2
+    is_mixed = data.size_spread > _MIXED and data.size_in_pixels and max(map(max, data.sizes)) * wanted > _TILE_PX
+    # A scene with an up and a down is seen whole, since where something is tells what it is.
+    is_large = full > _TOO_LARGE_PX and not data.has_up
+    if (given.resize or ("tile" if is_mixed or is_large else "fit")) == "tile":
+        height, width = given.height_px or _TILE_PX, given.width_px or _TILE_PX
+        why = "as was asked for"
+        if given.resize is None:
+            why = f"since images differ in size ({data.size_spread:.1f} times) and objects do not"
+            why = why if is_mixed else "since images are large and what is in them is small"
+        tiling = Tiling(height_px=height, width_px=width, overlap=_OVERLAP)
+        return _Input(
+            resize="tile",
+            height_px=height,
+            width_px=width,
+            scale=wanted,
+            samples=max(1, round(images * _tiles(data, tiling, wanted))),
+            reason=f"tiles of {height} x {width} px, scaled by {wanted:.2g}, {why}",
+        )
+    height, width = _box(data, min(full, _MOST_AREA_PX, affordable_px))
+    height, width = given.height_px or height, given.width_px or width
+    scale = min(height / data.height, width / data.width)
+    reason = f"{height} x {width} px, {scale:.2g} of the median image of {data.height} x {data.width}"
+    if thin is not None and scale < 0.8 * wanted:
+        reason += f"; {classes[thin[0]]!r}, {thin[1]:.1f} px thick, wants {wanted:.2g}, for which the time is short"
+    return _Input(resize="fit", height_px=height, width_px=width, scale=scale, samples=images, reason=reason)
 
 
 def _box(data: Fingerprint, area: float) -> tuple[int, int]:
@@ -147,9 +191,8 @@ def _box(data: Fingerprint, area: float) -> tuple[int, int]:
     return max(_LEAST_SIDE_PX, height), max(_LEAST_SIDE_PX, width)
 
 
-def _tiles(data: Fingerprint, scale: float) -> float:
+def _tiles(data: Fingerprint, tiling: Tiling, scale: float) -> float:
     """Mean number of tiles of an image."""
-    tiling = Tiling(height_px=_TILE_PX, width_px=_TILE_PX, overlap=_OVERLAP)
     counts = [
         math.prod(map(len, tiling.starts(max(1, round(height * scale)), max(1, round(width * scale)))))
         for height, width in data.sizes

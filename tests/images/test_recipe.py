@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.images.fingerprint import Fingerprint, combined, look
 from pipeline.images.inputs import NO_CLASS
-from pipeline.images.recipe import Size, choose
+from pipeline.images.recipe import Given, Size, choose
 
 CLASSES = ("rest", "bar")
 SIZES = (Size(width=16, pixels_per_s=2e6), Size(width=32, pixels_per_s=7e5))
@@ -60,6 +60,25 @@ def test_large_images_of_different_sizes_with_small_objects_are_tiled() -> None:
     assert choose(facts((64, 64, 4), (128, 128, 4)), CLASSES, 50, 20, SIZES).resize == "fit", "they are small"
 
 
+def test_large_images_with_small_objects_are_tiled_even_if_all_have_one_size() -> None:
+    chosen = choose(facts((1024, 1024, 6)), CLASSES, 50, 20, SIZES)
+    assert (chosen.resize, chosen.tile_scale) == ("tile", 1.0)
+    assert choose(facts((1024, 1024, 60)), CLASSES, 50, 20, SIZES).resize == "fit"
+    assert choose(facts((1024, 1024, 6), sky=80), CLASSES, 50, 20, SIZES).resize == "fit", "a scene is seen whole"
+
+
+def test_what_is_given_is_kept_and_counted_in_the_time() -> None:
+    data = facts((360, 480, 4))
+    free = choose(data, CLASSES, 300, 30, SIZES[:1])
+    small = choose(data, CLASSES, 300, 30, SIZES[:1], Given(height_px=180, width_px=240))
+    assert (small.height_px, small.width_px) == (180, 240)
+    assert small.epochs == pytest.approx(4 * free.epochs, rel=0.05)
+    tiled = choose(data, CLASSES, 300, 30, SIZES[:1], Given(resize="tile", tile_scale=0.5, height_px=96))
+    assert (tiled.resize, tiled.tile_scale, tiled.height_px, tiled.width_px) == ("tile", 0.5, 96, 256)
+    mixed = facts((512, 512, 6), (1024, 1024, 6), (700, 300, 6))
+    assert choose(mixed, CLASSES, 300, 30, SIZES, Given(resize="fit")).resize == "fit"
+
+
 def test_thick_objects_need_no_large_input() -> None:
     thick = choose(facts((512, 512, 24)), CLASSES, 50, 500, SIZES)
     thin = choose(facts((512, 512, 4)), CLASSES, 50, 500, SIZES)
@@ -90,5 +109,5 @@ def test_rare_classes_weigh_more_within_bounds() -> None:
 
 
 def test_reasons_name_what_the_time_was_too_short_for() -> None:
-    chosen = choose(facts((720, 960, 3)), CLASSES, 2000, 3, SIZES)
+    chosen = choose(facts((480, 640, 3)), CLASSES, 2000, 3, SIZES)
     assert any("'bar', 3.0 px thick" in reason and "the time is short" in reason for reason in chosen.reasons)
