@@ -18,7 +18,7 @@ from pipeline.images.inputs import PADDING
 
 # Number of float32 logits that are upsampled at a time; it bounds the memory.
 _STRIP_VALUES = 16 * 1024 * 1024
-_TILES = 8  # in one forward pass
+_PASS_PX = 1 << 19  # pixels of the tiles in one forward pass
 _LEAST_WEIGHT = 1e-3  # of a pixel at the edge of a tile, so that a pixel that only one tile has keeps its logits
 
 #: Maps images in [0, 1], (b, 3, h, w), to logits (b, k, h, w).
@@ -45,13 +45,14 @@ def tile_bands(
     height, width = pixels.shape[:2]
     tops, lefts = tiling.starts(height, width)
     window = _window(tiling.height_px)[:, None] * _window(tiling.width_px)[None, :]
+    count_at_once = max(1, _PASS_PX // (tiling.height_px * tiling.width_px))
     total: Tensor | None = None  # weighted logits of the rows from `done` on
     weights = torch.zeros(1)
     done = 0
     for index, top in enumerate(tops):
         bottom = min(top + tiling.height_px, height)
-        for start in range(0, len(lefts), _TILES):
-            group = lefts[start : start + _TILES]
+        for start in range(0, len(lefts), count_at_once):
+            group = lefts[start : start + count_at_once]
             tiles = np.full((len(group), tiling.height_px, tiling.width_px, 3), PADDING, np.uint8)
             for tile, left in zip(tiles, group, strict=True):
                 part = pixels[top:bottom, left : left + tiling.width_px]

@@ -29,6 +29,9 @@ from pipeline.training.losses import Batch, Loss, Statistics
 
 OTHER_SCALE = "other_scale"
 
+_TILE_FACTOR = 2
+_TILE_MULTIPLE_PX = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSegmentation(Task):
@@ -143,10 +146,14 @@ class ImageSegmentation(Task):
             ignore_color=self.ignore_color,
         )
 
-    @property
-    def tiling(self) -> Tiling:
-        """How large images are cut, where they are."""
-        return Tiling(height_px=self.height_px, width_px=self.width_px, overlap=self.tile_overlap)
+    def tiling(self, height: int, width: int) -> Tiling:
+        """How an image of this size is cut. Tiles are up to twice as high and wide as in training, so fewer pixels are
+        near their edges."""
+        sides = (
+            max(side, min(_TILE_FACTOR * side, -(-size // _TILE_MULTIPLE_PX) * _TILE_MULTIPLE_PX))
+            for side, size in ((self.height_px, height), (self.width_px, width))
+        )
+        return Tiling(height_px=next(sides), width_px=next(sides), overlap=self.tile_overlap)
 
     def prepare(self, inputs: pa.Table) -> pa.Table:
         if self.resize == "tile":
@@ -206,7 +213,8 @@ class ImageSegmentation(Task):
         """The columns of `prepare`, and ``label``: raw uint8 class ids in the box, 255 for pixels without a class."""
         self.label_rules.check()
         if self.resize == "tile":
-            return tiles.prepare_samples(inputs, self.max_pixels, self.tile_scale, self.tiling, self.label_rules)
+            tiling = Tiling(height_px=self.height_px, width_px=self.width_px, overlap=self.tile_overlap)
+            return tiles.prepare_samples(inputs, self.max_pixels, self.tile_scale, tiling, self.label_rules)
         return letterbox.prepare(self, inputs, self._label)
 
     def truth(self, samples: pa.Table) -> dict[str, int]:
@@ -278,7 +286,7 @@ class ImageSegmentation(Task):
         else:
             for image, size in zip(prepared["image"], sizes, strict=True):
                 pixels = np.frombuffer(image.as_buffer(), np.uint8).reshape(*size, 3)
-                yield tile_bands(pixels, self.tiling, logits, device)
+                yield tile_bands(pixels, self.tiling(*size), logits, device)
 
     def _scale(self, height: int, width: int, valid_height: int, valid_width: int) -> float | None:
         """How large things appear to the model, where 1 is as in training; None if that is not known."""

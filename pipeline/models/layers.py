@@ -90,6 +90,29 @@ class ConvEncoder(nn.Module):
         return maps
 
 
+class ChannelNorm(nn.Module):
+    """Normalises over the channels at each position: layer normalisation (Ba et al. 2016) as in ConvNeXt (Liu et al.
+    2022). What a position gives depends on its surroundings alone, and not on the whole image as with groups."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        last = x.permute(0, 2, 3, 1)
+        return F.layer_norm(last, self.weight.shape, self.weight, self.bias).permute(0, 3, 1, 2)
+
+
+def use_channel_norm(network: nn.Module) -> None:
+    """Replace each group normalisation in a network by a `ChannelNorm` with the same weights and names."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.GroupNorm):
+                norm = ChannelNorm(child.num_channels)
+                norm.load_state_dict(child.state_dict())
+                setattr(parent, name, norm)
+
+
 def double(x: Float[Tensor, "b c h w"], height: int, width: int) -> Tensor:
     """Upsample by 2 (nearest) to (height, width), which may be one less than twice the size: undoes a stride of 2.
 

@@ -58,6 +58,7 @@ class DeepLabV3Plus(Segmenter):
         width = config.decoder_width
         self.decoder = nn.Sequential(ConvNormAct(width + _LOW_LEVEL_CHANNELS, width), ConvNormAct(width, width))
         self.head = nn.Conv2d(width, config.classes, 1)
+        self._normalise()
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         self.check_channels(image)

@@ -35,6 +35,7 @@ class FCN(Segmenter):
         self.config: FCNConfig = config
         self.encoder = config.encoder()
         self.head = nn.ModuleList(nn.Conv2d(width, config.classes, 1) for width in config.widths[-_SCORED:])
+        self._normalise()
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         self.check_channels(image)

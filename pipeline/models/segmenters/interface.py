@@ -6,14 +6,14 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.config import check
+from pipeline.config import added, check
 from pipeline.errors import RequestError
-from pipeline.models.layers import ConvEncoder, check_stages
+from pipeline.models.layers import ConvEncoder, check_stages, use_channel_norm
 
 #: The layers whose number of outputs is that of the classes; see `Segmenter`.
 _HEAD = "head."
@@ -40,6 +40,10 @@ class EncoderConfig(SegmenterConfig):
     blocks: tuple[int, ...]
     """Number of residual blocks of the encoder at each resolution."""
 
+    norm: Literal["group", "channel"] = added("group")
+    """What is normalised: group, groups of channels over the whole image; channel, all channels at each position, so
+    that a tile of an image gives what the image does there."""
+
     #: The fewest resolutions that the architecture can be made of.
     least_stages: ClassVar[int] = 1
     #: The settings that are numbers of channels: `of_width` sets all of them in the proportions of their defaults.
@@ -47,6 +51,7 @@ class EncoderConfig(SegmenterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self, "norm", self.norm in ("group", "channel"), "be group or channel")
         check_stages(self, "blocks")
         check(self, "widths", len(self.widths) >= self.least_stages, f"have at least {self.least_stages} resolutions")
 
@@ -97,6 +102,11 @@ class Segmenter(nn.Module, ABC):
         (b, *shape) that belong to the images. Most networks have no penalty.
         """
         return self(image), {}
+
+    def _normalise(self) -> None:
+        """Use the normalisation that the settings ask for. Constructors of networks with an encoder end with it."""
+        if self.config.norm == "channel":
+            use_channel_norm(self)
 
     def check_channels(self, image: Float[Tensor, "b c h w"]) -> None:
         """`RequestError` if the number of channels of the images is not that of the network."""

@@ -53,6 +53,7 @@ class Light(Segmenter):
         self.edges = nn.Conv2d(edges, edges, 1)
         self.refine = ConvNormAct(edges, edges)
         self.head = nn.Conv2d(edges, config.classes, 1)
+        self._normalise()
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         self.check_channels(image)

@@ -36,6 +36,7 @@ class UNet(Segmenter):
             nn.Sequential(ConvNormAct(2 * width, width), ResidualBlock(width)) for width in config.widths[:-1]
         )
         self.head = nn.Conv2d(config.widths[0], config.classes, 1)
+        self._normalise()
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         self.check_channels(image)

@@ -277,8 +277,23 @@ def test_the_branch_of_a_vae_unet_draws_the_image_and_is_left_out_of_the_masks()
 
 def test_the_settings_of_a_unet_are_those_of_packages_on_disk() -> None:
     known = {"classes": 5, "channels": 3, "widths": [32, 64, 128, 192], "blocks": [1, 2, 2, 2], "autoencoder": None}
-    assert models.settings_of(models.build("unet", {"classes": 5})) == known
-    assert models.identity_of("unet", known) == known
+    settings = models.settings_of(models.build("unet", {"classes": 5}))
+    assert settings == known | {"norm": "group"}
+    assert models.identity_of("unet", settings) == known
+
+
+@pytest.mark.parametrize("name", ["unet", "fcn", "vae_unet"])  # the others look at the whole image by design
+def test_with_channel_norm_a_part_of_an_image_gives_what_the_image_gives_there(name: str) -> None:
+    """But near its edges. With groups of channels over the whole image, each pixel depends on all others."""
+    image = torch.rand(1, 3, 512, 64)
+    for norm in ("channel", "group"):
+        model = models.build(name, {"classes": 3, **ARCHITECTURES[name], "norm": norm}).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+            whole, part = model(image)[:, :, 256:], model(image[:, :, 128:])[:, :, 128:]
+        is_same = torch.allclose(whole, part, atol=1e-4)
+        assert is_same == (norm == "channel")
 
 
 def test_what_cannot_start_from_an_autoencoder_says_so() -> None:
