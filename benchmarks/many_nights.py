@@ -128,6 +128,7 @@ class Night(Run):
             "rows": part.rows,
             "ordinals": entries["ordinal"].to_pylist(),
             "failed": [],
+            "unusual": [],
             "bytes": sum(entries["size"].to_pylist()),
             **{f"{stage}_s": 0.0 for stage in STAGES},
         }

@@ -348,7 +348,7 @@ def test_after_deaths_each_row_is_fetched_alone_and_told_before(tmp_path: Path) 
 def test_a_part_that_overlaps_is_refused(tmp_path: Path) -> None:
     counts = RunCounts()
     committer = Committer(Table(str(tmp_path), PLAN_SCHEMA), counts, model="m", run_id="1", inputs=6)
-    receipt = {"path": "p", "size": 1, "failed": [], "bytes": 1}
+    receipt = {"path": "p", "size": 1, "failed": [], "unusual": [], "bytes": 1}
     accepted = [
         committer.accept(receipt | {"ordinals": ordinals, "rows": len(ordinals)}, ())
         for ordinals in ([0, 1], [1, 2], [2, 3], [0, 1], [4, 4])
