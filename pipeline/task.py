@@ -10,7 +10,7 @@ dropped: its column ``error`` has a struct, and the other columns are null.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -38,8 +38,6 @@ class Task(ABC):
     stored_as_is: ClassVar[tuple[str, ...]] = ()
     #: What `truth` counts, in the singular, for messages.
     truth_unit: ClassVar[str] = "label"
-    #: What the names of `unusual` mean, as the end of a sentence that begins with a number of inputs.
-    unusual_texts: ClassVar[Mapping[str, str]] = {}
     #: Version of the rules that make rows. It is raised when the same settings and weights give other rows than before.
     results: ClassVar[int] = 1
 
@@ -77,6 +75,10 @@ class Task(ABC):
     def unusual(self, rows: pa.Table) -> list[str]:
         """What is unusual about the rows of `encode`, as a name for each row that has it. A run counts the names."""
         return []
+
+    def unusual_text(self, name: str) -> str:
+        """What a name of `unusual` means, as the end of a sentence that begins with a number of inputs."""
+        raise KeyError(name)
 
     @abstractmethod
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:

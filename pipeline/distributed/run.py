@@ -468,7 +468,7 @@ class Run:
 
     def _say_unusual(self) -> None:
         for name, count in self.counts.unusual.items():
-            self._log.warn(f"{count} inputs {self.plan.task.unusual_texts[name]}")
+            self._log.warn(f"{count} inputs {self.plan.task.unusual_text(name)}")
 
     def _finish_table(self, outdated: bool) -> None:
         assert self._committer is not None

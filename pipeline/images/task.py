@@ -84,10 +84,6 @@ class ImageSegmentation(Task):
     result: ClassVar[str] = "mask"
     stored_as_is: ClassVar[tuple[str, ...]] = outputs.STORED_AS_IS
     truth_unit: ClassVar[str] = "pixel with a class"
-    unusual_texts: ClassVar[Mapping[str, str]] = {
-        OTHER_SCALE: "are scaled so that things look less than half or more than twice as large as in training (column "
-        "scale); a model that is trained with --resize tile sees all images at one scale"
-    }
 
     def __post_init__(self) -> None:
         check(self, "classes", 2 <= len(self.classes) <= 65_536, "be 2 to 65536 names")
@@ -208,6 +204,12 @@ class ImageSegmentation(Task):
         """`OTHER_SCALE` for each image in which things look less than half or more than twice as large as usual."""
         found = rows["scale"].drop_null().to_numpy()
         return [OTHER_SCALE] * int(((found < 0.5) | (found > 2)).sum())
+
+    def unusual_text(self, name: str) -> str:
+        return {
+            OTHER_SCALE: "are scaled so that things look less than half or more than twice as large as in training "
+            "(column scale); a model that is trained with --resize tile sees all images at one scale"
+        }[name]
 
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:
         """The columns of `prepare`, and ``label``: raw uint8 class ids in the box, 255 for pixels without a class."""

@@ -9,8 +9,10 @@ from typing import Any, Literal
 import pytest
 
 from jobs.cli import parse
+from jobs.train_autoencoder import TrainAutoencoder
 from pipeline.config import check
 from pipeline.errors import RequestError
+from pipeline.models.objectives.objective import ObjectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,3 +146,11 @@ def test_print_config_shows_everything_with_comments(option: str, capsys: pytest
     assert "# A rate." in printed
     assert "rate: 0.5" in printed
     assert "source: x" in printed
+
+
+def test_settings_that_are_nested_twice_are_of_their_classes() -> None:
+    """The parser falls back to a placeholder where it cannot read the annotations of a class."""
+    given = ["--images", "a", "--out", "b", "--task.objective.kl.warmup", "linear", "--task.objective.terms", '["kl"]']
+    task = parse(TrainAutoencoder, given).task
+    assert isinstance(task.objective, ObjectiveConfig)
+    assert (task.objective.terms, task.objective.kl.warmup) == (("kl",), "linear")
