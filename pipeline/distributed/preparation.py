@@ -25,6 +25,7 @@ import ray
 
 from pipeline import config, storage
 from pipeline.distributed.places import Places, UnfitNode, mark, unfit_node
+from pipeline.distributed.session import release_actors
 from pipeline.errors import InputError, RequestError
 from pipeline.json_text import to_json
 from pipeline.rows import INPUT_SCHEMA, RECORD, FailedInput, by_code, error_value, failed_input
@@ -250,6 +251,7 @@ class RecordSplit:
 
 
 def _run(blocks: list[pa.Table], work: _Sampling) -> list[dict[str, Any]]:
+    release_actors()
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = None
     context.enable_progress_bars = False

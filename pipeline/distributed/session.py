@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -128,6 +129,16 @@ def _restore(handlers: dict[signal.Signals, Any]) -> None:
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def release_actors() -> None:
+    """End the actors that nobody uses any more. Call it before something that waits for CPUs.
+
+    Ray ends an actor when its last handle is gone. After an execution that has failed, as with a node that died, Ray
+    Data's handles are in reference cycles. An actor that Ray has started again meanwhile, on another node, then holds
+    its CPU until Python happens to collect the cycles, and what comes next in this process waits for that CPU.
+    """
+    gc.collect()
 
 
 def cluster_state() -> dict[str, float]:

@@ -14,7 +14,7 @@ import ray
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from pipeline.distributed.places import unfit_node
-from pipeline.distributed.session import cluster_size
+from pipeline.distributed.session import cluster_size, release_actors
 from pipeline.distributed.stages import AllStages, Predicting, Preparing, StreamConfig, Work, Writing
 from pipeline.errors import JobFailed
 from pipeline.runs.device import Device
@@ -41,6 +41,7 @@ def executed(planned: Callable[[], ray.data.Dataset]) -> Generator[pa.Table, Non
 
     Raises `UnfitNode` if a process found that its node cannot do the work.
     """
+    release_actors()
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = None  # Ray must not split blocks: see `pipeline.distributed.stages`
     context.enable_progress_bars = False

@@ -32,7 +32,7 @@ from pipeline.config import check, number_range
 from pipeline.distributed.places import PlaceNotShared, UnfitNode, mark, unfit_node
 from pipeline.distributed.preparation import Prepared
 from pipeline.distributed.progress import AT_WORK, FINISHED, Receiver, Sender
-from pipeline.distributed.session import capacity, cluster_size, described_cluster
+from pipeline.distributed.session import capacity, cluster_size, described_cluster, release_actors
 from pipeline.errors import RequestError
 from pipeline.json_text import to_json
 from pipeline.package import Package
@@ -220,6 +220,7 @@ def fit(
     done = finished(plan)
     if done is not None:
         return done
+    release_actors()
     store_json(storage.join(plan.out, "training.json"), _described(plan))
     config = plan.config
     least, most = config.worker_range()
