@@ -176,13 +176,15 @@ def test_a_put_whose_answer_is_lost_has_happened(s3_endpoint: Endpoint, s3_bucke
 
 
 def test_stall(s3_endpoint: Endpoint, stored: str) -> None:
-    with FaultProxy(s3_endpoint, [Fault(kind="stall", seconds=2, times=1)]) as proxy, Wire(proxy.endpoint) as wire:
+    with FaultProxy(s3_endpoint, [Fault(kind="stall", seconds=4, times=1)]) as proxy, Wire(proxy.endpoint) as wire:
         answer = wire.begin("GET", stored)
         assert answer.read(len(BODY) // 2) == BODY[: len(BODY) // 2]
         began = time.monotonic()
         assert answer.read() == BODY[len(BODY) // 2 :]
-        assert time.monotonic() - began > 1
+        assert time.monotonic() - began > 3
+        began = time.monotonic()
         assert wire.ask("GET", stored) == (200, BODY)
+        assert time.monotonic() - began < 3, "only one answer stalls"
     with FaultProxy(s3_endpoint, [Fault(kind="stall", seconds=5)]) as proxy, Wire(proxy.endpoint, 0.5) as wire:
         answer = wire.begin("GET", stored)
         with pytest.raises(TimeoutError):
@@ -245,7 +247,7 @@ def test_latency_adds_to_another_fault(s3_endpoint: Endpoint, stored: str) -> No
         for status in (503, 200):
             began = time.monotonic()
             assert wire.ask("GET", stored)[0] == status
-            assert time.monotonic() - began > 0.35
+            assert 0.35 < time.monotonic() - began < 5
 
 
 def test_windows_prefixes_and_switching(s3_endpoint: Endpoint, stored: str) -> None:

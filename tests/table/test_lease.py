@@ -80,7 +80,7 @@ def test_another_machine_has_one_lease_time(tmp_path: Path) -> None:
     started = time.monotonic()
     mine = lease.acquire(str(tmp_path), "next", 30)
     assert mine.number == 8
-    assert time.monotonic() - started >= 0.6
+    assert 0.6 <= time.monotonic() - started < 10
     mine.release()
 
 
