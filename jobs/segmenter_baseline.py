@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
-from jobs.console import say, warn
-from jobs.training import TrainSettings, command_line
-from pipeline import config, package, storage
+import numpy as np
+import torch
+
+from jobs import console
+from pipeline import config, storage
+from pipeline.distributed import train
 from pipeline.distributed.preparation import Preparation
 from pipeline.images.pixel_baseline import baseline, pixels_model
 from pipeline.images.task import ImageSegmentation
+from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.life import store_json
-from pipeline.training.trainer import TrainConfig, Trainer
+from pipeline.training.trainer import calibrated_task, statistics
 
 PIXELS = "pixels"
 
@@ -30,9 +35,9 @@ def compare(
         store_json(where, found)
     mine, theirs = metrics["miou"], found["pixels_miou"]
     figures = f"{mine:.3f}, {theirs:.3f} of a gradient boosting of single pixels, {found['majority_miou']:.3f} of the "
-    say(f"validation mIoU {figures}majority class")
+    console.say(f"validation mIoU {figures}majority class")
     if mine <= theirs:
-        warn(
+        console.warn(
             "the network is no better than a gradient boosting that looks at single pixels: give it more time "
             "(--minutes), look at the labels in the training's page, or use --architecture pixels"
         )
@@ -40,22 +45,26 @@ def compare(
 
 
 def fit_pixels(
-    settings: TrainSettings, task: ImageSegmentation, training: Preparation, validation: Preparation
+    plan: train.Plan, say: Callable[[str], None], check: Callable[[], None], *, cluster: ClusterConfig
 ) -> dict[str, Any]:
-    """Fit the baseline, and write it as a package of its own."""
+    """Fit the baseline in this process, as a `Fit` of `train_package`: its trees learn in one go, on no cluster."""
+    assert isinstance(plan.task, ImageSegmentation)
     started = time.monotonic()
-    learned, held = training.prepare(), validation.prepare()
-    learned.check_truth(task, "training")
-    model = pixels_model(task, learned.load())
-    trainer = Trainer(task, model, TrainConfig(batch_rows=4), learned.load(), held.load())
-    metrics = trainer.evaluate()
-    card = {"command": command_line(), "metrics": metrics, "training samples": learned.rows}
-    saved = package.save(settings.out, model_name=PIXELS, model=model, task=task, card=card)
-    return {
-        "package": saved.uri,
-        "digest": saved.digest,
-        "metrics": metrics,
-        "training_seconds": round(time.monotonic() - started, 1),
-        "parameters": sum(value.numel() for value in model.state_dict().values()),
-        "status": "done",
-    }
+    say("fitting trees to single pixels")
+    training, validation = plan.train.load(), plan.validation.load()
+    model, rows = pixels_model(plan.task, training), plan.config.batch_rows
+    check()
+    everything = np.arange(len(validation))
+    scores = statistics(plan.task, model, validation, everything, rows, plan.config.seed, torch.device("cpu"))
+    summary = train.save_package(
+        plan,
+        model,
+        calibrated_task(plan.task, model, validation, rows),
+        plan.task.summarize(scores),
+        samples=(len(training), len(validation)),
+        steps=0,
+        resumed=0,
+        seconds=time.monotonic() - started,
+    )
+    train.conclude(plan, summary)
+    return summary

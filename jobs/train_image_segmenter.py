@@ -120,9 +120,11 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
         augmentation=settings.augmentation,
         autoencoder=None if carried is None else _seen(carried),
     )
-    is_trained = settings.architecture != PIXELS
-    model = _model(settings, len(task.classes), start, carried) if is_trained else {}
-    copies = _copies(settings, task, model, start, carried) if is_trained else ()
+    is_network = settings.architecture != PIXELS
+    if not is_network and (start is not None or carried is not None):
+        raise RequestError("init and novelty are for networks, and architecture pixels is none")
+    model = _model(settings, len(task.classes), start, carried)
+    copies = _copies(settings, task, model, start, carried) if is_network else ()
     learned = split_files(settings.images, "train")
     if storage.exists(storage.join(settings.images, f"{settings.validation_split}.txt")):
         validation = split_files(settings.images, settings.validation_split)
@@ -132,8 +134,6 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
     training = Preparation(learned, task, settings.out, part=TRAINING)
     held = Preparation(validation, task, settings.out, part=VALIDATION)
     with session(settings.cluster), stored(settings.out, recipe):
-        if settings.architecture == PIXELS:
-            return fit_pixels(settings, task, training, held)
         summary = train_package(
             settings,
             task=task,
@@ -144,8 +144,9 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
             validation=held,
             data={"images": settings.images, "init": settings.init, "novelty": settings.novelty},
             copies=copies,
+            fit=train.fit if is_network else fit_pixels,
         )
-        if settings.baseline == PIXELS and summary.get("status", "done") == "done":
+        if is_network and settings.baseline == PIXELS and summary.get("status", "done") == "done":
             summary |= {"baseline": compare(settings.out, task, summary["metrics"], training, held)}
     return summary
 

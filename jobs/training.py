@@ -6,9 +6,9 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from jobs.commands import program
 from jobs.console import say, warn
@@ -25,6 +25,14 @@ from pipeline.runs.life import Life, outcome_of
 from pipeline.storage import StorageConfig
 from pipeline.submission import submission_id
 from pipeline.task import Task
+
+
+class Fit(Protocol):
+    """Does a training and returns its summary, as `train.fit` does."""
+
+    def __call__(
+        self, plan: train.Plan, say: Callable[[str], None], check: Callable[[], None], *, cluster: ClusterConfig
+    ) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +69,9 @@ def train_package(
     validation: Preparation,
     data: dict[str, Any],
     copies: tuple[train.CopyWeights, ...] = (),
+    fit: Fit = train.fit,
 ) -> dict[str, Any]:
-    """Prepare the samples, then train while holding the lease on ``settings.out``. Needs a Ray session.
+    """Prepare the samples, then train while holding the lease on ``settings.out``. Needs a Ray session. ``fit`` trains.
 
     A finished training is found, and another training in ``settings.out`` refused, before anything is written. The
     samples are prepared before the lease is taken, so that a request that they refuse leaves nothing behind.
@@ -93,7 +102,7 @@ def train_package(
 
     def work() -> None:
         _check_failures(settings, plan)
-        summary.update(train.fit(plan, say, held.check, cluster=settings.cluster))
+        summary.update(fit(plan, say, held.check, cluster=settings.cluster))
 
     outcome = life.work(work)
     summary |= outcome.summary()

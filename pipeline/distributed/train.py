@@ -480,6 +480,49 @@ def _notice() -> bool:
     return get_train_context().preemption_context.preemption_info is not None
 
 
+def save_package(
+    plan: Plan,
+    model: nn.Module,
+    task: Task,
+    metrics: dict[str, float],
+    *,
+    samples: tuple[int, int],
+    steps: int,
+    resumed: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Write the package of a trained model, and return the summary of its training.
+
+    ``task``: as it was calibrated; ``samples``: numbers of training and of validation samples; ``seconds``: how long
+    the training took.
+    """
+    card = {**plan.card, "metrics": {f"validation {name}": round(value, 6) for name, value in metrics.items()}}
+    written = package.save(plan.out, model_name=plan.model_name, model=model, task=task, card=card)
+    return {
+        "status": "done",
+        "package": written.uri,
+        "digest": written.digest,
+        "kind": written.kind,
+        "steps": steps,
+        "resumed_from_step": resumed,
+        "train_samples": samples[0],
+        "validation_samples": samples[1],
+        "failed_inputs": {"train": plan.train.failed, "validation": plan.validation.failed},
+        "missing_classes": {
+            "train": plan.train.missing_classes(),
+            "validation": plan.validation.missing_classes(),
+        },
+        "metrics": metrics,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training_seconds": round(seconds, 3),
+    }
+
+
+def conclude(plan: Plan, summary: dict[str, Any]) -> None:
+    """Note that a training is finished; from now on `finished` returns its summary."""
+    store_json(storage.join(plan.out, "training.json"), _described(plan) | {"summary": summary})
+
+
 class _FirstWorker:
     """What only the first worker does: progress, checkpoints, TensorBoard, and the package at the end."""
 
@@ -534,32 +577,21 @@ class _FirstWorker:
         return True
 
     def finish(self) -> None:
-        plan, trainer = self._plan, self._trainer
-        metrics = {f"validation {name}": round(value, 6) for name, value in trainer.best_metrics.items()}
-        card = {**plan.card, "metrics": metrics}
+        seconds = time.monotonic() - self._started
+        trainer = self._trainer
         model = trainer.best_model()
-        task = trainer.calibrated_task(model)
-        written = package.save(plan.out, model_name=plan.model_name, model=model, task=task, card=card)
-        summary = {
-            "status": "done",
-            "package": written.uri,
-            "digest": written.digest,
-            "kind": written.kind,
-            "steps": trainer.step,
-            "resumed_from_step": self._resumed,
-            "train_samples": len(trainer.train),
-            "validation_samples": len(trainer.validation),
-            "failed_inputs": {"train": plan.train.failed, "validation": plan.validation.failed},
-            "missing_classes": {
-                "train": plan.train.missing_classes(),
-                "validation": plan.validation.missing_classes(),
-            },
-            "metrics": trainer.best_metrics,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "training_seconds": round(time.monotonic() - self._started, 3),
-        }
+        summary = save_package(
+            self._plan,
+            model,
+            trainer.calibrated_task(model),
+            trainer.best_metrics,
+            samples=(len(trainer.train), len(trainer.validation)),
+            steps=trainer.step,
+            resumed=self._resumed,
+            seconds=seconds,
+        )
         self._store_logs()
-        store_json(storage.join(plan.out, "training.json"), _described(plan) | {"summary": summary})
+        conclude(self._plan, summary)
 
     def _line(self, progress: Progress) -> str:
         left = (progress.steps - progress.step) * self._trainer.batch_rows / max(progress.samples_per_s, 1e-9)

@@ -165,14 +165,10 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Metrics of the averaged weights on the validation samples."""
         rows = _share(np.arange(len(self.validation)), self.workers)
-        total: Statistics = {}
-        for start in range(0, len(rows), self.batch_rows):
-            samples = rows[start : start + self.batch_rows]
-            batch = self._to_device(self.task.collate(self.validation.take(samples)))
-            noise = Noise(self.config.seed, ReservedStep.VALIDATION, samples)
-            with torch.inference_mode(), self._autocast():
-                for name, value in self.task.score(self.average, batch, noise).items():
-                    total[name] = total.get(name, torch.zeros_like(value)) + value
+        with self._autocast():
+            total = statistics(
+                self.task, self.average, self.validation, rows, self.batch_rows, self.config.seed, self.device
+            )
         if self.workers.size > 1:
             total = self._sum_statistics(total)
         return self.task.summarize(total)
@@ -185,11 +181,7 @@ class Trainer:
 
     def calibrated_task(self, model: nn.Module) -> Task:
         """The task as it goes into the package with this model: `Task.calibrated` on the first validation samples."""
-        end = min(len(self.validation), _CALIBRATION_SAMPLES)
-        starts = range(0, end, self.batch_rows)
-        return self.task.calibrated(
-            model, (self.validation.take(range(start, min(end, start + self.batch_rows))) for start in starts)
-        )
+        return calibrated_task(self.task, model, self.validation, self.batch_rows)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that a resumed run needs, as flat tensors and plain values."""
@@ -301,11 +293,36 @@ class Trainer:
         }
 
     def _to_device(self, batch: Batch) -> Batch:
-        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        return _to_device(batch, self.device)
 
     def _autocast(self) -> torch.autocast:
         enabled = self.config.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+def statistics(
+    task: Task, model: nn.Module, samples: Samples, rows: np.ndarray, batch_rows: int, seed: int, device: torch.device
+) -> Statistics:
+    """The sum of `Task.score` over the samples of some indices; empty if there are none."""
+    total: Statistics = {}
+    for start in range(0, len(rows), batch_rows):
+        part = rows[start : start + batch_rows]
+        batch = _to_device(task.collate(samples.take(part)), device)
+        with torch.inference_mode():
+            for name, value in task.score(model, batch, Noise(seed, ReservedStep.VALIDATION, part)).items():
+                total[name] = total.get(name, torch.zeros_like(value)) + value
+    return total
+
+
+def calibrated_task(task: Task, model: nn.Module, validation: Samples, batch_rows: int) -> Task:
+    """The task as it goes into the package with this model: `Task.calibrated` on the first validation samples."""
+    end = min(len(validation), _CALIBRATION_SAMPLES)
+    starts = range(0, end, batch_rows)
+    return task.calibrated(model, (validation.take(range(start, min(end, start + batch_rows))) for start in starts))
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 class _Objective(nn.Module):

@@ -230,6 +230,30 @@ def test_a_recipe_chooses_says_why_and_is_kept(place: Path) -> None:
     assert json.loads((out / "recipe.json").read_text()) == recipe
 
 
+def test_pixels_are_a_package_like_the_others(place: Path) -> None:
+    out, sink = place / "pixels", place / "pixels-sink"
+    given = ["--images", str(place / "scenes"), "--out", str(out), "--architecture", "pixels", *ONE_CPU]
+    code, summary, err = call_job("train_image_segmenter", *given)
+    assert code == 0, err
+    assert summary["metrics"]["miou"] > 0.2
+    assert summary["parameters"] > 1000
+    assert "baseline" not in summary
+    assert Path(summary["report"]).exists()
+    assert package.load(str(out)).task["temperature"] != 1.0
+    code, _, err = call_job("train_image_segmenter", *given)
+    assert (code, "is trained already" in err) == (0, True), err
+    source = place / "few"
+    source.mkdir()
+    for file in sorted((place / "scenes" / "images" / "test").iterdir())[:2]:
+        shutil.copy(file, source)
+    code, summary, err = call_job(
+        "segment_images", "--source", str(source), "--model", str(out), "--sink", str(sink), *ONE_CPU
+    )
+    assert (code, summary["done"]) == (0, 2), err
+    code, summary, _ = call_job("train_image_segmenter", *given, "--init", str(place / "autoencoder"))
+    assert (code, "architecture pixels is none" in summary["error"]) == (2, True), summary
+
+
 def test_a_recipe_for_a_refused_request_leaves_nothing(place: Path) -> None:
     given = ["--images", str(place / "scenes"), "--out", str(place / "refused"), "--train.gpu", "true", *ONE_CPU]
     code, summary, _ = call_job("train_image_segmenter", *given)

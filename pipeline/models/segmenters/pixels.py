@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import check
@@ -53,8 +53,8 @@ class Pixels(Segmenter):
         shape = (config.classes, config.trees, config.nodes)
         for name, kind in (("feature", torch.int32), ("left", torch.int32), ("right", torch.int32)):
             self.register_buffer(name, torch.zeros(shape, dtype=kind))
-        for name in ("threshold", "value"):
-            self.register_buffer(name, torch.zeros(shape))
+        for name in ("threshold", "value"):  # fitted, but not by gradients
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape), requires_grad=False))
         self.register_buffer("start", torch.zeros(config.classes))
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
