@@ -48,8 +48,11 @@ class Evaluate:
     split of their records, or all: every document, whether it has that field or not."""
     group: str | None = None
     """Name of a field of the records; there are additional metrics for each of its values."""
+    tta: Literal["none", "flip", "scales"] | None = None
+    """For image segmenters: test-time augmentation; null: as in the package."""
     out: str | None = None
-    """Folder for the page and the metrics; null: evaluations/SPLIT in the package."""
+    """Folder for the page and the metrics; null: evaluations/SPLIT in the package, or
+    evaluations/SPLIT-TTA if tta is given."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """On a cluster: the device on which the model runs; auto: GPUs if the cluster has any."""
     stall_timeout_s: float = 900.0
@@ -62,9 +65,13 @@ def work(settings: Evaluate) -> dict[str, Any]:
     described = package.load(settings.model)
     if described.kind not in KINDS:
         raise RequestError(f"model package at {settings.model} is of a kind that cannot be evaluated: {described.kind}")
-    task = config.from_dict(KINDS[described.kind], described.task)
+    if settings.tta is not None and described.kind != ImageSegmentation.kind:
+        raise RequestError(f"tta is for image segmenters, and {settings.model} is of kind {described.kind!r}")
+    changed = {} if settings.tta is None else {"tta": settings.tta}
+    task = config.from_dict(KINDS[described.kind], described.task | changed)
     rows, scorer = _rows(settings, task), _scorer(settings, task)
-    out = settings.out or storage.join(settings.model, "evaluations", settings.split)
+    name = settings.split if settings.tta is None else f"{settings.split}-{settings.tta}"
+    out = settings.out or storage.join(settings.model, "evaluations", name)
     say(f"evaluating {described.kind} on {rows.num_rows} inputs")
     model = described.model()
     found = summarize(scorer, _scores(settings, scorer, described, model, rows, out))

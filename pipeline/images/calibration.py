@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pipeline.images.inputs import NO_CLASS
+from pipeline.images.upsampling import Bands
 
 _TEMPERATURES = torch.logspace(math.log10(0.25), math.log10(8.0), 41)
 _STRIDE_PX = 3  # between the pixels that the fit looks at, along both axes; neighbours say the same
@@ -20,25 +21,30 @@ class Sureness:
 
     def __init__(self, temperature: float) -> None:
         self._temperature = temperature
-        self._pixels, self._top, self._entropy = 0, 0.0, 0.0
+        self._pixels = 0
+        self._top = self._entropy = torch.zeros((), dtype=torch.float64)
 
-    def passing(self, bands: Iterable[Float[Tensor, "k rows w"]]) -> Iterator[Float[Tensor, "k rows w"]]:
+    def passing(self, bands: Bands) -> Iterator[Iterator[Float[Tensor, "k rows columns"]]]:
         """The same bands of logits, looked at on their way."""
-        for band in bands:
-            log_probability = (band / self._temperature).log_softmax(0)
-            probability = log_probability.exp()
-            self._pixels += band[0].numel()
-            self._top += probability.amax(0).sum().item()
-            self._entropy -= (probability * log_probability).sum().item()
-            yield band
+        for blocks in bands:
+            yield map(self._seen, blocks)
 
     @property
     def confidence(self) -> float:
-        return self._top / self._pixels
+        return self._top.item() / self._pixels
 
     @property
     def uncertainty(self) -> float:
-        return self._entropy / self._pixels
+        return self._entropy.item() / self._pixels
+
+    def _seen(self, logits: Float[Tensor, "k rows columns"]) -> Tensor:
+        log_probability = (logits / self._temperature).log_softmax(0)
+        probability = log_probability.exp()
+        self._pixels += logits[0].numel()
+        self._top = self._top.to(logits.device) + probability.amax(0).sum(dtype=torch.float64)
+        entropy = (probability * log_probability).sum(dtype=torch.float64)
+        self._entropy = self._entropy.to(logits.device) - entropy
+        return logits
 
 
 class TemperatureFit:

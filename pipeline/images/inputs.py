@@ -93,12 +93,12 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
     Wrong bits inside a complete JPEG without restart markers cannot be detected.
     Raises `InputError`: ``empty``, ``not_an_image``, ``truncated``, ``too_many_pixels`` (before any pixel is decoded).
     """
-    return np.asarray(_pixels(_open(data, max_pixels), None))
+    return np.asarray(_pixels(open_image(data, max_pixels), None))
 
 
 def image_size(data: bytes, max_pixels: int) -> tuple[int, int]:
     """(height, width) of an image file as it is stored, from its header. Raises `InputError` as `decode_image` does."""
-    picture = _open(data, max_pixels)
+    picture = open_image(data, max_pixels)
     return picture.height, picture.width
 
 
@@ -107,7 +107,7 @@ def decode_fitted(data: bytes, max_pixels: int, height_px: int, width_px: int) -
 
     A JPEG far larger than the box is decoded at 1/2, 1/4 or 1/8 of its size, which is faster.
     """
-    picture = _open(data, max_pixels)
+    picture = open_image(data, max_pixels)
     height, width = _upright_size(picture)
     valid = _inside(height, width, height_px, width_px)
     # Twice the size in the box, so that the final step is still a proper resampling filter.
@@ -118,7 +118,7 @@ def decode_fitted(data: bytes, max_pixels: int, height_px: int, width_px: int) -
 
 def decode_scaled(data: bytes, max_pixels: int, scale: float) -> tuple[np.ndarray, int, int]:
     """`decode_image`, scaled by ``scale`` <= 1, at least one pixel on each side; and height and width before that."""
-    picture = _open(data, max_pixels)
+    picture = open_image(data, max_pixels)
     height, width = _upright_size(picture)
     wanted = (max(1, round(height * scale)), max(1, round(width * scale)))
     picture = _pixels(picture, None if scale == 1 else (2 * wanted[0], 2 * wanted[1]))
@@ -192,7 +192,7 @@ def file_palette(data: bytes) -> list[tuple[int, int, int]] | None:
 def _open_label(data: bytes, height: int, width: int) -> Image.Image:
     """The header of a label image. Raises `InputError` ``bad_label`` unless it is an image of this size."""
     try:
-        picture = _open(data, max_pixels=max(1, height * width))
+        picture = open_image(data, max_pixels=max(1, height * width))
     except InputError as reason:
         if reason.code == "too_many_pixels":
             raise InputError("bad_label", f"the label is not {height} x {width}, as the image is") from reason
@@ -220,7 +220,7 @@ def fit_label(label: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
     return boxed
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
+def open_image(data: bytes, max_pixels: int) -> Image.Image:
     """Read the header of an image and check its size. Nothing is decoded yet, except PPM and HEIC, which are decoded
     here.
 

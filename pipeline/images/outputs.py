@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -42,22 +42,36 @@ def encode_mask(mask: np.ndarray, palette: Palette) -> bytes:
     480x360). The bit depth is always 8 or 16; for few classes Pillow would pack several pixels into a byte.
     """
     assert mask.ndim == 2, mask.shape
-    assert mask.dtype in (np.uint8, np.uint16), mask.dtype
-    height, width = mask.shape
-    indexed = mask.dtype == np.uint8
-    pixels = mask if indexed else mask.astype(">u2").view(np.uint8)
-    rows = np.empty((height, pixels.shape[1] + 1), np.uint8)
-    rows[:, 0] = _UP
-    rows[:1, 1:] = pixels[:1]
-    # PNG's filters work on bytes, modulo 256.
-    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
-    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
-    data = deflate.compress(rows.data) + deflate.flush()
+    return encode_strips([mask], mask.shape[0], mask.shape[1], palette, mask.dtype)
+
+
+def encode_strips(
+    strips: Iterable[np.ndarray], height: int, width: int, palette: Palette, dtype: np.dtype | type
+) -> bytes:
+    """`encode_mask` of a mask (height, width) that is given as strips (some rows, width) from the top down."""
+    indexed = np.dtype(dtype) == np.uint8
+    assert indexed or np.dtype(dtype) == np.uint16, dtype
     header = struct.pack(">IIBBBBB", width, height, 8 if indexed else 16, _INDEXED if indexed else _GRAY, 0, 0, 0)
-    chunks = [_chunk(b"IHDR", header)]
+    chunks = [_SIGNATURE, _chunk(b"IHDR", header)]
     if indexed:
         chunks.append(_chunk(b"PLTE", np.asarray(palette, np.uint8).reshape(-1, 3).tobytes()))
-    return b"".join([_SIGNATURE, *chunks, _chunk(b"IDAT", data), _chunk(b"IEND", b"")])
+    deflate, data = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE), []
+    above = np.zeros((1, width * np.dtype(dtype).itemsize), np.uint8)
+    done = 0
+    for strip in strips:
+        assert strip.dtype == dtype, (strip.dtype, dtype)
+        assert strip.shape[1] == width, (strip.shape, width)
+        pixels = strip if indexed else strip.astype(">u2").view(np.uint8)
+        rows = np.empty((len(pixels), pixels.shape[1] + 1), np.uint8)
+        rows[:, 0] = _UP
+        # PNG's filters work on bytes, modulo 256.
+        np.subtract(pixels[:1], above, out=rows[:1, 1:])
+        np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
+        data.append(deflate.compress(rows.data))
+        above, done = pixels[-1:], done + len(pixels)
+    assert done == height, (done, height)
+    data.append(deflate.flush())
+    return b"".join([*chunks, _chunk(b"IDAT", b"".join(data)), _chunk(b"IEND", b"")])
 
 
 def decode_mask(data: bytes) -> np.ndarray:

@@ -1,12 +1,12 @@
-"""Masks of images of any size: logits at the model's resolution to class ids at the image's own, band by band.
+"""Logits of images of any size from overlapping tiles, which are blended smoothly.
 
-A band is a number of whole rows of logits. A small image is one band. A large one is cut into overlapping tiles, whose
-logits are blended smoothly, one row of tiles at a time, so the memory does not depend on the image's height.
+An image is read from the top down, one row of tiles at a time, and each block of logits is given away as soon as all
+its tiles are known. So neither the image nor its logits are ever in memory as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from pipeline.images.inputs import PADDING
 
-# Number of float32 logits that are upsampled at a time; it bounds the memory.
-_STRIP_VALUES = 16 * 1024 * 1024
 _PASS_PX = 1 << 19  # pixels of the tiles in one forward pass
 _LEAST_WEIGHT = 1e-3  # of a pixel at the edge of a tile, so that a pixel that only one tile has keeps its logits
 
 #: Maps images in [0, 1], (b, 3, h, w), to logits (b, k, h, w).
 Logits = Callable[[Tensor], Tensor]
+#: The rows of an image from one index to another, (rows, w, 3) uint8. It is called from the top down.
+Rows = Callable[[int, int], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,72 +39,68 @@ class Tiling:
 
 
 def tile_bands(
-    pixels: np.ndarray, tiling: Tiling, logits: Logits, device: torch.device
-) -> Iterator[Float[Tensor, "k rows w"]]:
-    """The blended logits of an image (h, w, 3) uint8, in bands from the top down, which have all rows together."""
-    height, width = pixels.shape[:2]
-    tops, lefts = tiling.starts(height, width)
-    window = _window(tiling.height_px)[:, None] * _window(tiling.width_px)[None, :]
-    count_at_once = max(1, _PASS_PX // (tiling.height_px * tiling.width_px))
-    total: Tensor | None = None  # weighted logits of the rows from `done` on
-    weights = torch.zeros(1)
-    done = 0
-    for index, top in enumerate(tops):
-        bottom = min(top + tiling.height_px, height)
-        for start in range(0, len(lefts), count_at_once):
-            group = lefts[start : start + count_at_once]
-            tiles = np.full((len(group), tiling.height_px, tiling.width_px, 3), PADDING, np.uint8)
-            for tile, left in zip(tiles, group, strict=True):
-                part = pixels[top:bottom, left : left + tiling.width_px]
-                tile[: part.shape[0], : part.shape[1]] = part
-            batch = torch.from_numpy(tiles).to(device).permute(0, 3, 1, 2).float() / 255
-            found = logits(batch).float().cpu()
-            if total is None:
-                total = torch.zeros(found.shape[1], tiling.height_px, width)
-                weights = torch.zeros(tiling.height_px, width)
-            for one, left in zip(found, group, strict=True):
-                rows, columns = bottom - top, min(tiling.width_px, width - left)
-                weight = window[:rows, :columns]
-                total[:, :rows, left : left + columns] += one[:, :rows, :columns] * weight
-                weights[:rows, left : left + columns] += weight
-        assert total is not None
-        following = tops[index + 1] if index + 1 < len(tops) else height
-        count = following - done
-        yield total[:, :count] / weights[:count]
-        rest = tiling.height_px - count
-        if index + 1 < len(tops):
-            total[:, :rest], weights[:rest] = total[:, count:].clone(), weights[count:].clone()
-            total[:, rest:], weights[rest:] = 0, 0
-        done = following
+    read: Rows, size: tuple[int, int], tiling: Tiling, logits: Logits, device: torch.device
+) -> Iterator[Iterator[Float[Tensor, "k rows columns"]]]:
+    """The blended logits of an image of this ``size`` (h, w), in bands of blocks as `upsampling.Bands`.
 
-
-def full_size(bands: Iterable[Float[Tensor, "k rows w"]], rows: int, height: int, width: int) -> np.ndarray:
-    """The class with the largest logit after bilinear interpolation, (height, width) uint8 or uint16.
-
-    ``rows``: number of rows of all bands together. Rows are interpolated in strips, so that memory is bounded.
+    Each band must be read to its end before the next one is asked for.
     """
-    result = np.empty((0, 0), np.uint8)
-    first, second, weight = _interpolation(rows, height, torch.device("cpu"))
-    above: Tensor | None = None  # the last row before the band
-    begin = written = 0
-    for band in bands:
-        if not result.size:
-            result = np.empty((height, width), np.uint8 if len(band) <= 256 else np.uint16)
-        end = begin + band.shape[1]
-        known = band if above is None else torch.cat((above, band), 1)
-        offset = begin - (above is not None)
-        ready = height if end == rows else int(torch.searchsorted(second, end))
-        columns = _interpolation(band.shape[2], width, band.device)
-        strip = max(1, _STRIP_VALUES // (len(band) * width))
-        for start in range(written, ready, strip):
-            stop = min(start + strip, ready)
-            part = slice(int(first[start]) - offset, int(second[stop - 1]) - offset + 1)
-            wide = _blend(known[:, part], columns, 2)
-            places = tuple((place[start:stop] - offset - part.start).to(band.device) for place in (first, second))
-            values = _blend(wide, (*places, weight[start:stop].to(band.device)), 1)
-            result[start:stop] = _argmax(values).cpu().numpy()
-        above, begin, written = known[:, -1:].clone(), end, ready
-    return result
+    return _Stitching(read, size, tiling, logits, device).bands()
+
+
+class _Stitching:
+    def __init__(self, read: Rows, size: tuple[int, int], tiling: Tiling, logits: Logits, device: torch.device) -> None:
+        self._read, self._size, self._tiling, self._logits, self._device = read, size, tiling, logits, device
+        self._tops, self._lefts = tiling.starts(*size)
+        windows = _window(tiling.height_px), _window(tiling.width_px)
+        self._window = windows[0][:, None] * windows[1][None, :]
+        # The tiles form a grid, so the sum of their weights at a pixel is a product.
+        self._row_weights = _summed(windows[0], self._tops, size[0])
+        self._column_weights = _summed(windows[1], self._lefts, size[1])
+        # Weighted logits (k, rows, w) of the tiles above, from the first row that is not given away.
+        self._above: Tensor | None = None
+
+    def bands(self) -> Iterator[Iterator[Tensor]]:
+        for top, following in zip(self._tops, [*self._tops[1:], self._size[0]], strict=True):
+            yield self._blocks(top, following)
+
+    def _blocks(self, top: int, following: int) -> Iterator[Tensor]:
+        """The blocks of the rows from ``top`` to ``following``, from left to right."""
+        height, width = self._size
+        bottom, count = min(top + self._tiling.height_px, height), following - top
+        above, below = self._above, None
+        left_part: Tensor | None = None  # weighted logits (k, rows, columns) of the tiles on the left
+        ends = [*self._lefts[1:], width]
+        for left, end, tile in zip(self._lefts, ends, self._tiles(top, bottom), strict=True):
+            right = min(left + self._tiling.width_px, width)
+            total = tile[:, : bottom - top, : right - left] * self._window[: bottom - top, : right - left]
+            if left_part is not None:
+                total[:, :, : left_part.shape[2]] += left_part
+            left_part = total[:, :, end - left :].clone()
+            total = total[:, :, : end - left]
+            if above is not None:
+                total[:, : above.shape[1]] += above[:, :, left:end]
+            if following < height:
+                if below is None:
+                    below = torch.empty(len(total), bottom - following, width)
+                below[:, :, left:end] = total[:, count:]
+            weights = self._row_weights[top:following, None] * self._column_weights[None, left:end]
+            yield total[:, :count] / weights
+        self._above = below
+
+    def _tiles(self, top: int, bottom: int) -> Iterator[Float[Tensor, "k h w"]]:
+        """The logits of the tiles of one row, from left to right."""
+        pixels = self._read(top, bottom)
+        height, width = self._tiling.height_px, self._tiling.width_px
+        count_at_once = max(1, _PASS_PX // (height * width))
+        for start in range(0, len(self._lefts), count_at_once):
+            group = self._lefts[start : start + count_at_once]
+            tiles = np.full((len(group), height, width, 3), PADDING, np.uint8)
+            for tile, left in zip(tiles, group, strict=True):
+                part = pixels[:, left : left + width]
+                tile[: part.shape[0], : part.shape[1]] = part
+            batch = torch.from_numpy(tiles).to(self._device).permute(0, 3, 1, 2).float() / 255
+            yield from self._logits(batch).float().cpu()
 
 
 def _starts(size: int, tile: int, overlap: float) -> list[int]:
@@ -121,25 +117,10 @@ def _window(size: int) -> Tensor:
     return torch.sin((torch.arange(size) + 0.5) * torch.pi / size).square().clamp(min=_LEAST_WEIGHT)
 
 
-def _argmax(values: Float[Tensor, "k h w"]) -> Tensor:
-    """Index of the largest value along axis 0, the first if equal; on CPUs five times as fast as torch's argmax."""
-    best = values[0].clone()
-    found = torch.zeros(best.shape, dtype=torch.uint8 if len(values) <= 256 else torch.int32, device=best.device)
-    for index in range(1, len(values)):
-        found.masked_fill_(values[index] > best, index)
-        torch.maximum(best, values[index], out=best)
-    return found
-
-
-def _interpolation(size: int, wanted: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of ``wanted`` positions: two source positions and the second's weight. Pixel centres are aligned."""
-    place = ((torch.arange(wanted, device=device, dtype=torch.float64) + 0.5) * size / wanted - 0.5).clamp(0, size - 1)
-    first = place.floor().long()
-    return first, (first + 1).clamp(max=size - 1), (place - first).float()
-
-
-def _blend(values: Tensor, interpolation: tuple[Tensor, ...], axis: int) -> Tensor:
-    first, second, weight = interpolation
-    weight = weight.view([-1 if index == axis else 1 for index in range(values.ndim)])
-    low = values.index_select(axis, first)
-    return low.lerp(values.index_select(axis, second), weight)
+def _summed(window: Tensor, starts: list[int], size: int) -> Tensor:
+    """The sum of the weights of all tiles at each of ``size`` positions along one axis."""
+    total = torch.zeros(size)
+    for start in starts:
+        part = total[start : start + len(window)]
+        part += window[: len(part)]
+    return total

@@ -17,8 +17,11 @@ from pipeline.images.augment import AugmentConfig, augment_images
 from pipeline.images.inputs import NO_CLASS, Fitted, fit_label
 from pipeline.images.labels import LabelRules
 from pipeline.images.losses import parse_loss, segmentation_loss
+from pipeline.images.masks import Masks, raw_mask
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.images.stitching import Tiling, full_size, tile_bands
+from pipeline.images.stitching import Rows, Tiling, tile_bands
+from pipeline.images.strips import open_strips
+from pipeline.images.upsampling import class_strips, in_bands
 from pipeline.images.views import VIEWS, with_views
 from pipeline.models.segmenters.interface import Segmenter
 from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
@@ -132,6 +135,11 @@ class ImageSegmentation(Task):
         return outputs.described(self.classes, self.palette)
 
     @property
+    def masks(self) -> Masks:
+        """How the masks that `predict` gives are read and encoded."""
+        return Masks(classes=len(self.classes), palette=self.palette)
+
+    @property
     def label_rules(self) -> LabelRules:
         """How label files of the training data say which class a pixel has."""
         return LabelRules(
@@ -160,20 +168,24 @@ class ImageSegmentation(Task):
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """Columns ``mask`` (class ids, uint8 or uint16, row by row), ``height``, ``width``, ``confidence``,
         ``uncertainty`` and ``scale``. Confidence and uncertainty are means over the image at the model's resolution,
-        before interpolation.
+        before interpolation. Of an image that is read in strips, ``mask`` is encoded already, and ``class_pixels``,
+        which is null for the others, is counted.
 
         If the model carries an autoencoder, also its ``novelty``, ``novelty_raw`` and ``embedding``.
         """
-        masks, sureness = [], []
+        found, sureness = [], []
         sizes = prepared.select(["height", "width", "valid_height", "valid_width"]).to_pylist()
+        files = prepared["is_file"].to_pylist() if self.resize == "tile" else [False] * len(sizes)
         with torch.inference_mode():
-            for size, bands in zip(sizes, self._bands(model, prepared, device), strict=True):
+            for size, is_file, bands in zip(sizes, files, self._bands(model, prepared, device), strict=True):
                 sure = calibration.Sureness(self.temperature)
-                mask = full_size(sure.passing(bands), size["valid_height"], size["height"], size["width"])
-                masks.append(mask.tobytes())
+                shapes = (size["valid_height"], size["valid_width"]), (size["height"], size["width"])
+                strips = class_strips(sure.passing(bands), *shapes)
+                found.append(self.masks.encoded_while_read(strips, shapes[1]) if is_file else raw_mask(strips))
                 sureness.append(sure)
         columns = {
-            "mask": pa.array(masks, pa.large_binary()),
+            "mask": pa.array([mask for mask, _ in found], pa.large_binary()),
+            "class_pixels": pa.array([pixels for _, pixels in found], pa.list_(pa.int64())),
             "height": prepared["height"],
             "width": prepared["width"],
             "confidence": pa.array([sure.confidence for sure in sureness], pa.float32()),
@@ -187,14 +199,7 @@ class ImageSegmentation(Task):
         return pa.table(columns)
 
     def encode(self, predicted: pa.Table) -> pa.Table:
-        count = len(self.classes)
-        kind = np.uint8 if count <= 256 else np.uint16
-        sizes = zip(predicted["height"].to_pylist(), predicted["width"].to_pylist(), strict=True)
-        pictures, pixels = [], []
-        for mask, size in zip(predicted["mask"], sizes, strict=True):
-            ids = np.frombuffer(mask.as_buffer(), kind).reshape(size)
-            pictures.append({"bytes": outputs.encode_mask(ids, self.palette), "path": None})
-            pixels.append(np.bincount(ids.ravel(), minlength=count))
+        pictures, pixels = self.masks.encoded(predicted)
         found = {name: predicted[name] for name in ("height", "width", "confidence", "uncertainty", "scale")}
         found |= {"mask": pictures, "class_pixels": pixels}
         found |= {name: predicted[name] for name, _ in novelty.COLUMNS if name in predicted.column_names}
@@ -283,12 +288,21 @@ class ImageSegmentation(Task):
         sizes = zip(prepared["valid_height"].to_pylist(), prepared["valid_width"].to_pylist(), strict=True)
         if self.resize == "fit":
             found = logits(letterbox.unit(letterbox.images(prepared, self).to(device))).float()
-            for one, (height, width) in zip(found, sizes, strict=True):
-                yield iter([one[:, :height, :width]])
+            wanted = zip(prepared["height"].to_pylist(), prepared["width"].to_pylist(), strict=True)
+            for one, (height, width), size in zip(found, sizes, wanted, strict=True):
+                yield in_bands(one[:, :height, :width], *size)
         else:
-            for image, size in zip(prepared["image"], sizes, strict=True):
-                pixels = np.frombuffer(image.as_buffer(), np.uint8).reshape(*size, 3)
-                yield tile_bands(pixels, self.tiling(*size), logits, device)
+            for image, is_file, size in zip(prepared["image"], prepared["is_file"].to_pylist(), sizes, strict=True):
+                yield tile_bands(self._rows(image, size, is_file), size, self.tiling(*size), logits, device)
+
+    def _rows(self, image: pa.Scalar, size: tuple[int, int], is_file: bool) -> Rows:
+        """Reads rows of an image of `tiles.prepare`."""
+        if is_file:
+            large = open_strips(image.as_py(), self.max_pixels, self.tile_scale)
+            assert large is not None, "it was opened when it was prepared"
+            return large.rows
+        pixels = np.frombuffer(image.as_buffer(), np.uint8).reshape(*size, 3)
+        return lambda start, stop: pixels[start:stop]
 
     def _scale(self, height: int, width: int, valid_height: int, valid_width: int) -> float | None:
         """How large things appear to the model, where 1 is as in training; None if that is not known."""

@@ -12,18 +12,28 @@ from pipeline.images.inputs import NO_CLASS, PADDING, decode_scaled, scale_label
 from pipeline.images.labels import LabelRules
 from pipeline.images.letterbox import SIZES
 from pipeline.images.stitching import Tiling
+from pipeline.images.strips import open_strips
 from pipeline.rows import each_row
 
-_COLUMNS = [("image", pa.large_binary()), *SIZES, ("valid_height", pa.int32()), ("valid_width", pa.int32())]
+_SAMPLES = [("image", pa.large_binary()), *SIZES, ("valid_height", pa.int32()), ("valid_width", pa.int32())]
+_COLUMNS = [*_SAMPLES, ("is_file", pa.bool_())]
 _LEAST_LABELLED = 0.05  # part of a tile's pixels that must have a class, so that training takes it
 
 
 def prepare(inputs: pa.Table, max_pixels: int, scale: float) -> pa.Table:
-    """Decode and scale images. Their pixels, (valid_height, valid_width, 3), may have any size."""
+    """Decode and scale images. Their pixels, (valid_height, valid_width, 3), may have any size.
+
+    Where ``is_file`` is true, ``image`` is the image file, which `strips.open_strips` reads. It has been read once.
+    """
 
     def work(data: pa.Scalar) -> dict[str, Any]:
-        pixels, height, width = decode_scaled(data.as_py(), max_pixels, scale)
-        return _row(pixels, height, width) | {"image": pixels.tobytes()}
+        file = data.as_py()
+        large = open_strips(file, max_pixels, scale)
+        if large is not None and large.is_sound():
+            sizes = {name: getattr(large, name) for name in ("height", "width", "valid_height", "valid_width")}
+            return sizes | {"image": file, "is_file": True}
+        pixels, height, width = decode_scaled(file, max_pixels, scale)
+        return _row(pixels, height, width) | {"image": pixels.tobytes(), "is_file": False}
 
     found, errors = each_row("prepare", inputs["data"], work)
     return _table(found, errors, _COLUMNS)
@@ -61,7 +71,7 @@ def prepare_samples(inputs: pa.Table, max_pixels: int, scale: float, tiling: Til
     for tiles, error in zip(found, errors.to_pylist(), strict=True):
         rows += tiles or [None]
         causes += [error] * len(tiles or [None])
-    return _table(rows, pa.array(causes, errors.type), [*_COLUMNS, ("label", pa.large_binary())])
+    return _table(rows, pa.array(causes, errors.type), [*_SAMPLES, ("label", pa.large_binary())])
 
 
 def _row(pixels: np.ndarray, height: int, width: int) -> dict[str, Any]:

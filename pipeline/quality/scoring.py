@@ -123,8 +123,7 @@ class ImageScorer(Scorer):
 
     def mask(self, predicted: dict[str, Any]) -> np.ndarray:
         """The classes (height, width) of a row that the task has predicted."""
-        kind = np.uint8 if len(self.task.classes) <= 256 else np.uint16
-        return np.frombuffer(predicted["mask"], kind).reshape(predicted["height"], predicted["width"])
+        return self.task.masks.ids(predicted)
 
     def _confusion(self, predicted: dict[str, Any], truth: np.ndarray) -> torch.Tensor:
         true, mask = (torch.from_numpy(ids.astype(np.int64)) for ids in (truth, self.mask(predicted)))

@@ -14,8 +14,8 @@ from pipeline.images.inputs import NO_CLASS
 from pipeline.images.labels import described_classes
 from pipeline.images.outputs import decode_mask
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.images.stitching import full_size
 from pipeline.images.task import ImageSegmentation
+from pipeline.images.upsampling import class_strips, in_bands
 from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
 from pipeline.models.segmenters.interface import Segmenter
 from pipeline.models.segmenters.unet import UNet, UNetConfig
@@ -143,9 +143,9 @@ def test_interpolation_is_torch_s(size, monkeypatch):
     torch.manual_seed(0)
     logits = torch.randn(2, 4, 12, 16)
     wanted = F.interpolate(logits, size=size, mode="bilinear", align_corners=False).argmax(1).numpy()
-    for values in (10**9, 1, 4 * 64 * 5):  # all at once; a row at a time; strips that do not divide the height
-        monkeypatch.setattr("pipeline.images.stitching._STRIP_VALUES", values)
-        found = [full_size(iter([one]), 12, *size) for one in logits]
+    for pixels in (10**9, 1, 5 * size[1]):  # all at once; a row at a time; bands that do not divide the height
+        monkeypatch.setattr("pipeline.images.upsampling._BAND_PX", pixels)
+        found = [np.concatenate(list(class_strips(in_bands(one, *size), (12, 16), size))) for one in logits]
         assert all(mask.dtype == np.uint8 for mask in found)
         assert np.mean(np.stack(found) != wanted) < 1e-3
 
