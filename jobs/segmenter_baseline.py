@@ -59,7 +59,7 @@ def fit_pixels(
     summary = train.save_package(
         plan,
         model,
-        calibrated_task(plan.task, model, validation, rows),
+        calibrated_task(plan.task, model, validation, training, rows),
         plan.task.summarize(scores),
         samples=(len(training), len(validation)),
         steps=0,

@@ -107,6 +107,8 @@ def train_package(
     outcome = life.work(work)
     summary |= outcome.summary()
     life.finish(storage.join(plan.out, "summary.json"), summary)
+    for column, remark in summary.get("columns", {}).items():
+        say(f"column {column}: {remark}")
     if outcome.exit_code == DONE:
         summary |= _drawn(plan, validation, summary)
     return summary

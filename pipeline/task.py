@@ -115,12 +115,18 @@ class Task(ABC):
         """A new companion for training this model. None if the loss has no state and couples no samples."""
         return None
 
-    def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table]) -> Task:
+    def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table], learned: Iterable[pa.Table] = ()) -> Task:
         """The task as it is stored in the package, after training: with settings that depend on the trained model.
 
-        ``held_out`` are batches of the validation samples (rows of `prepare_samples` without ``error``).
+        ``held_out`` are batches of the validation samples (rows of `prepare_samples` without ``error``), ``learned``
+        of some hundred training samples.
         """
         return self
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """What is to be known of columns of `schema`, by name: why one is always null, or how good it is."""
+        return {}
 
     @abstractmethod
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:

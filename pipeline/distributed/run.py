@@ -182,6 +182,7 @@ class Run:
             "model": self.plan.package.digest,
             "settings": self.plan.settings,
             **self.counts.summary(),
+            "columns": self.plan.task.remarks,
             **({"other_tools": [str(change) for change in self._changes]} if self._changes else {}),
             "passed_over": self._passed.by_ending(),
             **({} if self._gone is None else {"gone": self._gone}),

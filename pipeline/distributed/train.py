@@ -497,6 +497,7 @@ def save_package(
     the training took.
     """
     card = {**plan.card, "metrics": {f"validation {name}": round(value, 6) for name, value in metrics.items()}}
+    card |= {"columns": task.remarks} if task.remarks else {}
     written = package.save(plan.out, model_name=plan.model_name, model=model, task=task, card=card)
     return {
         "status": "done",
@@ -513,6 +514,7 @@ def save_package(
             "validation": plan.validation.missing_classes(),
         },
         "metrics": metrics,
+        "columns": task.remarks,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "training_seconds": round(seconds, 3),
     }

@@ -17,10 +17,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.config import check
+from pipeline.config import added, check
 
 COLUMNS = [("novelty", pa.float32()), ("novelty_raw", pa.float32()), ("embedding", pa.list_(pa.float32()))]
 
+#: With fewer held-out images, a percentile would be chance.
+LEAST_IMAGES = 100
 # Steps between the quantiles of the reference: 0.1 per cent each.
 _STEPS = 1_000
 # With fewer images, a fitted slope would be chance.
@@ -42,6 +44,8 @@ class Reference:
     """Slope of a regression of the autoencoder's bits on the compressor's bits."""
     quantiles: tuple[float, ...]
     """Quantiles of the raw scores of held-out images, lowest to highest, at equal steps of probability."""
+    images: int | None = added(None)
+    """Number of held-out images; null: unknown, since an earlier version made the reference."""
 
     def __post_init__(self) -> None:
         check(self, "complexity_weight", 0 <= self.complexity_weight <= 1, "be between 0 and 1")
@@ -51,6 +55,13 @@ class Reference:
     def raw(self, bits: np.ndarray, compressed: np.ndarray) -> np.ndarray:
         """The raw novelty score, up to a constant: bits per value minus the bits that the compressed size predicts."""
         return bits - self.complexity_weight * compressed
+
+    @property
+    def remark(self) -> str | None:
+        """Why there are no percentiles; None if there are."""
+        if self.images is None or self.images >= LEAST_IMAGES:
+            return None
+        return f"null: there were {self.images} held-out images, and at least {LEAST_IMAGES} are needed"
 
     def percentile(self, raw: np.ndarray) -> np.ndarray:
         """Percentage of held-out images whose raw score is lower; 0 below their lowest and 100 above their highest."""
@@ -69,4 +80,5 @@ def reference(bits: np.ndarray, compressed: np.ndarray) -> Reference:
     slope = float(spread @ bits) / variance if variance > 0 and len(bits) >= _FEW else 0.0
     weight = min(1.0, max(0.0, slope))
     quantiles = np.quantile(bits - weight * compressed, np.linspace(0, 1, _STEPS + 1))
-    return Reference(complexity_weight=weight, quantiles=tuple(np.maximum.accumulate(quantiles).tolist()))
+    ranks = tuple(np.maximum.accumulate(quantiles).tolist())
+    return Reference(complexity_weight=weight, quantiles=ranks, images=len(bits))

@@ -111,7 +111,8 @@ class ImageReconstruction(Task):
         scores: dict[str, Any] = dict.fromkeys(("novelty", "novelty_raw"), [None] * len(bits))
         if self.reference is not None:
             raw = self.reference.raw(bits, prepared["compressed_bits"].to_numpy())
-            scores = {"novelty": self.reference.percentile(raw), "novelty_raw": raw}
+            ranks = [None] * len(raw) if self.reference.remark else self.reference.percentile(raw)
+            scores = {"novelty": ranks, "novelty_raw": raw}
         return pa.table(
             {
                 **{name: prepared[name] for name, _ in letterbox.SIZES},
@@ -121,7 +122,14 @@ class ImageReconstruction(Task):
             }
         )
 
-    def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table]) -> ImageReconstruction:
+    @property
+    def remarks(self) -> dict[str, str]:
+        remark = None if self.reference is None else self.reference.remark
+        return {} if remark is None else {"novelty": remark}
+
+    def calibrated(
+        self, model: nn.Module, held_out: Iterable[pa.Table], learned: Iterable[pa.Table] = ()
+    ) -> ImageReconstruction:
         """A copy of this task whose `reference` is computed from ``held_out``: tables of prepared images."""
         bits, compressed = [], []
         for rows in held_out:

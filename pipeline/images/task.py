@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +15,17 @@ from torch import Tensor, nn
 from pipeline.config import added, check
 from pipeline.images import calibration, letterbox, metrics, novelty, outputs, tiles
 from pipeline.images.augment import AugmentConfig, augment_images
+from pipeline.images.feature_novelty import FeatureReference, features
 from pipeline.images.inputs import NO_CLASS, Fitted, fit_label
 from pipeline.images.labels import LabelRules
 from pipeline.images.losses import parse_loss, segmentation_loss
 from pipeline.images.masks import Masks, raw_mask
+from pipeline.images.novelty_trial import NoveltyTrial
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.stitching import Rows, Tiling, tile_bands
 from pipeline.images.strips import open_strips
 from pipeline.images.upsampling import class_strips, in_bands
-from pipeline.images.views import VIEWS, with_views
+from pipeline.images.views import VIEWS, plain_view, with_views
 from pipeline.models.segmenters.interface import Segmenter
 from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
 from pipeline.noise import Noise
@@ -80,6 +83,11 @@ class ImageSegmentation(Task):
     confidence is the fraction of pixels that are right."""
     usual_scale: float | None = added(None)
     """Median factor by which validation images were scaled; null: unknown. The column scale is relative to it."""
+
+    novelty_reference: FeatureReference | None = added(None)
+    """The features of training images, by which the novelty of an image is told; null: they do not tell it."""
+    novelty_remark: str | None = added(None)
+    """How well novelty tells strange images from others, or why it is null."""
 
     kind: ClassVar[str] = "image_segmenter"
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("miou", "max")
@@ -176,7 +184,7 @@ class ImageSegmentation(Task):
         found, sureness = [], []
         sizes = prepared.select(["height", "width", "valid_height", "valid_width"]).to_pylist()
         files = prepared["is_file"].to_pylist() if self.resize == "tile" else [False] * len(sizes)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._maps(model) as maps:
             for size, is_file, bands in zip(sizes, files, self._bands(model, prepared, device), strict=True):
                 sure = calibration.Sureness(self.temperature)
                 shapes = (size["valid_height"], size["valid_width"]), (size["height"], size["width"])
@@ -192,6 +200,10 @@ class ImageSegmentation(Task):
             "uncertainty": pa.array([sure.uncertainty for sure in sureness], pa.float32()),
             "scale": pa.array([self._scale(**size) for size in sizes], pa.float32()),
         }
+        if self.novelty_reference is not None:
+            raw = self.novelty_reference.raw(features(maps[plain_view(self.tta)], self._filled(prepared)))
+            ranks = self.novelty_reference.percentile(raw)
+            columns |= {"novelty": pa.array(ranks, pa.float32()), "novelty_raw": pa.array(raw, pa.float32())}
         if self.autoencoder is not None:
             assert isinstance(model, SegmenterWithAutoencoder), "the task has an autoencoder's settings"
             found = self.autoencoder.predict(model.autoencoder, prepared, device)
@@ -257,19 +269,30 @@ class ImageSegmentation(Task):
         added = {name: (penalty * units).sum() for name, penalty in penalties.items()}
         return Loss(total=total + sum(added.values()), units=units.sum(), logs=logs | added)
 
-    def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table]) -> ImageSegmentation:
-        """With the temperature and the usual scale of the validation samples."""
+    def calibrated(
+        self, model: nn.Module, held_out: Iterable[pa.Table], learned: Iterable[pa.Table] = ()
+    ) -> ImageSegmentation:
+        """With the temperature and the usual scale of the validation samples, and with what novelty needs."""
         scales: list[float] = []
         fit = calibration.TemperatureFit()
+        trial = NoveltyTrial(model=model, tta=self.tta) if self._has_features(model) else None
         for rows in held_out:
             batch = self.collate(rows)
+            image = letterbox.unit(batch["image"])
             sizes = rows.select(["height", "valid_height"]).to_pylist()
             scales += [size["valid_height"] / size["height"] for size in sizes]
             with torch.inference_mode():
-                fit.add(with_views(model, self.tta)(letterbox.unit(batch["image"])), batch["label"].long())
+                logits = trial.add_held_out(image, _valid(rows)) if trial else with_views(model, self.tta)(image)
+                fit.add(logits, batch["label"].long())
         if not scales:
             return self
-        return replace(self, temperature=fit.temperature(), usual_scale=float(np.median(scales)))
+        found = replace(self, temperature=fit.temperature(), usual_scale=float(np.median(scales)))
+        if trial is None:
+            return found
+        for rows in learned:
+            trial.add_learned(letterbox.unit(letterbox.images(rows, self)), _valid(rows))
+        reference, remark = trial.result(found.temperature)
+        return replace(found, novelty_reference=reference, novelty_remark=remark)
 
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
         """The confusion matrix of the batch, at the model's resolution."""
@@ -281,6 +304,31 @@ class ImageSegmentation(Task):
         iou = metrics.class_iou(confusion).tolist()
         named = {f"iou/{name}": value for name, value in zip(self.classes, iou, strict=True) if value == value}
         return {"miou": metrics.miou(confusion), "global_accuracy": metrics.global_accuracy(confusion), **named}
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        if self.autoencoder is not None:
+            return self.autoencoder.remarks
+        if self.novelty_remark is not None:
+            return {"novelty": self.novelty_remark}
+        why = "images are cut into tiles" if self.resize == "tile" else "the package has nothing that it goes by"
+        return {"novelty": f"null: {why}"}
+
+    def _has_features(self, model: nn.Module) -> TypeGuard[Segmenter]:
+        """Whether novelty is to be told by the model's features."""
+        is_alone = self.autoencoder is None and self.resize == "fit"
+        return is_alone and isinstance(model, Segmenter) and model.has_encoder
+
+    def _maps(self, model: nn.Module) -> AbstractContextManager[list[Tensor]]:
+        """Collects the model's coarsest feature maps if novelty goes by them."""
+        if self.novelty_reference is None:
+            return nullcontext([])
+        assert isinstance(model, Segmenter)
+        return model.coarsest_maps()
+
+    def _filled(self, prepared: pa.Table) -> list[tuple[float, float]]:
+        """The fractions of its box that each image fills."""
+        return [(height / self.height_px, width / self.width_px) for height, width in _valid(prepared)]
 
     def _bands(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> Iterator[Iterator[Tensor]]:
         """The logits of each image, in bands of rows (k, rows, w)."""
@@ -313,6 +361,10 @@ class ImageSegmentation(Task):
     def _label(self, data: bytes, fitted: Fitted) -> np.ndarray:
         label = self.label_rules.read(data, fitted.height, fitted.width)
         return fit_label(label, self.height_px, self.width_px)
+
+
+def _valid(rows: pa.Table) -> list[tuple[int, int]]:
+    return list(zip(rows["valid_height"].to_pylist(), rows["valid_width"].to_pylist(), strict=True))
 
 
 def _table(schema: pa.Schema, found: Mapping[str, Any], count: int) -> pa.Table:

@@ -17,6 +17,12 @@ VIEWS: dict[str, tuple[tuple[float, ...], bool]] = {
 }
 
 
+def plain_view(views: str) -> int:
+    """Which of the passes through the model, in their order, sees the image as it is."""
+    scales, mirrored = VIEWS[views]
+    return scales.index(1.0) * (2 if mirrored else 1)
+
+
 def with_views(model: nn.Module, views: str) -> Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b k h w"]]:
     """A function like the model that averages its log-probabilities over the views named ``views`` in `VIEWS`.
 

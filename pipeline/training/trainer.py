@@ -31,6 +31,7 @@ from pipeline.training.workers import Workers, _share
 
 # Enough for a percentile; on a CPU, as many large images are a matter of a minute or two.
 _CALIBRATION_SAMPLES = 2_000
+_LEARNED_SAMPLES = 300
 # A companion's parameters work against the model's: little momentum, as is usual for discriminators.
 _COMPANION_BETAS = (0.5, 0.99)
 
@@ -181,7 +182,7 @@ class Trainer:
 
     def calibrated_task(self, model: nn.Module) -> Task:
         """The task as it goes into the package with this model: `Task.calibrated` on the first validation samples."""
-        return calibrated_task(self.task, model, self.validation, self.batch_rows)
+        return calibrated_task(self.task, model, self.validation, self.train, self.batch_rows)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that a resumed run needs, as flat tensors and plain values."""
@@ -314,11 +315,17 @@ def statistics(
     return total
 
 
-def calibrated_task(task: Task, model: nn.Module, validation: Samples, batch_rows: int) -> Task:
-    """The task as it goes into the package with this model: `Task.calibrated` on the first validation samples."""
-    end = min(len(validation), _CALIBRATION_SAMPLES)
-    starts = range(0, end, batch_rows)
-    return task.calibrated(model, (validation.take(range(start, min(end, start + batch_rows))) for start in starts))
+def calibrated_task(task: Task, model: nn.Module, validation: Samples, train: Samples, batch_rows: int) -> Task:
+    """The task as it goes into the package with this model: `Task.calibrated` on the first validation samples and on
+    some of the training samples."""
+
+    def batches(samples: Samples, places: np.ndarray) -> Iterator[pa.Table]:
+        return (samples.take(places[start : start + batch_rows]) for start in range(0, len(places), batch_rows))
+
+    first = np.arange(min(len(validation), _CALIBRATION_SAMPLES))
+    count = min(len(train), _LEARNED_SAMPLES)
+    spread = np.linspace(0, len(train) - 1, count).astype(np.int64)
+    return task.calibrated(model, batches(validation, first), batches(train, spread))
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:

@@ -101,16 +101,17 @@ def test_gray_and_binary_models_compress_what_they_see():
 
 
 def test_training_leaves_a_reference_of_held_out_images():
-    samples = Samples([TASK.prepare_samples(rows([encoded(image(seed), "PNG") for seed in range(12)])).drop(["error"])])
+    pictures = rows([encoded(image(seed), "PNG") for seed in range(100)])
+    samples = Samples([TASK.prepare_samples(pictures).drop(["error"])])
     trainer = Trainer(TASK, model_of(FLAT), TrainConfig(epochs=1, batch_rows=4), samples, samples)
     list(trainer.run())
     model = trainer.best_model()
     task = trainer.calibrated_task(model)
     assert isinstance(task, ImageReconstruction)
-    found = scored(task, model, [image(seed) for seed in range(12)])
+    found = scored(task, model, [image(seed) for seed in range(100)])
     order = np.argsort(found["novelty_raw"].to_numpy())
-    np.testing.assert_allclose(found["novelty"].to_numpy()[order], np.linspace(0, 100, 12), atol=0.2)
-    assert task.calibrated(model, [samples.take(range(12))]) == task
+    np.testing.assert_allclose(found["novelty"].to_numpy()[order], np.linspace(0, 100, 100), atol=0.2)
+    assert task.calibrated(model, (samples.take(range(start, start + 4)) for start in range(0, 100, 4))) == task
     with pytest.raises(RequestError, match=r"Reference.quantiles must be at least 2 values, lowest first"):
         novelty.Reference(complexity_weight=0.1, quantiles=(2.0, 1.0))
 
@@ -119,7 +120,7 @@ def test_training_leaves_a_reference_of_held_out_images():
 def test_a_segmenter_carries_an_autoencoder_that_training_does_not_touch(config):
     autoencoder = model_of(config, seed=3)
     calibrated = TASK.calibrated(
-        autoencoder, [TASK.prepare_samples(rows([encoded(image(seed), "PNG") for seed in range(8)])).drop(["error"])]
+        autoencoder, [TASK.prepare_samples(rows([encoded(image(seed), "PNG") for seed in range(100)])).drop(["error"])]
     )
     task = ImageSegmentation(
         classes=("a", "b"), palette=((0, 0, 0), (9, 9, 9)), height_px=16, width_px=24, autoencoder=calibrated
@@ -141,6 +142,15 @@ def test_a_segmenter_carries_an_autoencoder_that_training_does_not_touch(config)
     for name, _ in novelty.COLUMNS:
         assert found[name].null_count == 0
         assert found[name].to_pylist() == [pytest.approx(value, abs=1e-4) for value in alone[name].to_pylist()]
+
+
+def test_percentiles_among_few_images_are_null_and_the_task_says_why():
+    few = [TASK.prepare_samples(rows([encoded(image(seed), "PNG") for seed in range(16)])).drop(["error"])]
+    task = TASK.calibrated(model_of(FLAT), few)
+    assert task.remarks == {"novelty": "null: there were 16 held-out images, and at least 100 are needed"}
+    found = scored(task, model_of(FLAT), [image(0)])
+    assert found["novelty"].null_count == 1
+    assert found["novelty_raw"].null_count == 0
 
 
 def test_both_see_images_in_the_same_box():

@@ -47,7 +47,7 @@ def test_the_whole_demonstration_on_one_cpu(tmp_path: Path) -> None:
     assert code == 0, err[-3000:]
     (strange,) = table_rows(str(tmp_path / "sink"))
     familiar = [row for row in table_rows(str(tmp_path / "demo" / "masks")) if row["error"] is None]
-    assert strange["novelty"] == 100
+    assert strange["novelty"] is None, "no percentile is told among fewer than 100 held-out images"
     assert strange["novelty_raw"] > max(row["novelty_raw"] for row in familiar)
 
 

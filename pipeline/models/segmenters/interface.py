@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -117,6 +118,21 @@ class Segmenter(nn.Module, ABC):
     def feature_maps(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """The encoder's feature maps of images in [0, 1], finest first. `RequestError` if there is no encoder."""
         return self._encoder().feature_maps(image)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the network uses the autoencoders' encoder."""
+        return hasattr(self, "encoder")
+
+    @contextmanager
+    def coarsest_maps(self) -> Iterator[list[Float[Tensor, "b c h w"]]]:
+        """Collects the encoder's coarsest feature map of each forward pass inside the context."""
+        found: list[Tensor] = []
+        hook = self._encoder().stages[-1].register_forward_hook(lambda _, __, output: found.append(output))
+        try:
+            yield found
+        finally:
+            hook.remove()
 
     def init_encoder(self, autoencoder: nn.Module) -> list[str]:
         """Copy the weights of an autoencoder's encoder into this encoder; returns the names of the tensors.

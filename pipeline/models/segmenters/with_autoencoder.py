@@ -41,6 +41,10 @@ class SegmenterWithAutoencoder(Segmenter):
     def feature_maps(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         return self.segmenter.feature_maps(image)
 
+    @property
+    def has_encoder(self) -> bool:
+        return self.segmenter.has_encoder
+
     def init_encoder(self, autoencoder: nn.Module) -> list[str]:
         return self.segmenter.init_encoder(autoencoder)
 

@@ -346,4 +346,6 @@ def test_any_segmenter_trains_packs_and_segments_with_an_autoencoder_beside_it(
     prepared = task.prepare(rows).drop(["error"])
     found, expected = (task.encode(task.predict(net, prepared, torch.device("cpu"))) for net in (loaded, trained))
     assert found.equals(expected)
-    assert found["novelty"].null_count == found["embedding"].null_count == 0
+    assert found["novelty_raw"].null_count == found["embedding"].null_count == 0
+    assert found["novelty"].null_count == 4
+    assert "at least 100" in task.remarks["novelty"]
