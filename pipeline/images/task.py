@@ -29,7 +29,6 @@ from pipeline.training.losses import Batch, Loss, Statistics
 
 OTHER_SCALE = "other_scale"
 
-_TILE_FACTOR = 2
 _TILE_MULTIPLE_PX = 16
 
 
@@ -62,13 +61,17 @@ class ImageSegmentation(Task):
     objective: str = added("cross_entropy")
     """What training minimises: cross_entropy, focal, ohem, dice or lovasz, or a sum of them, such as
     cross_entropy + 0.5 * dice."""
-    resize: Literal["fit", "tile"] = added("fit")
+    resize: Literal["fit", "tile", "stretch"] = added("fit")
     """fit: an image is scaled to fit into the model's input. tile: it is scaled by tile_scale, whatever its size, and
-    cut into overlapping tiles of the model's input size, whose results are blended."""
+    cut into overlapping tiles of the model's input size, whose results are blended. stretch: it is scaled to exactly
+    the model's input size, without keeping its aspect."""
     tile_scale: float = added(1.0)
     """For resize tile: factor by which images are scaled before they are cut, at most 1."""
     tile_overlap: float = added(0.25)
     """For resize tile: fraction of a tile that it shares with its neighbour, at least."""
+    tile_growth: int = added(2)
+    """For resize tile: how many times as high and as wide as the model's input a tile may be; 1 for networks that take
+    one size only."""
     tta: Literal["none", "flip", "scales"] = added("none")
     """Test-time augmentation, which averages results: flip, of the image and its mirror image, at twice the time;
     scales, of both at 0.75, 1 and 1.25 times the size, at about seven times the time."""
@@ -99,10 +102,11 @@ class ImageSegmentation(Task):
         parse_loss(self.objective)
         check(self, "tile_scale", 0 < self.tile_scale <= 1, "be above 0 and at most 1")
         check(self, "tile_overlap", 0 <= self.tile_overlap <= 0.75, "be in [0, 0.75]")
+        check(self, "tile_growth", self.tile_growth >= 1, "be at least 1")
         check(self, "tta", self.tta in VIEWS, f"be one of {', '.join(VIEWS)}")
         check(self, "temperature", self.temperature > 0, "be positive")
         ok = self.resize == "fit" or self.autoencoder is None
-        check(self, "autoencoder", ok, "be null where images are cut into tiles (resize tile)")
+        check(self, "autoencoder", ok, "be null where images are cut into tiles or stretched (resize tile, stretch)")
         if self.class_weights is not None:
             check(self, "class_weights", len(self.class_weights) == len(self.classes), "have a value for each class")
             check(self, "class_weights", min(self.class_weights) > 0, "be positive")
@@ -143,10 +147,10 @@ class ImageSegmentation(Task):
         )
 
     def tiling(self, height: int, width: int) -> Tiling:
-        """How an image of this size is cut. Tiles are up to twice as high and wide as in training, so fewer pixels are
-        near their edges."""
+        """How an image of this size is cut. Tiles are up to `tile_growth` times as high and wide as in training, so
+        fewer pixels are near their edges."""
         sides = (
-            max(side, min(_TILE_FACTOR * side, -(-size // _TILE_MULTIPLE_PX) * _TILE_MULTIPLE_PX))
+            max(side, min(self.tile_growth * side, -(-size // _TILE_MULTIPLE_PX) * _TILE_MULTIPLE_PX))
             for side, size in ((self.height_px, height), (self.width_px, width))
         )
         return Tiling(height_px=next(sides), width_px=next(sides), overlap=self.tile_overlap)
@@ -154,13 +158,13 @@ class ImageSegmentation(Task):
     def prepare(self, inputs: pa.Table) -> pa.Table:
         if self.resize == "tile":
             return tiles.prepare(inputs, self.max_pixels, self.tile_scale)
-        prepared = letterbox.prepare(self, inputs)
+        prepared = letterbox.prepare(self, inputs, stretch=self.resize == "stretch")
         return prepared if self.autoencoder is None else self.autoencoder.compressed(prepared)
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """Columns ``mask`` (class ids, uint8 or uint16, row by row), ``height``, ``width``, ``confidence``,
         ``uncertainty`` and ``scale``. Confidence and uncertainty are means over the image at the model's resolution,
-        before interpolation.
+        before interpolation. They are null if the model gives class ids and no probabilities.
 
         If the model carries an autoencoder, also its ``novelty``, ``novelty_raw`` and ``embedding``.
         """
@@ -172,12 +176,13 @@ class ImageSegmentation(Task):
                 mask = full_size(sure.passing(bands), size["valid_height"], size["height"], size["width"])
                 masks.append(mask.tobytes())
                 sureness.append(sure)
+        is_sure = getattr(model, "has_probabilities", True)
         columns = {
             "mask": pa.array(masks, pa.large_binary()),
             "height": prepared["height"],
             "width": prepared["width"],
-            "confidence": pa.array([sure.confidence for sure in sureness], pa.float32()),
-            "uncertainty": pa.array([sure.uncertainty for sure in sureness], pa.float32()),
+            "confidence": pa.array([sure.confidence if is_sure else None for sure in sureness], pa.float32()),
+            "uncertainty": pa.array([sure.uncertainty if is_sure else None for sure in sureness], pa.float32()),
             "scale": pa.array([self._scale(**size) for size in sizes], pa.float32()),
         }
         if self.autoencoder is not None:
@@ -217,7 +222,7 @@ class ImageSegmentation(Task):
         if self.resize == "tile":
             tiling = Tiling(height_px=self.height_px, width_px=self.width_px, overlap=self.tile_overlap)
             return tiles.prepare_samples(inputs, self.max_pixels, self.tile_scale, tiling, self.label_rules)
-        return letterbox.prepare(self, inputs, self._label)
+        return letterbox.prepare(self, inputs, self._label, stretch=self.resize == "stretch")
 
     def truth(self, samples: pa.Table) -> dict[str, int]:
         """Pixels of each class, in the box."""
@@ -281,7 +286,7 @@ class ImageSegmentation(Task):
         """The logits of each image, in bands of rows (k, rows, w)."""
         logits = with_views(model, self.tta)
         sizes = zip(prepared["valid_height"].to_pylist(), prepared["valid_width"].to_pylist(), strict=True)
-        if self.resize == "fit":
+        if self.resize != "tile":
             found = logits(letterbox.unit(letterbox.images(prepared, self).to(device))).float()
             for one, (height, width) in zip(found, sizes, strict=True):
                 yield iter([one[:, :height, :width]])
@@ -298,7 +303,7 @@ class ImageSegmentation(Task):
 
     def _label(self, data: bytes, fitted: Fitted) -> np.ndarray:
         label = self.label_rules.read(data, fitted.height, fitted.width)
-        return fit_label(label, self.height_px, self.width_px)
+        return fit_label(label, self.height_px, self.width_px, stretch=self.resize == "stretch")
 
 
 def _table(schema: pa.Schema, found: Mapping[str, Any], count: int) -> pa.Table:
