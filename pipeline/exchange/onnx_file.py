@@ -36,8 +36,8 @@ def summary_of(data: bytes) -> OnnxSummary:
     if not model.graph.node:
         raise RequestError("it is no ONNX model: it has no graph with operators")
     _check_operators(model)
-    external = {_location(tensor): tensor.name for tensor in _tensors(model) if _is_external(tensor)}
-    metadata = next((item.value for item in model.metadata_props if item.key == METADATA), None)
+    external = {_location(tensor): _text(tensor.name) for tensor in _tensors(model) if _is_external(tensor)}
+    metadata = next((_text(item.value) for item in model.metadata_props if item.key == METADATA), None)
     if metadata is not None and len(metadata) > _MOST_METADATA:
         raise RequestError(f"its metadata {METADATA!r} has {len(metadata)} characters, more than {_MOST_METADATA}")
     return OnnxSummary(external=tuple(sorted(external.items())), metadata=metadata)
@@ -69,9 +69,10 @@ def _check_operators(model: Any) -> None:
     if version is not None and version > newest:
         raise RequestError(f"it needs opset {version} of ONNX, and {newest} is the newest that is known here")
     for node in _nodes(model):
-        name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        is_known = node.domain in _KNOWN and (node.domain not in _STANDARD or onnx.defs.has(node.op_type))
-        if not is_known and (node.domain, node.op_type) not in own:
+        domain, operator = _text(node.domain), _text(node.op_type)
+        name = f"{domain}.{operator}" if domain else operator
+        is_known = domain in _KNOWN and (domain not in _STANDARD or onnx.defs.has(operator))
+        if not is_known and (domain, operator) not in own:
             raise RequestError(
                 f"it has the custom operator {_shown(name)}, which ONNX Runtime does not have; export it with standard "
                 "operators only"
@@ -113,7 +114,12 @@ def _is_external(tensor: Any) -> bool:
 
 def _location(tensor: Any) -> str:
     """The name of the file with a tensor's data."""
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    return next((_text(entry.value) for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _text(value: str | bytes) -> str:
+    """A string of the file. Protocol Buffers gives bytes where they are no UTF-8."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _shown(name: str) -> str:

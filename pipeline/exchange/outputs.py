@@ -33,7 +33,7 @@ class Meaning:
 def read_output(
     name: str, value: Tensor, config: OnnxConfig, size: tuple[int, int], asked: Gives | None = None
 ) -> Meaning:
-    """The meaning of an output for one image of this size; ``asked`` is what it is said to give. `Unfit` without one."""
+    """The meaning of an output for one image of this size; ``asked`` is what it is said to give. `Unfit` if none."""
     shown = f"output {name!r} has the shape ({', '.join(map(str, value.shape))})"
     if value.ndim not in (3, 4):
         kind = ", as a network has that classifies whole images" if value.ndim == 2 else ""

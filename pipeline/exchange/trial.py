@@ -22,6 +22,7 @@ from pipeline.models.segmenters.onnx import OnnxFile, is_plain_name, runtime
 
 _MEMINFO = Path("/proc/meminfo")
 _LEAST_MEMORY = 1 << 29
+_OWN = "model.onnx"  # what the file is called in a package
 _MOST_BYTES = (1 << 31) - 1  # of a message of Protocol Buffers
 _ROOT = Path(__file__).parents[2]
 
@@ -32,7 +33,7 @@ class OnnxSource:
 
     uri: str
     content: dict[str, bytes]
-    """The bytes of the file and of its external data by name, the file first."""
+    """The bytes of the file and of its external data by their names in a package, the file first."""
     summary: OnnxSummary
 
     @property
@@ -58,11 +59,16 @@ def read_onnx(uri: str, timeout_s: float) -> OnnxSource:
     folder, _, name = uri.rpartition("/")
     if not is_plain_name(name):
         raise RequestError(f"onnx must be the URI of a file, got {uri!r}")
-    content = {name: _read(uri, f"onnx {uri!r}")}
-    if len(content[name]) > _MOST_BYTES:
+    data = _read(uri, f"onnx {uri!r}")
+    if len(data) > _MOST_BYTES:
         raise RequestError(f"onnx {uri!r}: it has more than 2 GiB; save it with external data")
-    found = _answer(uri, {"step": "summary", "files": [name]}, content, timeout_s)
+    found = _answer(uri, {"step": "summary", "files": [_OWN]}, {_OWN: data}, timeout_s)
     summary = config.from_dict(OnnxSummary, found)
+    # The same name whatever the file is called, so that the same network makes the same package.
+    own = _OWN
+    while own in {other for other, _ in summary.external}:
+        own = f"_{own}"
+    content = {own: data}
     for other, tensor in summary.external:
         if other == name or not is_plain_name(other):
             raise RequestError(
