@@ -44,7 +44,8 @@ def exported(model: nn.Module, metadata: Mapping[str, str]) -> bytes:
     """The ONNX file of a segmenter: from ``image``, float32 (b, 3, h, w) in [0, 1], to ``logits`` (b, k, h, w).
 
     An autoencoder that the segmenter carries is left out. Height and width may have any value; whatever padding the
-    network needs is inside. `RequestError` if the package onnx or onnxscript is not installed.
+    network needs is inside. `RequestError` if the package onnx or onnxscript is not installed, `JobFailed` if torch
+    cannot export the network.
     """
     _require_packages()
     import onnx
@@ -54,18 +55,21 @@ def exported(model: nn.Module, metadata: Mapping[str, str]) -> bytes:
     dynamic = torch.export.Dim.DYNAMIC
     with tempfile.TemporaryDirectory(prefix="parquetry-onnx-") as folder, _quiet():
         file = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            network.eval(),
-            (drawn_images(count, height, width),),
-            file,
-            dynamo=True,
-            opset_version=_OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            torch.onnx.export(
+                network.eval(),
+                (drawn_images(count, height, width),),
+                file,
+                dynamo=True,
+                opset_version=_OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as reason:
+            raise JobFailed(f"torch cannot export a {type(network).__name__} as ONNX") from reason
         proto = onnx.load(file)
     _name_axes(proto)
     onnx.helper.set_model_props(proto, dict(metadata))
