@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +15,10 @@ from torch.nn import functional as F
 from pipeline.errors import RequestError
 from pipeline.exchange.probing import Probed, ProbeRequest, drawn_images, probe
 from pipeline.models.segmenters.onnx import Onnx, OnnxFile
+from pipeline.rows import INPUT_SCHEMA
+from testing.broken_images import encoded, picture
 from testing.onnx_networks import Network
+from testing.runs import TASK
 
 FILE = OnnxFile(name="model.onnx", sha256="")
 SIZE = (24, 40)
@@ -163,3 +168,29 @@ def test_another_size_than_the_only_one_is_refused() -> None:
     model = attached(probed(network), network.onnx())
     with pytest.raises(RequestError, match="takes images of 24 x 40 pixels only, got 24 x 48"):
         model(torch.rand(1, 3, 24, 48))
+
+
+def rows_of(network: Network, **settings: Any) -> list[dict[str, Any]]:
+    """The rows of two images by a task with these settings."""
+    task = dataclasses.replace(TASK, height_px=SIZE[0], width_px=SIZE[1], **settings)
+    data = [encoded(picture(*size), "PNG") for size in ((24, 40), (70, 90))]
+    table = pa.table({"data": data, "format": ["object"] * 2, "label": [None] * 2}, INPUT_SCHEMA)
+    prepared = task.prepare(table).drop_columns(["error"])
+    with torch.inference_mode():
+        return task.encode(
+            task.predict(attached(probed(network), network.onnx()), prepared, torch.device("cpu"))
+        ).to_pylist()
+
+
+def test_ids_tell_nothing_about_confidence() -> None:
+    for row in rows_of(Network(end="argmax")):
+        assert row["mask"] is not None
+        assert (row["confidence"], row["uncertainty"]) == (None, None)
+    assert all(1 / 3 < row["confidence"] < 1 for row in rows_of(Network(end="softmax")))
+
+
+def test_tiles_for_a_network_of_one_size() -> None:
+    small, large = rows_of(Network(height=24, width=40, batch=2), resize="tile", tile_growth=1)
+    assert (small["height"], small["width"], large["height"], large["width"]) == (24, 40, 70, 90)
+    (alone,) = (row for row in rows_of(Network(), resize="tile", tile_growth=1) if row["height"] == 70)
+    assert alone["class_pixels"] == large["class_pixels"], "tiles are the same, whatever goes in a pass"
