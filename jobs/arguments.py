@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -17,8 +18,8 @@ _GENERAL = ("config", "print-config", "quiet", "log-format")
 def normalised(options: Sequence[Option], argv: Sequence[str]) -> list[str]:
     """The arguments with underscores in option names, and with one value for every option.
 
-    ``--flag`` becomes ``--flag true``; ``--source a --source b`` becomes a list. `RequestError` for an unknown option,
-    with the nearest that there is.
+    ``--flag`` becomes ``--flag true``; ``--source a --source b`` becomes a list, and so does ``--input-size 256 320``.
+    `RequestError` for an unknown option, with the nearest that there is.
     """
     known = {option.key: option for option in options}
     files = {"config"} | {key.rsplit(".", depth)[0] for key in known for depth in range(1, key.count(".") + 1)}
@@ -26,7 +27,7 @@ def normalised(options: Sequence[Option], argv: Sequence[str]) -> list[str]:
     result: list[str] = []
     taken = -1
     for index, argument in enumerate(argv):
-        if index == taken:
+        if index <= taken:
             continue
         typed, equals, value = argument[2:].partition("=")
         if not argument.startswith("--") or " " in typed:  # a value
@@ -41,14 +42,29 @@ def normalised(options: Sequence[Option], argv: Sequence[str]) -> list[str]:
             value = os.path.expanduser(value)
         if name in given and (equals or index + 1 < len(argv)):
             given[name].append(value if equals else argv[index + 1])
-            taken = -1 if equals else index + 1
+            taken = index if equals else index + 1
+            continue
+        several = () if equals or name not in known else _several(known[name], argv[index + 1 :])
+        if several:
+            result.append(f"--{name}=[{','.join(several)}]")
+            taken = index + len(several)
             continue
         result.append(f"--{name}{equals}{value}")
         following = argv[index + 1] if index + 1 < len(argv) else "--"
         if name in known and known[name].is_flag and not equals and following.startswith("--"):
             result.append("true")
-    several = {name: values[0] if len(values) == 1 else json.dumps(values) for name, values in given.items() if values}
-    return [*result, *(f"--{name}={value}" for name, value in several.items())]
+    lists = {name: values[0] if len(values) == 1 else json.dumps(values) for name, values in given.items() if values}
+    return [*result, *(f"--{name}={value}" for name, value in lists.items())]
+
+
+def _several(option: Option, following: Sequence[str]) -> list[str]:
+    """The numbers after an option that has a certain number of values; none if they are given as one value."""
+    values = list(itertools.takewhile(lambda value: not value.startswith("--"), following))
+    if option.count is None or len(values) < 2:
+        return []
+    if len(values) != option.count:
+        raise RequestError(f"{spelled(option.key)} must have {option.count} values, got {' '.join(values)}")
+    return values
 
 
 def check(options: Sequence[Option], argv: Sequence[str]) -> None:

@@ -75,6 +75,16 @@ COMMANDS: dict[str, Command] = {
         summary="turn coloured labels and masks into class ids",
         first=("classes",),
     ),
+    "import-segmenter": Command(
+        settings="ImportSegmenter",
+        summary="make a model package of an ONNX network from elsewhere",
+        first=("classes", "input-size", "resize", "scale", "mean", "std", "channels", "storage.endpoint-url"),
+    ),
+    "export-model": Command(
+        settings="ExportModel",
+        summary="write the network of a model package as an ONNX file",
+        first=("storage.endpoint-url",),
+    ),
     "nightly": Command(
         settings="Nightly",
         summary="segment what is new in several sources, unattended",
@@ -135,7 +145,20 @@ COMMANDS: dict[str, Command] = {
 #: Options that hold a path or a URI: a leading ``~`` in them is the home directory, and shells complete file names.
 PATHS = frozenset(
     {
-        *("classes", "data", "documents", "fitted", "images", "init", "into", "labels", "model", "novelty", "out"),
+        *(
+            "classes",
+            "data",
+            "documents",
+            "fitted",
+            "images",
+            "init",
+            "into",
+            "labels",
+            "model",
+            "novelty",
+            "onnx",
+            "out",
+        ),
         *("queue", "sink", "source", "without"),
     }
 )

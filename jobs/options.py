@@ -67,6 +67,12 @@ class Option:
         return self.kind == "list of str | str"
 
     @property
+    def count(self) -> int | None:
+        """How many values the option has, if it has a certain number of them, such as height and width; else None."""
+        words = self.kind.split()
+        return int(words[2]) if words[:2] == ["list", "of"] and words[2].isdigit() else None
+
+    @property
     def is_path(self) -> bool:
         return self.name in PATHS and self.kind in ("str", "list of str | str")
 

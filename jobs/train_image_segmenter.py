@@ -20,7 +20,7 @@ from pipeline.errors import RequestError
 from pipeline.images.augment import AugmentConfig
 from pipeline.images.labels import LabelRules, read_classes
 from pipeline.images.losses import parse_loss
-from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.images.reconstruction import ImageReconstruction, carried_task
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.segmenters.interface import EncoderConfig, Segmenter, init_from_autoencoder
 from pipeline.models.segmenters.with_autoencoder import carry_autoencoder, init_from_segmenter, init_without_head
@@ -63,9 +63,10 @@ class TrainImageSegmenter(TrainSettings):
     """Height of the model's input in pixels."""
     width_px: int | None = None
     """Width of the model's input in pixels."""
-    resize: Literal["fit", "tile"] | None = None
+    resize: Literal["fit", "tile", "stretch"] | None = None
     """fit: images are scaled to fit into the model's input and padded. tile: they are scaled by tile_scale, whatever
-    their size, and cut into overlapping tiles of the input's size."""
+    their size, and cut into overlapping tiles of the input's size. stretch: they are scaled to exactly that size,
+    without keeping their aspect."""
     tile_scale: float | None = None
     """For resize tile: factor by which images are scaled before they are cut, at most 1."""
     objective: str | None = None
@@ -118,7 +119,7 @@ def work(settings: TrainImageSegmenter) -> dict[str, Any]:
         **described | chosen,
         tta=settings.tta,
         augmentation=settings.augmentation,
-        autoencoder=None if carried is None else _seen(carried),
+        autoencoder=None if carried is None else carried_task(carried.task, carried.uri),
     )
     is_network = settings.architecture != PIXELS
     if not is_network and (start is not None or carried is not None):
@@ -214,6 +215,8 @@ def _model(
 
 def _inherited(settings: TrainImageSegmenter, start: Package | None, config_class: type) -> Mapping[str, Any]:
     """The settings of the network that the package of init decides."""
+    if start is not None and start.model_name in models.IMPORTED:
+        raise RequestError(f"init {start.uri!r} must be a network that was trained here, and it is an imported one")
     if start is None or (start.kind == _AUTOENCODER and not issubclass(config_class, EncoderConfig)):
         return {}
     if start.kind == _AUTOENCODER:
@@ -245,16 +248,6 @@ def _copies(
     if carried is not None:
         copies.append(train.CopyWeights.of(carried, carry_autoencoder, into=new))
     return tuple(copies)
-
-
-def _seen(carried: Package) -> ImageReconstruction:
-    """The task of the autoencoder package, whose settings say how the autoencoder sees an image."""
-    task = config.from_dict(ImageReconstruction, carried.task)
-    if task.reference is None:
-        raise RequestError(
-            f"novelty {carried.uri!r}: the package has no reference to tell percentiles by; train it anew"
-        )
-    return task
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Model packages: folders with ``config.json``, ``model.safetensors`` and ``card.md``. Nothing in them is pickled.
 
-``config.json`` is written last and contains the hash of the weights, so an incomplete package is never read.
+``config.json`` is written last and contains the hash of the weights, so an incomplete package is never read. The
+package of an imported network also has its files, in the folder ``files``; the network's settings contain their hashes.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 
 from pipeline import config, models, storage
 from pipeline.errors import RequestError
+from pipeline.models.segmenters.onnx import Onnx
 from pipeline.task import Task
 
 FORMAT = 1
+_FILES = "files"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +52,18 @@ class Package:
         except safetensors.SafetensorError as reason:
             raise RequestError(f"package {self.uri}: model.safetensors is broken") from reason
 
+    def file(self, name: str, sha256: str) -> bytes:
+        """The bytes of a file of an imported network, after checking their hash."""
+        try:
+            data = storage.read(storage.join(self.uri, _FILES, name))
+        except OSError as reason:
+            raise RequestError(f"package {self.uri}: {_FILES}/{name} cannot be read") from reason
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise RequestError(f"package {self.uri}: {_FILES}/{name} is not the one that config.json names")
+        return data
+
     def model(self) -> nn.Module:
-        """The model with its weights, on the CPU, in eval mode."""
+        """The model with its weights and files, on the CPU, in eval mode."""
         model = models.build(self.model_name, self.model_config)
         weights = self.weights()
         given, own = ({name: value.shape for name, value in found.items()} for found in (weights, model.state_dict()))
@@ -58,25 +71,49 @@ class Package:
         if wrong:
             raise RequestError(f"package {self.uri}: weights do not fit the model, see {wrong[0]!r}")
         model.load_state_dict(weights)
+        for part in model.modules():
+            if isinstance(part, Onnx):
+                part.attach(self.file)
         return model.eval()
 
 
-def save(uri: str, *, model_name: str, model: nn.Module, task: Task, card: Mapping[str, Any]) -> Package:
-    """Write a package and return its description. ``card``: data, metrics and command, as nested plain values."""
+def save(
+    uri: str,
+    *,
+    model_name: str,
+    model: nn.Module,
+    task: Task,
+    card: Mapping[str, Any],
+    files: Mapping[str, bytes] | None = None,
+) -> Package:
+    """Write a package and return its description. ``card``: data, metrics and command, as nested plain values.
+    ``files``: those of an imported network, by name."""
+    weights, settings = _content(model_name, model, task)
+    for name, data in (files or {}).items():
+        storage.write(storage.join(uri, _FILES, name), data)
+    storage.write(storage.join(uri, "model.safetensors"), weights)
+    storage.write(storage.join(uri, "card.md"), _card(task.kind, model_name, model, card).encode())
+    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    storage.write(storage.join(uri, "config.json"), text.encode())
+    return _package(uri, settings)
+
+
+def planned_digest(*, model_name: str, model: nn.Module, task: Task) -> str:
+    """The digest that the package would have if it were saved."""
+    return config.digest(_content(model_name, model, task)[1])
+
+
+def _content(model_name: str, model: nn.Module, task: Task) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of model.safetensors, and what config.json says."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(tensors)
-    settings = {
+    return weights, {
         "format": FORMAT,
         "kind": task.kind,
         "model": {"name": model_name, "config": models.settings_of(model)},
         "task": config.to_dict(task),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    storage.write(storage.join(uri, "model.safetensors"), weights)
-    storage.write(storage.join(uri, "card.md"), _card(task.kind, model_name, model, card).encode())
-    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-    storage.write(storage.join(uri, "config.json"), text.encode())
-    return _package(uri, settings)
 
 
 def load(uri: str, kind: str | None = None) -> Package:

@@ -45,11 +45,12 @@ FORBIDDEN = {
     "pipeline.generation": ["pipeline.text", "pipeline.quality"],
     "pipeline.sinks": ["pipeline.distributed", "pipeline.quality"],
     "pipeline.exports": ["pipeline.distributed", "pipeline.quality"],
+    "pipeline.exchange": ["pipeline.distributed", "pipeline.quality", "pipeline.text"],
     "pipeline.distributed": ["pipeline.images", "pipeline.text", "pipeline.quality"],
 }
 #: All that these may import, besides the standard library and themselves.
 ALLOWED = {
-    "pipeline.models": ("torch", "jaxtyping", "pipeline.config", "pipeline.errors", "pipeline.splitmix"),
+    "pipeline.models": ("torch", "jaxtyping", "pipeline.config", "pipeline.errors", "pipeline.splitmix", "onnxruntime"),
     # Help and completion answer at once: these read options.json and import nothing that takes long.
     "jobs.commands": (),
     "jobs.options": ("jobs.commands",),
@@ -65,6 +66,8 @@ ONLY = {
     "pipeline.distributed": ("pipeline.distributed", "jobs", "tests", "testing", "benchmarks"),
     "jsonargparse": ("jobs.cli",),
     "deltalake": ("pipeline.table", "tests", "testing", "benchmarks"),
+    "onnx": ("pipeline.exchange.onnx_file", "pipeline.exchange.trial", "pipeline.exchange.export", "tests", "testing"),
+    "onnxruntime": ("pipeline.models.segmenters.onnx", "tests", "testing"),
     "sklearn": (
         "pipeline.generation.fitting",
         "pipeline.images.pixel_baseline",
@@ -78,6 +81,8 @@ MUST = {"pipeline.distributed": "ray"}
 #: Jobs that a user can run where Ray is not installed.
 WITHOUT_RAY = (
     "jobs.convert_labels",
+    "jobs.import_segmenter",
+    "jobs.export_model",
     "jobs.verify",
     "jobs.compact",
     "jobs.export",
@@ -156,6 +161,8 @@ def test_imports_go_down_only() -> None:
         ("pipeline.source.fetch", "from pipeline.table.manifest import Manifest"),
         ("pipeline.table.delta", "from pipeline.images.outputs import decode_mask"),
         ("pipeline.table.parts", "import torch"),
+        ("pipeline.models.segmenters.unet", "import onnxruntime"),
+        ("pipeline.exchange.probing", "def later():\n    import onnx"),
         ("jobs.evaluate", "import jsonargparse"),
         ("jobs.help", "from jobs.cli import parse"),
         ("jobs.options", "import yaml"),

@@ -102,17 +102,18 @@ def image_size(data: bytes, max_pixels: int) -> tuple[int, int]:
     return picture.height, picture.width
 
 
-def decode_fitted(data: bytes, max_pixels: int, height_px: int, width_px: int) -> Fitted:
-    """`decode_image`, then scale to the box, keep the aspect, and pad at the right and at the bottom.
+def decode_fitted(data: bytes, max_pixels: int, height_px: int, width_px: int, *, stretch: bool = False) -> Fitted:
+    """`decode_image`, then scale to the box, keep the aspect, and pad at the right and at the bottom. With ``stretch``
+    the image fills the box instead, whatever its aspect.
 
     A JPEG far larger than the box is decoded at 1/2, 1/4 or 1/8 of its size, which is faster.
     """
     picture = open_image(data, max_pixels)
     height, width = _upright_size(picture)
-    valid = _inside(height, width, height_px, width_px)
+    valid = (height_px, width_px) if stretch else _inside(height, width, height_px, width_px)
     # Twice the size in the box, so that the final step is still a proper resampling filter.
     draft = (2 * valid[0], 2 * valid[1])
-    pixels, valid = _boxed(_pixels(picture, draft), (height, width), height_px, width_px)
+    pixels = _boxed(_pixels(picture, draft), valid, height_px, width_px)
     return Fitted(pixels=pixels, height=height, width=width, valid_height=valid[0], valid_width=valid[1])
 
 
@@ -211,9 +212,9 @@ def _load_label(picture: Image.Image) -> None:
         raise InputError("bad_label", "the label has an EXIF orientation; labels must be stored upright")
 
 
-def fit_label(label: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+def fit_label(label: np.ndarray, height_px: int, width_px: int, *, stretch: bool = False) -> np.ndarray:
     """Scale a label (h, w) uint8 as its image is scaled, with nearest neighbours, and pad it with `NO_CLASS`."""
-    valid = _inside(label.shape[0], label.shape[1], height_px, width_px)
+    valid = (height_px, width_px) if stretch else _inside(label.shape[0], label.shape[1], height_px, width_px)
     boxed = np.full((height_px, width_px), NO_CLASS, np.uint8)
     scaled = Image.fromarray(label).resize((valid[1], valid[0]), Image.Resampling.NEAREST)
     boxed[: valid[0], : valid[1]] = np.asarray(scaled)
@@ -444,12 +445,10 @@ def _inside(height: int, width: int, height_px: int, width_px: int) -> tuple[int
     return max(1, (2 * height * width_px + width) // (2 * width)), width_px
 
 
-def _boxed(
-    picture: Image.Image, upright: tuple[int, ...], height_px: int, width_px: int
-) -> tuple[np.ndarray, tuple[int, int]]:
-    valid = _inside(upright[0], upright[1], height_px, width_px)
+def _boxed(picture: Image.Image, valid: tuple[int, int], height_px: int, width_px: int) -> np.ndarray:
+    """The picture at the size ``valid`` (height, width), padded to the box."""
     if picture.size != valid[::-1]:
         picture = picture.resize((valid[1], valid[0]), Image.Resampling.BILINEAR, reducing_gap=2.0)
     boxed = np.full((height_px, width_px, 3), PADDING, np.uint8)
     boxed[: valid[0], : valid[1]] = np.asarray(picture)
-    return boxed, valid
+    return boxed

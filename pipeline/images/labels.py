@@ -123,13 +123,22 @@ class LabelRules:
 
 def read_classes(folder: str) -> dict[str, Any]:
     """`described_classes` of the file classes.json in a labelled folder. `RequestError` if there is none."""
-    where = storage.join(folder, "classes.json")
     try:
-        return described_classes(json.loads(read_text(where)))
+        return read_classes_file(storage.join(folder, "classes.json"))
     except (FileNotFoundError, NotADirectoryError) as reason:
         raise RequestError(f"images {folder!r}: a labelled folder needs classes.json") from reason
+
+
+def read_classes_file(where: str) -> dict[str, Any]:
+    """`described_classes` of a file like classes.json. `FileNotFoundError` if there is none, `RequestError` if it is
+    another."""
+    try:
+        return described_classes(json.loads(read_text(where)))
     except RequestError as reason:
-        raise RequestError(f"{folder}/{reason}" if str(reason).startswith("classes.json") else str(reason)) from reason
+        text = str(reason)
+        raise RequestError(
+            where + text.removeprefix("classes.json") if text.startswith("classes.json") else text
+        ) from reason
     except json.JSONDecodeError as reason:
         raise RequestError(f"{where} is not JSON, see its line {reason.lineno}") from reason
     except RecursionError as reason:

@@ -44,12 +44,15 @@ def prepare(
     task: Box,
     rows: pa.Table,
     label: Callable[[bytes, Fitted], np.ndarray] | None = None,
+    *,
+    stretch: bool = False,
 ) -> pa.Table:
-    """Decode and letterbox images: returns the columns `_BOXED`, ``error``, and ``label`` if a function is given."""
+    """Decode and letterbox images: returns the columns `_BOXED`, ``error``, and ``label`` if a function is given. With
+    ``stretch`` they fill the box, whatever their aspect."""
 
     def work(pair: tuple[pa.Scalar, pa.Scalar]) -> dict[str, Any]:
         data, annotation = pair[0].as_py(), pair[1].as_py()
-        fitted = decode_fitted(data, task.max_pixels, task.height_px, task.width_px)
+        fitted = decode_fitted(data, task.max_pixels, task.height_px, task.width_px, stretch=stretch)
         found: dict[str, Any] = {name: getattr(fitted, name) for name, _ in _BOXED[1:]}
         found["image"] = fitted.pixels.tobytes()
         if label is not None:

@@ -47,7 +47,7 @@ class Size:
 class Recipe:
     """What was chosen. The names are those of the settings."""
 
-    resize: Literal["fit", "tile"]
+    resize: Literal["fit", "tile", "stretch"]
     height_px: int
     width_px: int
     tile_scale: float
@@ -70,7 +70,7 @@ class Recipe:
 class Given:
     """Settings of the input that are given, and not to be chosen."""
 
-    resize: Literal["fit", "tile"] | None = None
+    resize: Literal["fit", "tile", "stretch"] | None = None
     height_px: int | None = None
     width_px: int | None = None
     tile_scale: float | None = None
@@ -80,7 +80,7 @@ class Given:
 class _Input:
     """What the network sees of an image."""
 
-    resize: Literal["fit", "tile"]
+    resize: Literal["fit", "tile", "stretch"]
     height_px: int
     width_px: int
     scale: float
@@ -179,7 +179,8 @@ def _input(data: Fingerprint, classes: Sequence[str], images: int, given: Given,
     reason = f"{height} x {width} px, {scale:.2g} of the median image of {data.height} x {data.width}"
     if thin is not None and scale < 0.8 * wanted:
         reason += f"; {classes[thin[0]]!r}, {thin[1]:.1f} px thick, wants {wanted:.2g}, for which the time is short"
-    return _Input(resize="fit", height_px=height, width_px=width, scale=scale, samples=images, reason=reason)
+    resize = "stretch" if given.resize == "stretch" else "fit"
+    return _Input(resize=resize, height_px=height, width_px=width, scale=scale, samples=images, reason=reason)
 
 
 def _box(data: Fingerprint, area: float) -> tuple[int, int]:

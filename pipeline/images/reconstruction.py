@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import check
+from pipeline.config import check, from_dict
 from pipeline.errors import RequestError
 from pipeline.images import letterbox, novelty
 from pipeline.images.augment import AugmentConfig, augment_images, luma
@@ -255,3 +255,12 @@ def _drawn(image: Tensor, noise: Noise) -> Tensor:
 
 def _likelihood(model: Any) -> Likelihood:
     return model.config.likelihood
+
+
+def carried_task(settings: Mapping[str, Any], uri: str) -> ImageReconstruction:
+    """The task of an autoencoder package that a segmenter is to carry, from the package's settings. It says how the
+    autoencoder sees an image. `RequestError` if the package cannot give novelty."""
+    task = from_dict(ImageReconstruction, settings)
+    if task.reference is None:
+        raise RequestError(f"novelty {uri!r}: the package has no reference to tell percentiles by; train it anew")
+    return task

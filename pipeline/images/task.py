@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.config import added, check
-from pipeline.images import calibration, letterbox, metrics, novelty, outputs, tiles
+from pipeline.images import calibration, letterbox, metrics, novelty, outputs, prediction, tiles
 from pipeline.images.augment import AugmentConfig, augment_images
-from pipeline.images.feature_novelty import FeatureReference, features
+from pipeline.images.feature_novelty import FeatureReference
 from pipeline.images.inputs import NO_CLASS, Fitted, fit_label
 from pipeline.images.labels import LabelRules
 from pipeline.images.losses import parse_loss, segmentation_loss
-from pipeline.images.masks import Masks, raw_mask
+from pipeline.images.masks import Masks
 from pipeline.images.novelty_trial import NoveltyTrial
+from pipeline.images.prediction import filled_sizes
 from pipeline.images.reconstruction import ImageReconstruction
-from pipeline.images.stitching import Rows, Tiling, tile_bands
-from pipeline.images.strips import open_strips
-from pipeline.images.upsampling import class_strips, in_bands
-from pipeline.images.views import VIEWS, plain_view, with_views
+from pipeline.images.stitching import Tiling
+from pipeline.images.views import VIEWS, with_views
 from pipeline.models.segmenters.interface import Segmenter
-from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
 from pipeline.noise import Noise
 from pipeline.rows import InputKind
 from pipeline.task import Task
@@ -35,7 +32,6 @@ from pipeline.training.losses import Batch, Loss, Statistics
 
 OTHER_SCALE = "other_scale"
 
-_TILE_FACTOR = 2
 _TILE_MULTIPLE_PX = 16
 
 
@@ -68,13 +64,17 @@ class ImageSegmentation(Task):
     objective: str = added("cross_entropy")
     """What training minimises: cross_entropy, focal, ohem, dice or lovasz, or a sum of them, such as
     cross_entropy + 0.5 * dice."""
-    resize: Literal["fit", "tile"] = added("fit")
+    resize: Literal["fit", "tile", "stretch"] = added("fit")
     """fit: an image is scaled to fit into the model's input. tile: it is scaled by tile_scale, whatever its size, and
-    cut into overlapping tiles of the model's input size, whose results are blended."""
+    cut into overlapping tiles of the model's input size, whose results are blended. stretch: it is scaled to exactly
+    the model's input size, without keeping its aspect."""
     tile_scale: float = added(1.0)
     """For resize tile: factor by which images are scaled before they are cut, at most 1."""
     tile_overlap: float = added(0.25)
     """For resize tile: fraction of a tile that it shares with its neighbour, at least."""
+    tile_growth: int = added(2)
+    """For resize tile: how many times as high and as wide as the model's input a tile may be; 1 for networks that take
+    one size only."""
     tta: Literal["none", "flip", "scales"] = added("none")
     """Test-time augmentation, which averages results: flip, of the image and its mirror image, at twice the time;
     scales, of both at 0.75, 1 and 1.25 times the size, at about seven times the time."""
@@ -110,10 +110,11 @@ class ImageSegmentation(Task):
         parse_loss(self.objective)
         check(self, "tile_scale", 0 < self.tile_scale <= 1, "be above 0 and at most 1")
         check(self, "tile_overlap", 0 <= self.tile_overlap <= 0.75, "be in [0, 0.75]")
+        check(self, "tile_growth", self.tile_growth >= 1, "be at least 1")
         check(self, "tta", self.tta in VIEWS, f"be one of {', '.join(VIEWS)}")
         check(self, "temperature", self.temperature > 0, "be positive")
         ok = self.resize == "fit" or self.autoencoder is None
-        check(self, "autoencoder", ok, "be null where images are cut into tiles (resize tile)")
+        check(self, "autoencoder", ok, "be null where images are cut into tiles or stretched (resize tile, stretch)")
         if self.class_weights is not None:
             check(self, "class_weights", len(self.class_weights) == len(self.classes), "have a value for each class")
             check(self, "class_weights", min(self.class_weights) > 0, "be positive")
@@ -159,10 +160,10 @@ class ImageSegmentation(Task):
         )
 
     def tiling(self, height: int, width: int) -> Tiling:
-        """How an image of this size is cut. Tiles are up to twice as high and wide as in training, so fewer pixels are
-        near their edges."""
+        """How an image of this size is cut. Tiles are up to `tile_growth` times as high and wide as in training, so
+        fewer pixels are near their edges."""
         sides = (
-            max(side, min(_TILE_FACTOR * side, -(-size // _TILE_MULTIPLE_PX) * _TILE_MULTIPLE_PX))
+            max(side, min(self.tile_growth * side, -(-size // _TILE_MULTIPLE_PX) * _TILE_MULTIPLE_PX))
             for side, size in ((self.height_px, height), (self.width_px, width))
         )
         return Tiling(height_px=next(sides), width_px=next(sides), overlap=self.tile_overlap)
@@ -170,45 +171,18 @@ class ImageSegmentation(Task):
     def prepare(self, inputs: pa.Table) -> pa.Table:
         if self.resize == "tile":
             return tiles.prepare(inputs, self.max_pixels, self.tile_scale)
-        prepared = letterbox.prepare(self, inputs)
+        prepared = letterbox.prepare(self, inputs, stretch=self.resize == "stretch")
         return prepared if self.autoencoder is None else self.autoencoder.compressed(prepared)
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """Columns ``mask`` (class ids, uint8 or uint16, row by row), ``height``, ``width``, ``confidence``,
         ``uncertainty`` and ``scale``. Confidence and uncertainty are means over the image at the model's resolution,
-        before interpolation. Of an image that is read in strips, ``mask`` is encoded already, and ``class_pixels``,
-        which is null for the others, is counted.
+        before interpolation; they are null if the model gives class ids and no probabilities. Of an image that is read
+        in strips, ``mask`` is encoded already, and ``class_pixels``, which is null for the others, is counted.
 
         If the model carries an autoencoder, also its ``novelty``, ``novelty_raw`` and ``embedding``.
         """
-        found, sureness = [], []
-        sizes = prepared.select(["height", "width", "valid_height", "valid_width"]).to_pylist()
-        files = prepared["is_file"].to_pylist() if self.resize == "tile" else [False] * len(sizes)
-        with torch.inference_mode(), self._maps(model) as maps:
-            for size, is_file, bands in zip(sizes, files, self._bands(model, prepared, device), strict=True):
-                sure = calibration.Sureness(self.temperature)
-                shapes = (size["valid_height"], size["valid_width"]), (size["height"], size["width"])
-                strips = class_strips(sure.passing(bands), *shapes)
-                found.append(self.masks.encoded_while_read(strips, shapes[1]) if is_file else raw_mask(strips))
-                sureness.append(sure)
-        columns = {
-            "mask": pa.array([mask for mask, _ in found], pa.large_binary()),
-            "class_pixels": pa.array([pixels for _, pixels in found], pa.list_(pa.int64())),
-            "height": prepared["height"],
-            "width": prepared["width"],
-            "confidence": pa.array([sure.confidence for sure in sureness], pa.float32()),
-            "uncertainty": pa.array([sure.uncertainty for sure in sureness], pa.float32()),
-            "scale": pa.array([self._scale(**size) for size in sizes], pa.float32()),
-        }
-        if self.novelty_reference is not None:
-            raw = self.novelty_reference.raw(features(maps[plain_view(self.tta)], self._filled(prepared)))
-            ranks = self.novelty_reference.percentile(raw)
-            columns |= {"novelty": pa.array(ranks, pa.float32()), "novelty_raw": pa.array(raw, pa.float32())}
-        if self.autoencoder is not None:
-            assert isinstance(model, SegmenterWithAutoencoder), "the task has an autoencoder's settings"
-            found = self.autoencoder.predict(model.autoencoder, prepared, device)
-            columns |= {name: found[name] for name, _ in novelty.COLUMNS}
-        return pa.table(columns)
+        return prediction.predict(self, model, prepared, device)
 
     def encode(self, predicted: pa.Table) -> pa.Table:
         pictures, pixels = self.masks.encoded(predicted)
@@ -234,7 +208,7 @@ class ImageSegmentation(Task):
         if self.resize == "tile":
             tiling = Tiling(height_px=self.height_px, width_px=self.width_px, overlap=self.tile_overlap)
             return tiles.prepare_samples(inputs, self.max_pixels, self.tile_scale, tiling, self.label_rules)
-        return letterbox.prepare(self, inputs, self._label)
+        return letterbox.prepare(self, inputs, self._label, stretch=self.resize == "stretch")
 
     def truth(self, samples: pa.Table) -> dict[str, int]:
         """Pixels of each class, in the box."""
@@ -282,7 +256,7 @@ class ImageSegmentation(Task):
             sizes = rows.select(["height", "valid_height"]).to_pylist()
             scales += [size["valid_height"] / size["height"] for size in sizes]
             with torch.inference_mode():
-                logits = trial.add_held_out(image, _valid(rows)) if trial else with_views(model, self.tta)(image)
+                logits = trial.add_held_out(image, filled_sizes(rows)) if trial else with_views(model, self.tta)(image)
                 fit.add(logits, batch["label"].long())
         if not scales:
             return self
@@ -290,7 +264,7 @@ class ImageSegmentation(Task):
         if trial is None:
             return found
         for rows in learned:
-            trial.add_learned(letterbox.unit(letterbox.images(rows, self)), _valid(rows))
+            trial.add_learned(letterbox.unit(letterbox.images(rows, self)), filled_sizes(rows))
         reference, remark = trial.result(found.temperature)
         return replace(found, novelty_reference=reference, novelty_remark=remark)
 
@@ -316,55 +290,12 @@ class ImageSegmentation(Task):
 
     def _has_features(self, model: nn.Module) -> TypeGuard[Segmenter]:
         """Whether novelty is to be told by the model's features."""
-        is_alone = self.autoencoder is None and self.resize == "fit"
+        is_alone = self.autoencoder is None and self.resize != "tile"
         return is_alone and isinstance(model, Segmenter) and model.has_encoder
-
-    def _maps(self, model: nn.Module) -> AbstractContextManager[list[Tensor]]:
-        """Collects the model's coarsest feature maps if novelty goes by them."""
-        if self.novelty_reference is None:
-            return nullcontext([])
-        assert isinstance(model, Segmenter)
-        return model.coarsest_maps()
-
-    def _filled(self, prepared: pa.Table) -> list[tuple[float, float]]:
-        """The fractions of its box that each image fills."""
-        return [(height / self.height_px, width / self.width_px) for height, width in _valid(prepared)]
-
-    def _bands(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> Iterator[Iterator[Tensor]]:
-        """The logits of each image, in bands of rows (k, rows, w)."""
-        logits = with_views(model, self.tta)
-        sizes = zip(prepared["valid_height"].to_pylist(), prepared["valid_width"].to_pylist(), strict=True)
-        if self.resize == "fit":
-            found = logits(letterbox.unit(letterbox.images(prepared, self).to(device))).float()
-            wanted = zip(prepared["height"].to_pylist(), prepared["width"].to_pylist(), strict=True)
-            for one, (height, width), size in zip(found, sizes, wanted, strict=True):
-                yield in_bands(one[:, :height, :width], *size)
-        else:
-            for image, is_file, size in zip(prepared["image"], prepared["is_file"].to_pylist(), sizes, strict=True):
-                yield tile_bands(self._rows(image, size, is_file), size, self.tiling(*size), logits, device)
-
-    def _rows(self, image: pa.Scalar, size: tuple[int, int], is_file: bool) -> Rows:
-        """Reads rows of an image of `tiles.prepare`."""
-        if is_file:
-            large = open_strips(image.as_py(), self.max_pixels, self.tile_scale)
-            assert large is not None, "it was opened when it was prepared"
-            return large.rows
-        pixels = np.frombuffer(image.as_buffer(), np.uint8).reshape(*size, 3)
-        return lambda start, stop: pixels[start:stop]
-
-    def _scale(self, height: int, width: int, valid_height: int, valid_width: int) -> float | None:
-        """How large things appear to the model, where 1 is as in training; None if that is not known."""
-        if self.usual_scale is None:
-            return None
-        return max(valid_height / height, valid_width / width) / self.usual_scale
 
     def _label(self, data: bytes, fitted: Fitted) -> np.ndarray:
         label = self.label_rules.read(data, fitted.height, fitted.width)
-        return fit_label(label, self.height_px, self.width_px)
-
-
-def _valid(rows: pa.Table) -> list[tuple[int, int]]:
-    return list(zip(rows["valid_height"].to_pylist(), rows["valid_width"].to_pylist(), strict=True))
+        return fit_label(label, self.height_px, self.width_px, stretch=self.resize == "stretch")
 
 
 def _table(schema: pa.Schema, found: Mapping[str, Any], count: int) -> pa.Table:

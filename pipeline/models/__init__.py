@@ -21,6 +21,7 @@ from pipeline.models.segmenters.deeplabv3plus import DeepLabV3Plus, DeepLabV3Plu
 from pipeline.models.segmenters.fcn import FCN, FCNConfig
 from pipeline.models.segmenters.interface import Segmenter
 from pipeline.models.segmenters.light import Light, LightConfig
+from pipeline.models.segmenters.onnx import Onnx, OnnxConfig
 from pipeline.models.segmenters.pixels import Pixels, PixelsConfig
 from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.models.segmenters.vae_unet import VAEUNet, VAEUNetConfig
@@ -36,8 +37,12 @@ MODELS: dict[str, tuple[type, type]] = {
     "deeplabv3plus": (DeepLabV3PlusConfig, DeepLabV3Plus),
     "light": (LightConfig, Light),
     "vae_unet": (VAEUNetConfig, VAEUNet),
+    "onnx": (OnnxConfig, Onnx),
     "sentence_tagger": (SentenceTaggerConfig, SentenceTagger),
 }
+
+#: The names of networks that are imported as they are. They have no weights of ours, and nothing trains them.
+IMPORTED = frozenset({"onnx"})
 
 _CARRIED = "autoencoder"
 
@@ -78,8 +83,8 @@ def identity_of(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def names_of(kind: type) -> list[str]:
-    """The names in `MODELS` whose model class is a subclass of ``kind``, for example `Segmenter`."""
-    return [name for name, (_, model_class) in MODELS.items() if issubclass(model_class, kind)]
+    """The names in `MODELS` whose model class is a subclass of ``kind``, such as `Segmenter`, without `IMPORTED`."""
+    return [name for name, (_, model) in MODELS.items() if issubclass(model, kind) and name not in IMPORTED]
 
 
 def _autoencoder(settings: Mapping[str, Any]) -> Autoencoder:

@@ -150,6 +150,37 @@ def test_interpolation_is_torch_s(size, monkeypatch):
         assert np.mean(np.stack(found) != wanted) < 1e-3
 
 
+class _Halves(Segmenter):
+    """Class 1 where an image is bright, else class 0. It wants to see a dark left and a bright right half, and no
+    padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = UNetConfig(classes=3)
+
+    def forward(self, image):
+        assert (image[:, :, :, 17:] > 0.9).all(), "the whole input is image"
+        assert (image[:, :, :, :15] < 0.1).all()
+        bright = image.mean(1, keepdim=True)
+        return torch.cat((1 - bright, bright, torch.zeros_like(bright)), 1)
+
+
+@pytest.mark.parametrize("size", [(48, 20), (10, 90), (24, 32)])
+def test_a_stretched_image_fills_the_input_and_its_mask_is_as_large_as_it(size):
+    pixels = np.zeros((*size, 3), np.uint8)
+    pixels[:, size[1] // 2 :] = 255
+    label = (pixels[..., 0] > 0).astype(np.uint8)
+    task = segmentation(resize="stretch")
+    (row,) = run(task, _Halves(), rows([encoded(pixels, "PNG")])).to_pylist()
+    mask = decode_mask(row["mask"]["bytes"])
+    assert mask.shape == size
+    assert (mask != label)[:, [0, size[1] // 2 - 2, size[1] // 2 + 1, -1]].sum() == 0
+    (sample,) = task.prepare_samples(rows([encoded(pixels, "PNG")], [encoded(label, "PNG")])).to_pylist()
+    boxed = np.frombuffer(sample["label"], np.uint8).reshape(24, 32)
+    assert (boxed[:, :16] == 0).all()
+    assert (boxed[:, 16:] == 1).all()
+
+
 def test_many_classes_make_16_bit_masks():
     count = 300
     names = tuple(f"class {index}" for index in range(count))

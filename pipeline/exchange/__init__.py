@@ -1,0 +1,1 @@
+"""Networks of other tools: ONNX (Open Neural Network Exchange) in and out."""
