@@ -70,6 +70,8 @@ def work(settings: Evaluate) -> dict[str, Any]:
     changed = {} if settings.tta is None else {"tta": settings.tta}
     task = config.from_dict(KINDS[described.kind], described.task | changed)
     rows, scorer = _rows(settings, task), _scorer(settings, task)
+    if settings.out is None and settings.model.startswith(package.BUILTIN):
+        raise RequestError(f"out must be given for a package that is not in a folder of yours, {settings.model!r}")
     name = settings.split if settings.tta is None else f"{settings.split}-{settings.tta}"
     out = settings.out or storage.join(settings.model, "evaluations", name)
     say(f"evaluating {described.kind} on {rows.num_rows} inputs")

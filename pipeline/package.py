@@ -11,6 +11,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
@@ -24,6 +25,8 @@ from pipeline.models.segmenters.onnx import Onnx
 from pipeline.task import Task
 
 FORMAT = 1
+#: Before the name of a package that is a part of this project, as in ``builtin:paragraphs-en``.
+BUILTIN = "builtin:"
 _FILES = "files"
 
 
@@ -42,7 +45,7 @@ class Package:
     def weights(self) -> dict[str, Tensor]:
         """The tensors by name, after checking their hash."""
         try:
-            data = storage.read(storage.join(self.uri, "model.safetensors"))
+            data = storage.read(storage.join(place_of(self.uri), "model.safetensors"))
         except OSError as reason:
             raise RequestError(f"package {self.uri}: model.safetensors cannot be read") from reason
         if hashlib.sha256(data).hexdigest() != self.weights_sha256:
@@ -55,7 +58,7 @@ class Package:
     def file(self, name: str, sha256: str) -> bytes:
         """The bytes of a file of an imported network, after checking their hash."""
         try:
-            data = storage.read(storage.join(self.uri, _FILES, name))
+            data = storage.read(storage.join(place_of(self.uri), _FILES, name))
         except OSError as reason:
             raise RequestError(f"package {self.uri}: {_FILES}/{name} cannot be read") from reason
         if hashlib.sha256(data).hexdigest() != sha256:
@@ -118,7 +121,7 @@ def _content(model_name: str, model: nn.Module, task: Task) -> tuple[bytes, dict
 
 def load(uri: str, kind: str | None = None) -> Package:
     """Read the description of a package. `RequestError` if there is none, or if it is not of the given ``kind``."""
-    where = storage.join(uri, "config.json")
+    where = storage.join(place_of(uri), "config.json")
     try:
         settings = json.loads(storage.read(where))
     except (FileNotFoundError, NotADirectoryError) as reason:
@@ -139,6 +142,18 @@ def load(uri: str, kind: str | None = None) -> Package:
     return package
 
 
+def place_of(uri: str) -> str:
+    """Where the files of a package lie: its URI, or, of one that is a part of this project, their folder in this
+    process. `RequestError` if there is no such part."""
+    if not uri.startswith(BUILTIN):
+        return uri
+    name, own = uri.removeprefix(BUILTIN), resources.files("pipeline") / "builtin"
+    known = sorted(entry.name for entry in own.iterdir() if entry.is_dir() and (entry / "config.json").is_file())
+    if name not in known:
+        raise RequestError(f"model {uri!r} must be one of {', '.join(BUILTIN + item for item in known)}")
+    return str(own / name)
+
+
 def _check_members(uri: str, settings: dict[str, Any]) -> None:
     """`RequestError` that names the first member of config.json that is not what `save` writes."""
     model = settings["model"] if isinstance(settings["model"], dict) else {}
@@ -157,7 +172,7 @@ def _check_members(uri: str, settings: dict[str, Any]) -> None:
 
 def _package(uri: str, settings: dict[str, Any]) -> Package:
     return Package(
-        uri=storage.canonical(uri),
+        uri=uri if uri.startswith(BUILTIN) else storage.canonical(uri),
         kind=settings["kind"],
         model_name=settings["model"]["name"],
         model_config=settings["model"]["config"],

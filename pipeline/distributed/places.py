@@ -18,6 +18,7 @@ import ray
 
 from pipeline import storage
 from pipeline.errors import RequestError
+from pipeline.package import BUILTIN
 
 _SAMPLE = 8  # inputs of which one must be there; a few may be deleted while a run goes on
 
@@ -77,12 +78,16 @@ _SEEN: set[Places] = set()  # by this process
 
 
 def mark(folder: str, *, package: str | None = None, inputs: Iterable[str] = ()) -> Places:
-    """Write a new token into a folder. ``inputs``: URIs of inputs, of which a few at local paths are taken."""
+    """Write a new token into a folder. ``inputs``: URIs of inputs, of which a few at local paths are taken.
+
+    A package that is a part of this project lies in each installation, and its digest is compared when it is loaded.
+    """
     token = secrets.token_hex(16)
     storage.write(_token_uri(folder), token.encode())
     local = [uri for uri in inputs if storage.is_local(uri)]
     step = max(1, len(local) // _SAMPLE)
-    return Places(folder=folder, token=token, package=package, inputs=tuple(local[::step][:_SAMPLE]))
+    stored = None if package is None or package.startswith(BUILTIN) else package
+    return Places(folder=folder, token=token, package=stored, inputs=tuple(local[::step][:_SAMPLE]))
 
 
 def unfit_node(reason: BaseException) -> UnfitNode | None:

@@ -1,0 +1,1 @@
+"""Model packages that are a part of this project: ``builtin:NAME`` is the folder NAME here."""
