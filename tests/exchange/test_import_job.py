@@ -101,6 +101,17 @@ def test_the_files_of_a_package_are_checked(folder: Path) -> None:
         loaded.model()
 
 
+def test_a_package_names_no_file_outside_of_it(folder: Path) -> None:
+    where = _imported_package(folder / "package")
+    file = folder / "package" / "config.json"
+    for name in ("../secret", "/etc/passwd", "a/b", ".."):
+        content = json.loads(file.read_text())
+        content["model"]["config"]["files"][0]["name"] = name
+        file.write_text(json.dumps(content))
+        with pytest.raises(RequestError, match=r"OnnxFile\.name must be the name of a file without a folder"):
+            package.load(where).model()
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
