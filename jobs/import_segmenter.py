@@ -83,6 +83,7 @@ class ImportSegmenter:
 def work(settings: ImportSegmenter) -> dict[str, Any]:
     check_place(settings.out, "out")
     carried = None if settings.novelty is None else package.load(settings.novelty, ImageReconstruction.kind)
+    seen = None if carried is None else carried_task(carried.task, carried.uri)
     described = None if settings.classes is None else _classes(settings.classes)
     source = read_onnx(settings.onnx, settings.trial_timeout_s)
     task = _described_task(settings, source, described)
@@ -90,7 +91,7 @@ def work(settings: ImportSegmenter) -> dict[str, Any]:
     for decision in found.probed.decisions:
         say(decision)
     say(f"an image of {found.probed.height_px} x {found.probed.width_px} pixels takes {found.seconds:.2g} s here")
-    task = _task(settings, task, found.probed, carried)
+    task = _task(task, found.probed, seen)
     network = config.to_dict(found.probed.config) | {"autoencoder": None if carried is None else carried.model_config}
     model = models.build(_ARCHITECTURE, network)
     if carried is not None:
@@ -161,15 +162,13 @@ def _request(settings: ImportSegmenter, source: OnnxSource, task: ImageSegmentat
     )
 
 
-def _task(
-    settings: ImportSegmenter, task: ImageSegmentation, found: Probed, carried: package.Package | None
-) -> ImageSegmentation:
-    """The task with the network's input size."""
+def _task(task: ImageSegmentation, found: Probed, seen: ImageReconstruction | None) -> ImageSegmentation:
+    """The task with the network's input size, and with what the autoencoder sees if it carries one."""
     size: dict[str, Any] = {"height_px": found.height_px, "width_px": found.width_px}
     if found.config.height_px is not None:
         size["tile_growth"] = 1
-    if carried is not None:
-        size["autoencoder"] = config.to_dict(carried_task(carried.task, carried.uri))
+    if seen is not None:
+        size["autoencoder"] = config.to_dict(seen)
     return config.from_dict(ImageSegmentation, config.to_dict(task) | size)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from pipeline import package
 from pipeline.distributed.places import Places, UnfitNode, mark
 from pipeline.distributed.session import waiting
-from pipeline.distributed.stages import StreamConfig, device_of_actor
+from pipeline.distributed.stages import StreamConfig, device_of_actor, model_of
 from pipeline.distributed.stream import executed, item_or_none, with_actors
 from pipeline.package import Package
 from pipeline.runs.device import Device
@@ -87,13 +87,13 @@ class Scoring:
         try:
             places.see()
             self._device = device_of_actor()
+            described = package.load(package_uri)
+            if described.digest != digest:
+                raise RuntimeError(f"package {package_uri} changed during the evaluation")
+            self._model = model_of(described).to(self._device)
         except UnfitNode as reason:
             self._unfit = reason  # an error in the constructor would have Ray start the actor again
             return
-        described = package.load(package_uri)
-        if described.digest != digest:
-            raise RuntimeError(f"package {package_uri} changed during the evaluation")
-        self._model = described.model().to(self._device)
         if self._device.type == "cpu":
             torch.set_num_threads(1)
 

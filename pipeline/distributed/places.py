@@ -35,7 +35,11 @@ class DeviceMissing(UnfitNode):
     """A node offers GPUs to Ray, but torch sees none there."""
 
 
-_RAISED = re.compile(rf"^{re.escape(__name__)}\.(?:PlaceNotShared|DeviceMissing): (.+)$", re.MULTILINE)
+class PackageMissing(UnfitNode):
+    """A node lacks a Python package that the model needs."""
+
+
+_RAISED = re.compile(rf"^{re.escape(__name__)}\.(?:PlaceNotShared|DeviceMissing|PackageMissing): (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)

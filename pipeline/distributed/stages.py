@@ -26,9 +26,10 @@ import torch
 
 from pipeline import package
 from pipeline.config import check, number_range
-from pipeline.distributed.places import DeviceMissing, Places, UnfitNode, this_node
+from pipeline.distributed.places import DeviceMissing, PackageMissing, Places, UnfitNode, this_node
 from pipeline.distributed.watchdog import BlockWatchdog
 from pipeline.errors import InputError
+from pipeline.models.segmenters.onnx import RuntimeMissing
 from pipeline.rows import ERROR_TYPE, INPUT_SCHEMA, error_value
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.table.parts import write_part
@@ -352,6 +353,14 @@ def device_of_actor() -> torch.device:
     return torch.device("cuda")
 
 
+def model_of(loaded: package.Package) -> torch.nn.Module:
+    """The model of a package. `PackageMissing` if this node lacks what runs it."""
+    try:
+        return loaded.model()
+    except RuntimeMissing as reason:
+        raise PackageMissing(f"node {this_node()}: {reason}") from reason
+
+
 class _Model:
     """The model of a package on its device. It runs one forward pass at a time."""
 
@@ -361,7 +370,7 @@ class _Model:
         if loaded.digest != work.package_digest:
             raise RuntimeError(f"package {work.package_uri} changed during the run")
         self.device = device_of_actor()
-        self.model = loaded.model().to(self.device)
+        self.model = model_of(loaded).to(self.device)
         self.lock = threading.Lock()
         if self.device.type == "cpu":
             torch.set_num_threads(1)
@@ -372,8 +381,8 @@ class _Model:
 
 
 def _model(work: Work) -> _Model | UnfitNode:
-    """The model, or the error if this node does not see the run's places or lacks the device. With an error in its
-    constructor, an actor would be started again."""
+    """The model, or the error if this node does not see the run's places, or lacks the device or a Python package. With
+    an error in its constructor, an actor would be started again."""
     try:
         return _Model(work)
     except UnfitNode as reason:

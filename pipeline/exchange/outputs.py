@@ -47,7 +47,8 @@ def read_output(
     gives = _gives(value, config.classes, channels) if asked is None else asked
     _check_asked(gives, value, config.classes, channels, shown)
     rows = value.shape[-2 if layout == "nchw" else 1]
-    part = "" if rows == size[0] else f" at {rows / size[0]:.3g} of the size"
+    part = "" if rows == size[0] else f" at 1/{round(size[0] / rows)} of the size"
+    part = part if rows <= size[0] else f" at {rows / size[0]:.3g} times the size"
     return Meaning(gives=gives, layout=layout, text=f"{_NAMES[gives]}{part} (--gives)")
 
 
@@ -61,11 +62,11 @@ def _channels(value: Tensor, config: OnnxConfig, size: tuple[int, int], shown: s
         "nchw": (value.shape[1], value.shape[2], value.shape[3]),
         "nhwc": (value.shape[3], value.shape[1], value.shape[2]),
     }
-    possible = {name: part[0] for name, part in sides.items() if _is_picture(part[1], part[2], size)}
+    possible: dict[Layout, int] = {name: part[0] for name, part in sides.items() if _is_picture(part[1], part[2], size)}
     if not possible:
         raise Unfit(f"{shown}, and its rows and columns are not those of an image of {size[0]} x {size[1]} pixels")
-    ok = [name for name, count in possible.items() if count in (1, config.classes)]
-    names = ok or list(possible)
+    ok: list[Layout] = [name for name, count in possible.items() if count in (1, config.classes)]
+    names: list[Layout] = ok or list(possible)
     layout = config.layout if config.layout in names else names[0]
     return layout, possible[layout]
 

@@ -17,11 +17,10 @@ from pipeline import config
 from pipeline.errors import RequestError
 
 REQUEST, ANSWER = "request.json", "answer.json"
-_FAILED = 1
 
 
-def main(folder: Path) -> int:
-    """Do what ``request.json`` asks for. Returns the exit code, which is 0 if there is an answer."""
+def main(folder: Path) -> None:
+    """Do what ``request.json`` asks for, and write the answer."""
     request = json.loads((folder / REQUEST).read_text())
     _limit_memory(request["memory_bytes"])
     try:
@@ -33,8 +32,9 @@ def main(folder: Path) -> int:
         answer = {
             "error": f"the network needs more than the {request['memory_bytes'] >> 20} MiB of memory that are free"
         }
+    except Exception as reason:
+        answer = {"error": f"the trial failed with {type(reason).__name__}"}
     (folder / ANSWER).write_text(json.dumps(answer))
-    return 0
 
 
 def _summary(content: list[bytes], _: dict[str, Any]) -> dict[str, Any]:
@@ -80,4 +80,4 @@ def _limit_memory(size: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))

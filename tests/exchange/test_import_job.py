@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_a_network_from_elsewhere_is_evaluated(folder: Path) -> None:
     code, summary, err = imported(folder)
     assert code == 0, (summary, err)
     assert (summary["layout"], summary["gives"], summary["input_size"]) == ("nhwc", "probabilities", [24, 40])
-    assert "probabilities at 0.25 of the size (--gives) of 'result'" in err
+    assert "probabilities at 1/4 of the size (--gives) of 'result'" in err
     code, summary, err = call_job(
         "evaluate", "--model", str(folder / "package"), "--data", str(folder / "data"), "--split", "val"
     )
@@ -100,6 +101,17 @@ def test_the_files_of_a_package_are_checked(folder: Path) -> None:
         loaded.model()
 
 
+def test_a_package_names_no_file_outside_of_it(folder: Path) -> None:
+    where = _imported_package(folder / "package")
+    file = folder / "package" / "config.json"
+    for name in ("../secret", "/etc/passwd", "a/b", ".."):
+        content = json.loads(file.read_text())
+        content["model"]["config"]["files"][0]["name"] = name
+        file.write_text(json.dumps(content))
+        with pytest.raises(RequestError, match=r"OnnxFile\.name must be the name of a file without a folder"):
+            package.load(where).model()
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -116,6 +128,17 @@ def test_wrong_settings_get_a_line(folder: Path, arguments: tuple[str, ...], lin
     code, summary, _ = imported(folder, *arguments)
     assert code == 2
     assert line in summary["error"]
+
+
+def test_without_onnx_runtime_there_is_a_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _imported_package(folder / "package")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    line = "ONNX Runtime is not installed here: pip install 'parquetry[onnx]'"
+    code, summary, _ = imported(folder, out="other")
+    assert (code, line in summary["error"]) == (2, True)
+    (folder / "data" / "classes.json").write_text(json.dumps({"classes": ["a", "b", "c"], "palette": ["#000000"] * 3}))
+    code, summary, _ = call_job("evaluate", "--model", model, "--data", str(folder / "data"), "--split", "val")
+    assert (code, line in summary["error"]) == (2, True)
 
 
 def test_classes_must_be_given_where_the_file_does_not_name_them(folder: Path) -> None:

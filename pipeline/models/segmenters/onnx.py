@@ -198,17 +198,21 @@ class Onnx(Segmenter):
         return F.one_hot(ids.long(), self.config.classes).permute(0, 3, 1, 2).float() * _SURE
 
 
+class RuntimeMissing(RequestError):
+    """ONNX Runtime is not installed."""
+
+
 def is_plain_name(name: str) -> bool:
     """Whether a name is that of a file in the same folder, on any system."""
     return name not in ("", ".", "..") and not any(sign in name for sign in ("/", "\\", ":", "\0"))
 
 
 def runtime() -> Any:
-    """The package onnxruntime. `RequestError` that names the extra if it is not installed."""
+    """The package onnxruntime. `RuntimeMissing` that names the extra if it is not installed."""
     try:
         import onnxruntime
     except ImportError as reason:
-        raise RequestError(
+        raise RuntimeMissing(
             "the model is an ONNX network, and ONNX Runtime is not installed here: pip install 'parquetry[onnx]'"
         ) from reason
     return onnxruntime
