@@ -50,6 +50,11 @@ COMMANDS: dict[str, Command] = {
         summary="train a paragraph segmenter on documents",
         first=("init", "split", "model.recurrent-members", "model.attention-members", *_TRAIN),
     ),
+    "train-classifier": Command(
+        settings="TrainClassifier",
+        summary="train a classifier of images on an autoencoder's latents",
+        first=("unlabelled", "views", "movement", "fit.steps", "seed", "validation-fraction"),
+    ),
     "segment-images": Command(
         settings="SegmentImages",
         summary="write a mask for every image of a source",
@@ -59,6 +64,11 @@ COMMANDS: dict[str, Command] = {
         settings="SegmentDocuments",
         summary="write the paragraphs of every document",
         first=(*_SEGMENT, "max-chars", "threshold", *_STREAM),
+    ),
+    "classify": Command(
+        settings="Classify",
+        summary="write the class of every image of a source",
+        first=("dry-run", "limit", "retry-errors", "max-error-rate", "max-pixels", *_STREAM),
     ),
     "sample": Command(
         settings="Sample",
@@ -136,7 +146,7 @@ COMMANDS: dict[str, Command] = {
 PATHS = frozenset(
     {
         *("classes", "data", "documents", "fitted", "images", "init", "into", "labels", "model", "novelty", "out"),
-        *("queue", "sink", "source", "without"),
+        *("queue", "sink", "source", "unlabelled", "without"),
     }
 )
 

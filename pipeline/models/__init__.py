@@ -16,6 +16,7 @@ from pipeline.errors import RequestError
 from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
 from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.models.autoencoders.ladder_vae import LadderVAE, LadderVAEConfig
+from pipeline.models.classifiers.latent_classifier import LatentClassifier, LatentClassifierConfig
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
 from pipeline.models.segmenters.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusConfig
 from pipeline.models.segmenters.fcn import FCN, FCNConfig
@@ -36,6 +37,7 @@ MODELS: dict[str, tuple[type, type]] = {
     "deeplabv3plus": (DeepLabV3PlusConfig, DeepLabV3Plus),
     "light": (LightConfig, Light),
     "vae_unet": (VAEUNetConfig, VAEUNet),
+    "latent_classifier": (LatentClassifierConfig, LatentClassifier),
     "sentence_tagger": (SentenceTaggerConfig, SentenceTagger),
 }
 
