@@ -24,7 +24,7 @@ class Classify(SegmentSettings):
 
 
 def work(settings: Classify) -> dict[str, Any]:
-    return segment(settings, ImageClassification, {"max_pixels": settings.max_pixels})
+    return segment(settings, [ImageClassification], {"max_pixels": settings.max_pixels})
 
 
 if __name__ == "__main__":

@@ -55,6 +55,11 @@ COMMANDS: dict[str, Command] = {
         summary="train a classifier of images on an autoencoder's latents",
         first=("unlabelled", "views", "movement", "fit.steps", "seed", "validation-fraction"),
     ),
+    "train-image-regions": Command(
+        settings="TrainImageRegions",
+        summary="train a network that divides images into regions, without labels",
+        first=("height-px", "width-px", "model.slots", "model.sigma", "beta", "blended", *_TRAIN),
+    ),
     "segment-images": Command(
         settings="SegmentImages",
         summary="write a mask for every image of a source",

@@ -7,7 +7,11 @@ from typing import Any
 
 from jobs.cli import main
 from jobs.segmenting import SegmentSettings, segment
+from pipeline.images.regions import ImageRegions
 from pipeline.images.task import ImageSegmentation
+
+#: The tasks that give masks.
+MASKS = (ImageSegmentation, ImageRegions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +23,7 @@ class SegmentImages(SegmentSettings):
 
 
 def work(settings: SegmentImages) -> dict[str, Any]:
-    return segment(settings, ImageSegmentation, {"max_pixels": settings.max_pixels})
+    return segment(settings, MASKS, {"max_pixels": settings.max_pixels})
 
 
 if __name__ == "__main__":

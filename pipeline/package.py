@@ -79,8 +79,8 @@ def save(uri: str, *, model_name: str, model: nn.Module, task: Task, card: Mappi
     return _package(uri, settings)
 
 
-def load(uri: str, kind: str | None = None) -> Package:
-    """Read the description of a package. `RequestError` if there is none, or if it is not of the given ``kind``."""
+def load(uri: str, *kinds: str) -> Package:
+    """Read the description of a package. `RequestError` if there is none, or if it is of none of the given kinds."""
     where = storage.join(uri, "config.json")
     try:
         settings = json.loads(storage.read(where))
@@ -97,8 +97,9 @@ def load(uri: str, kind: str | None = None) -> Package:
         raise RequestError(f"model package at {uri}: format must be {FORMAT}, got {settings['format']!r}")
     _check_members(uri, settings)
     package = _package(uri, settings)
-    if kind is not None and package.kind != kind:
-        raise RequestError(f"model package at {uri} must be of kind {kind!r}, got {package.kind!r}")
+    if kinds and package.kind not in kinds:
+        rule = " or ".join(repr(kind) for kind in kinds)
+        raise RequestError(f"model package at {uri} must be of kind {rule}, got {package.kind!r}")
     return package
 
 

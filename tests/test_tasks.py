@@ -16,6 +16,7 @@ from pipeline.examples.prose import reference_documents
 from pipeline.examples.scenes import CLASSES, PALETTE, write_scenes
 from pipeline.images.classification import ImageClassification
 from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.images.regions import ImageRegions
 from pipeline.images.task import ImageSegmentation
 from pipeline.noise import Noise
 from pipeline.rows import INPUT_SCHEMA
@@ -38,6 +39,10 @@ CASES: dict[str, tuple[Task, dict[str, Any]]] = {
             "vae_unet": {**STAGES, "latent_channels": 4},
         }.items()
     },
+    "slot_vae": (
+        ImageRegions.of(3, **BOX),
+        {"slots": 3, "width": 8, "slot_width": 8, "latent_channels": 4, "iterations": 2},
+    ),
     "latent_classifier": (
         ImageClassification(classes=("a", "b"), autoencoder=ImageReconstruction(**BOX)),
         {

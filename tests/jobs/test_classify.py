@@ -87,4 +87,4 @@ def test_a_package_is_evaluated_on_a_split(place: Path) -> None:
         "segment_images", "--source", str(place / "more"), "--model", str(place / "classifier"), "--sink", "x"
     )
     assert code == 2
-    assert "must be of kind 'image_segmenter'" in refused["error"]
+    assert "must be of kind 'image_segmenter' or 'image_regions'" in refused["error"]
