@@ -28,12 +28,13 @@ class TrainImageRegions(TrainSettings):
     """Height of the model's input in pixels; images are scaled to fit into it and padded."""
     width_px: int = 32
     """Width of the model's input in pixels."""
-    beta: float = 1.0
+    beta: float = 0.5
     """Weight of the KL divergence of the latents in the training objective."""
     warmup: float = 0.2
     """Part of the training in which that weight rises from 0."""
-    blended: float = 0.35
-    """Part of the training, from its start, that takes layers as transparent, before each pixel is of one layer."""
+    blended: float = 0.2
+    """Part of the training, from its start, in which layers are less and less transparent, until each pixel is of one
+    layer."""
     augmentation: AugmentConfig = UNCHANGED
     """Random augmentation of training images."""
     model: SlotVAEConfig = field(default_factory=SlotVAEConfig)

@@ -176,8 +176,14 @@ class ImageClassification(Task):
             if (step + 1) % 500 == 0:
                 say(f"step {step + 1} of {steps}, cost {cost:.3f} nats")
 
-        known = labels[labelled]
-        found = fit_classifier(posteriors, labelled, known, len(self.classes), self.fit, seed=seed, report=report)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the layers are small: several threads would only wait for each other
+        try:
+            found = fit_classifier(
+                posteriors, labelled, labels[labelled], len(self.classes), self.fit, seed=seed, report=report
+            )
+        finally:
+            torch.set_num_threads(threads)
         model.classifier.load_state_dict(found.classifier.state_dict())
         model.eval()
 

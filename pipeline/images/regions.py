@@ -25,7 +25,8 @@ from pipeline.noise import Noise
 from pipeline.training.losses import Batch, Loss, Statistics
 
 _LEVELS = 256  # of 8-bit images, whose density the bound is of
-_RAMP = 0.2  # part of a training in which the mixture takes over
+_SHARED = 0.5  # cosine of the probabilities of two layers from which on they are one region
+_SMALLEST = 1e-12  # of a probability whose logarithm is taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,13 @@ class ImageRegions(ImageSegmentation):
     right, by the mean of their columns; regions without a pixel come last. So class 1 of two images need not be alike.
     """
 
-    beta: float = 1.0
+    beta: float = 0.5
     """Weight of the KL divergence of the latents in the training objective."""
     warmup: float = 0.2
     """Part of the training in which that weight rises from 0."""
-    blended: float = 0.5
-    """Part of the training, from its start, that takes layers as transparent, before each pixel is of one layer."""
+    blended: float = 0.2
+    """Part of the training, from its start, in which layers are less and less transparent, until each pixel is of one
+    layer."""
     reference: novelty.Reference | None = None
     """Statistics of held-out images with which novelty is computed. Training sets them."""
 
@@ -87,7 +89,7 @@ class ImageRegions(ImageSegmentation):
             masks, sureness = [], []
             for size, one in zip(sizes, scores, strict=True):
                 sure = calibration.Sureness(1.0)
-                logits = ordered(one[:, : size["valid_height"], : size["valid_width"]])
+                logits = ordered(joined(one[:, : size["valid_height"], : size["valid_width"]]))
                 bands = sure.passing([logits])
                 masks.append(full_size(bands, size["valid_height"], size["height"], size["width"]).tobytes())
                 sureness.append(sure)
@@ -136,7 +138,7 @@ class ImageRegions(ImageSegmentation):
         image, sigma = letterbox.unit(batch["image"]), model.config.sigma
         found = model.infer(image, self._noise(model, noise, image.device))
         done = noise.step / max(1, noise.steps)
-        mixed = min(1.0, max(0.0, (done - self.blended) / _RAMP)) if self.blended else 1.0
+        mixed = min(1.0, done / self.blended) if self.blended else 1.0
         cost = mixed * mixture_nll(image, found.layers, sigma) + (1 - mixed) * blended_nll(image, found.layers, sigma)
         reconstruction, divergence = (cost * batch["valid"][:, 0]).sum(), found.kl().sum()
         beta = self.beta * (min(1.0, done / self.warmup) if self.warmup else 1.0)
@@ -196,8 +198,28 @@ class ImageRegions(ImageSegmentation):
 UNCHANGED = AugmentConfig(flip=False, scale=(1.0, 1.0), brightness=0.0, contrast=0.0, color=0.0)
 
 
+def joined(scores: Tensor) -> Tensor:
+    """Log probabilities (k, h, w) of regions from the scores of layers: layers that share their pixels are one region.
+
+    Where there are more slots than things, several slots paint the same thing, each with a part of its mask. Two layers
+    are joined if the cosine of their probabilities, over all pixels, is above a half: for layers that share a thing it
+    is near 1, for layers of different things near 0. Layers of the others are left without probability.
+    """
+    probability = scores.softmax(0)
+    flat = probability.flatten(1)
+    flat = flat / flat.norm(dim=1, keepdim=True).clamp(min=_SMALLEST)
+    is_same = (flat @ flat.T > _SHARED).tolist()
+    owner = list(range(len(scores)))
+    for index in owner[:]:
+        for other in range(index):
+            if is_same[index][other]:
+                owner = [owner[other] if item == owner[index] else item for item in owner]
+    found = torch.zeros_like(probability).index_add(0, torch.tensor(owner, device=scores.device), probability)
+    return found.clamp(min=_SMALLEST).log()
+
+
 def ordered(scores: Tensor) -> Tensor:
-    """The scores (k, h, w) of layers in the order of regions: that with the most pixels, then from left to right."""
+    """The scores (k, h, w) in the order of regions: that with the most pixels, then from left to right."""
     count, _, width = scores.shape
     region = torch.nn.functional.one_hot(scores.argmax(0), count).double()
     pixels = region.sum((0, 1))

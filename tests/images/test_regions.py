@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.errors import RequestError
 from pipeline.examples.sprites import sprite_scene
 from pipeline.images.outputs import decode_mask, mask_problem
-from pipeline.images.regions import ImageRegions, ordered, region_palette
+from pipeline.images.regions import ImageRegions, joined, ordered, region_palette
 from pipeline.models.regions.slot_vae import SlotVAE, SlotVAEConfig
 from pipeline.noise import Noise
 from pipeline.rows import INPUT_SCHEMA
@@ -47,6 +47,19 @@ def test_regions_are_the_largest_and_then_from_left_to_right() -> None:
     assert torch.equal(ordered(scores[order]).argmax(0), ordered(scores).argmax(0)), "whatever the order of slots"
 
 
+def test_layers_that_share_a_thing_are_one_region() -> None:
+    """Layers 1 and 3 have half of a thing each; layer 2 has another."""
+    probability = torch.full((4, 2, 6), 1e-6)
+    probability[0, :, :2] = 1.0
+    probability[1, :, 2:4], probability[3, :, 2:4] = 0.45, 0.55
+    probability[2, :, 4:] = 1.0
+    found = joined(probability.log())
+    assert found.argmax(0)[0].tolist() == [0, 0, 1, 1, 2, 2]
+    torch.testing.assert_close(found.exp().sum(0), torch.ones(2, 6), atol=1e-4, rtol=0)
+    apart = torch.eye(4)[:, None, :].expand(4, 2, 4) * 20  # no two layers share a pixel
+    assert joined(apart).argmax(0)[0].tolist() == [0, 1, 2, 3]
+
+
 def test_masks_have_the_size_of_their_images() -> None:
     trained = task().calibrated(network(), [task().prepare_samples(inputs((16, 20), (33, 41)))])
     assert trained.reference is not None
@@ -66,11 +79,11 @@ def test_the_objective_begins_with_transparent_layers_and_without_kl() -> None:
     """At step 0 of 100 the total is the blended cost alone; at the end the mixture's with the KL."""
     model, noise = network(), [Noise(0, step, [0, 1], 100) for step in (0, 99)]
     batch = task().collate(task().prepare_samples(inputs((16, 20), (16, 20))))
-    first, last = (task().loss(model, batch, item) for item in noise)
+    first, last = (task(beta=1.0).loss(model, batch, item) for item in noise)
     assert first.total.item() == pytest.approx(first.logs["reconstruction"].item(), rel=1e-6)
     assert last.total.item() == pytest.approx((last.logs["reconstruction"] + last.logs["kl"]).item(), rel=1e-6)
     assert first.units.item() == 2 * 3 * 16 * 20
-    plain = task(blended=0.0, warmup=0.0)  # the mixture and the whole KL from the start
+    plain = task(beta=1.0, blended=0.0, warmup=0.0)  # the mixture and the whole KL from the start
     same, early = (plain.loss(model, batch, Noise(0, step, [0, 1], 100)) for step in (99, 0))
     assert same.total.item() == pytest.approx(last.total.item(), rel=1e-6)
     assert abs(early.logs["reconstruction"] - first.logs["reconstruction"]).item() > 1

@@ -25,6 +25,10 @@ _LOG_2PI = math.log(2 * math.pi)
 _EPSILON = 1e-8
 # The parameter that is trained is the log variance minus this number, so that posteriors are narrow at the beginning.
 _FIRST_LOG_VARIANCE = -4.0
+# Latents of a position are so many times the position, so that they are about standard normal.
+_WHERE_SCALE = 2.0
+# Sizes of the windows around the position of a slot, where half of the image's side is 1.
+_WINDOWS = (0.15, 0.3, 0.6)
 # Log of the deviation of the noise with which slots begin.
 _FIRST_LOG_SPREAD = -2.0
 
@@ -158,7 +162,10 @@ class SlotVAE(nn.Module):
         maps = self.encoder(torch.cat([(image - 0.5) * 2, grid], 1).contiguous(memory_format=torch.channels_last))
         places = positions(maps.shape[2], maps.shape[3], image.device)[0].flatten(1).T
         features = self.features(maps.flatten(2).transpose(1, 2) + self.position(places))
-        mean, log_variance = self.to_posterior(self.attention(features, start)).float().chunk(2, dim=-1)
+        slots, share = self.attention(features, start)
+        mean, log_variance = self.to_posterior(slots).float().chunk(2, dim=-1)
+        where = _WHERE_SCALE * (share.float().transpose(1, 2) @ places)
+        mean = torch.cat([mean[..., :2] * 0.1 + where, mean[..., 2:]], dim=-1)
         return Gaussian(mean, (log_variance + _FIRST_LOG_VARIANCE).clamp(-12, 4))
 
     def decode(self, latents: Float[Tensor, "b k d"], height: int, width: int) -> Layers:
@@ -188,23 +195,24 @@ class SlotAttention(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
         )
 
-    def forward(self, features: Float[Tensor, "b n d"], noise: Tensor | None) -> Float[Tensor, "b k d"]:
+    def forward(self, features: Float[Tensor, "b n d"], noise: Tensor | None) -> tuple[Tensor, Tensor]:
         keys, values = self.keys(features) * features.shape[2] ** -0.5, self.values(features)
         start = self.start.expand(len(features), -1, -1)
         start = start if noise is None else start + self.log_spread.exp() * noise
         slots = start
         with torch.no_grad():
             for _ in range(self.iterations - 1):
-                slots = self._round(slots, keys, values)
+                slots, _ = self._round(slots, keys, values)
         # The value is that of the rounds before; the gradient is that of the start.
         slots = slots.detach() + start - start.detach()
         return self._round(slots, keys, values)
 
-    def _round(self, slots: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _round(self, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.softmax(torch.einsum("bnd,bkd->bnk", keys, self.query(slots)), dim=2) + _EPSILON
-        means = torch.einsum("bnk,bnd->bkd", share / share.sum(1, keepdim=True), values)
+        share = share / share.sum(1, keepdim=True)
+        means = torch.einsum("bnk,bnd->bkd", share, values)
         slots = self.update(means.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
-        return slots + self.refine(slots)
+        return slots + self.refine(slots), share
 
 
 class BroadcastDecoder(nn.Module):
@@ -212,15 +220,19 @@ class BroadcastDecoder(nn.Module):
 
     def __init__(self, latents: int, coarse: int, fine: int, channels: int) -> None:
         super().__init__()
-        self.content, self.place = nn.Linear(latents, coarse), nn.Conv2d(4, coarse, 1)
+        self.content, self.place = nn.Linear(latents - 2, coarse), nn.Conv2d(6 + len(_WINDOWS), coarse, 1)
         self.first = nn.Conv2d(coarse, coarse, 3, padding=1)
         self.second = nn.Conv2d(coarse, fine, 3, padding=1)
         self.third = nn.Conv2d(fine, channels + 1, 3, padding=1)
 
     def forward(self, latents: Float[Tensor, "n d"], height: int, width: int) -> Float[Tensor, "n c h w"]:
         grid = positions(-(-height // 4), -(-width // 4), latents.device)
-        places = self.place(torch.cat([grid, -grid], 1))
-        x = torch.relu(self.content(latents)[:, :, None, None] + places)
+        relative = grid - (latents[:, :2] / _WHERE_SCALE)[:, :, None, None]
+        far = relative.square().sum(1, keepdim=True)
+        windows = [torch.exp(-0.5 * far / size**2) for size in _WINDOWS]
+        near = (4 * relative).clamp(-1, 1)
+        places = self.place(torch.cat([grid.expand_as(relative), relative, near, *windows], 1))
+        x = torch.relu(self.content(latents[:, 2:])[:, :, None, None] + places)
         x = x.contiguous(memory_format=torch.channels_last)
         x = torch.relu(self.first(x))
         x = F.interpolate(x, size=(-(-height // 2), -(-width // 2)), mode="nearest")
