@@ -170,7 +170,7 @@ def interval(values: list[float]) -> tuple[float | None, float | None]:
     """The ends of the interval of 95 % of Student's t around the mean; None for fewer than two values."""
     if len(values) < 2:
         return None, None
-    reach = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    reach = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
     middle = statistics.mean(values)
     return middle - reach, middle + reach
 

@@ -63,9 +63,7 @@ def work(settings: TrainClassifier) -> dict[str, Any]:
     train.claim(settings.out)
     found = package.load(settings.model, ImageReconstruction.kind)
     learned, validation = _inputs(settings)
-    classes = tuple(sorted(set(learned["label"].drop_null().to_pylist())))
-    if len(classes) < 2:
-        raise RequestError(f"images {settings.images!r}: at least 2 classes are needed, got {', '.join(classes)}")
+    classes = _classes(settings, learned, validation)
     task = ImageClassification(
         classes=classes,
         autoencoder=config.from_dict(ImageReconstruction, found.task),
@@ -140,18 +138,29 @@ def _inputs(settings: TrainClassifier) -> tuple[pa.Table, pa.Table]:
     return learned, validation
 
 
+def _classes(settings: TrainClassifier, learned: pa.Table, validation: pa.Table) -> tuple[str, ...]:
+    """The names of the classes, sorted. `RequestError` if there is one alone, or one without a training image."""
+    classes, held = (set(part["label"].drop_null().to_pylist()) for part in (learned, validation))
+    if held - classes:
+        rule = f"class {min(held - classes)!r} has images for validation, and none to learn from"
+        raise RequestError(f"images {settings.images!r}: {rule}")
+    if len(classes) < 2:
+        raise RequestError(f"images {settings.images!r}: at least 2 classes are needed, got {', '.join(classes)}")
+    return tuple(sorted(classes))
+
+
 def _network(settings: TrainClassifier, found: Package, task: ImageClassification) -> dict[str, Any]:
     autoencoder = found.model()
     assert isinstance(autoencoder, Autoencoder), found.model_name
     shapes = autoencoder.latent_shapes(task.autoencoder.height_px, task.autoencoder.width_px)
-    network = LatentClassifierConfig(
-        classes=len(task.classes),
-        latents=sum(shape[0] for shape in shapes),
-        hidden=settings.fit.classifier_hidden,
-        dropout=settings.fit.dropout,
-        **{found.model_name: autoencoder.config},
-    )
-    return config.to_dict(network)
+    network = {
+        "classes": len(task.classes),
+        "latents": sum(shape[0] for shape in shapes),
+        "hidden": settings.fit.classifier_hidden,
+        "dropout": settings.fit.dropout,
+        found.model_name: config.to_dict(autoencoder.config),
+    }
+    return config.to_dict(config.from_dict(LatentClassifierConfig, network))
 
 
 if __name__ == "__main__":

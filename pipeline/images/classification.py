@@ -195,8 +195,9 @@ class ImageClassification(Task):
             noise = Noise(0, ReservedStep.VIEWS, range(1, self.views))
             affine, bend = noise.normal(*AFFINE, device=image.device), noise.normal(*BEND, device=image.device)
             for view in range(self.views - 1):
-                same = (part[view].expand(len(image), *part[view].shape) for part in (affine, bend))
-                means.append(model.latents(self._seen(moved(image, self.movement, *same).clamp(0, 1))).mean)
+                turn, bent = (part[view].expand(len(image), *part[view].shape) for part in (affine, bend))
+                seen = self._seen(moved(image, self.movement, turn, bent).clamp(0, 1))
+                means.append(model.latents(seen).mean)
         return model(torch.stack(means, dim=1))
 
     def calibrated(self, model: nn.Module, held_out: Iterable[pa.Table]) -> ImageClassification:

@@ -69,8 +69,7 @@ class ImageRegions(ImageSegmentation):
 
     def compressed(self, prepared: pa.Table) -> pa.Table:
         """Add the column ``compressed_bits``, as `ImageReconstruction.compressed` does."""
-        box = {"height_px": self.height_px, "width_px": self.width_px}
-        return ImageReconstruction(**box).compressed(prepared)
+        return ImageReconstruction(height_px=self.height_px, width_px=self.width_px).compressed(prepared)
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """The columns of `ImageSegmentation.predict`, and those of novelty. Latents are at the means of the posterior.

@@ -110,7 +110,7 @@ def illustrate(found: Evaluation, scorer: Scorer, model: nn.Module, rows: pa.Tab
         for row in _chosen(rows, _ordered(found.scores, "miou", "ascending")[:pictures]):
             found.cards += _compared(scorer, model, row)
     elif isinstance(scorer, ClassificationScorer):
-        wrong = found.scores.filter(pc.not_equal(found.scores["class"], found.scores["predicted"]))
+        wrong = found.scores.filter(pc.field("class") != pc.field("predicted"))
         for row in _chosen(rows, _ordered(wrong, "confidence", "descending")[:pictures]):
             found.cards += _mistaken(scorer.task, found.scores, row)
     elif isinstance(scorer, ReconstructionScorer):
@@ -194,7 +194,7 @@ def _summarize_labels(task: ImageClassification, scores: pa.Table, result: Evalu
 
 def _mistaken(task: ImageClassification, scores: pa.Table, row: pa.Table) -> list[Card]:
     """The picture of an image whose label is wrong. Nothing if the file is gone."""
-    (found,) = scores.filter(pc.equal(scores["ordinal"], row["ordinal"][0])).to_pylist()
+    (found,) = scores.filter(pc.field("ordinal") == row["ordinal"][0]).to_pylist()
     try:
         image = image_inputs.decode_image(storage.read(found["uri"]), task.max_pixels)
     except (OSError, ValueError, InputError):

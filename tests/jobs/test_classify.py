@@ -83,6 +83,12 @@ def test_a_package_is_evaluated_on_a_split(place: Path) -> None:
     assert summary["metrics"]["accuracy"] == 1.0
     assert [row["images"] for row in summary["details"]] == [1, 1]
     assert package.load(str(place / "classifier")).kind == "image_classifier"
+    for lines, rule in (("dark/0-1.png\n", "at least 2 classes are needed, got dark"), ("", "lists no images")):
+        (place / "more" / "train.txt").write_text(lines)
+        given = ("--images", str(place / "more"), "--model", str(place / "autoencoder"), "--out", str(place / "none"))
+        code, refused, _ = call_job("train_classifier", *given)
+        assert (code, rule in refused["error"]) == (2, True), refused
+    assert not (place / "none").exists()
     code, refused, _ = call_job(
         "segment_images", "--source", str(place / "more"), "--model", str(place / "classifier"), "--sink", "x"
     )

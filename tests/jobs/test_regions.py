@@ -44,6 +44,9 @@ def test_regions_from_training_to_a_table_and_to_layers(cluster: None, tmp_path:
     code, _, said = call_job("export", "--sink", str(tmp_path / "sink"), "--to", "png", "--out", str(tmp_path / "out"))
     assert code == 0, said[-2000:]
 
+    code, refused, _ = call_job("evaluate", *model, "--data", str(images), "--split", "test")
+    assert code == 2
+    assert "of a kind that cannot be evaluated: image_regions" in refused["error"]
     given = (*model, "--out", str(tmp_path / "samples"), "--count", "5")
     code, summary, said = call_job("sample", *given, "--images", str(images))
     assert code == 0, said[-2000:]
