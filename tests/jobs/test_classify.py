@@ -83,7 +83,10 @@ def test_a_package_is_evaluated_on_a_split(place: Path) -> None:
     assert summary["metrics"]["accuracy"] == 1.0
     assert [row["images"] for row in summary["details"]] == [1, 1]
     assert package.load(str(place / "classifier")).kind == "image_classifier"
-    for lines, rule in (("dark/0-1.png\n", "at least 2 classes are needed, got dark"), ("", "lists no images")):
+    for lines, rule in (
+        ("dark/1-1.png\ndark/1-2.png\n", "at least 2 classes are needed, got dark"),
+        ("", "lists no images"),
+    ):
         (place / "more" / "train.txt").write_text(lines)
         given = ("--images", str(place / "more"), "--model", str(place / "autoencoder"), "--out", str(place / "none"))
         code, refused, _ = call_job("train_classifier", *given)
