@@ -23,7 +23,6 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks import mnist
@@ -31,6 +30,8 @@ from benchmarks.measures.evaluating import random_batches
 from benchmarks.measures.latent_classification import ClassificationConfig, classification_rows
 from benchmarks.record import data_folder, record
 from pipeline import config
+from pipeline.images import movement
+from pipeline.images.movement import AFFINE, BEND
 from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
 from pipeline.models.autoencoders.latents import Gaussian
 from pipeline.models.objectives.objective import elbo
@@ -203,16 +204,10 @@ def views_of(
 def moved(image: Float[Tensor, "b 1 h w"], strength: float, generator: torch.Generator) -> Tensor:
     """Images turned, scaled, sheared, shifted and bent at random, as handwriting varies (Simard et al. 2003).
 
-    At strength 1 the standard deviations are 0.12 (7 degrees, 12 %) for the affine part, 1.4 pixels for the shift, and
-    about 1 pixel for a bend that is smooth over a quarter of the image.
+    `pipeline.images.movement` says how far; here a shift of deviation 1 is 1.4 pixels, and a bend about 1 pixel.
     """
-    count = len(image)
-    affine = torch.eye(2, 3) + strength * 0.12 * torch.randn(count, 2, 3, generator=generator).clamp(-2.5, 2.5)
-    affine[:, :, 2] *= 0.1 / 0.12  # 1.4 pixels, where half of 28 is 1
-    bend = strength * 0.07 * torch.randn(count, 2, 4, 4, generator=generator)
-    grid = F.affine_grid(affine, list(image.shape), align_corners=False)
-    bent = F.interpolate(bend, size=image.shape[2:], mode="bicubic", align_corners=False)
-    return F.grid_sample(image, grid + bent.permute(0, 2, 3, 1), align_corners=False)
+    affine, bend = (torch.randn(len(image), *shape, generator=generator) for shape in (AFFINE, BEND))
+    return movement.moved(image, strength, affine, bend, outside="zeros")
 
 
 if __name__ == "__main__":

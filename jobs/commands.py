@@ -50,6 +50,16 @@ COMMANDS: dict[str, Command] = {
         summary="train a paragraph segmenter on documents",
         first=("init", "split", "model.recurrent-members", "model.attention-members", *_TRAIN),
     ),
+    "train-classifier": Command(
+        settings="TrainClassifier",
+        summary="train a classifier of images on an autoencoder's latents",
+        first=("unlabelled", "views", "movement", "fit.steps", "seed", "validation-fraction"),
+    ),
+    "train-image-regions": Command(
+        settings="TrainImageRegions",
+        summary="train a network that divides images into regions, without labels",
+        first=("height-px", "width-px", "model.slots", "model.sigma", "beta", "blended", *_TRAIN),
+    ),
     "segment-images": Command(
         settings="SegmentImages",
         summary="write a mask for every image of a source",
@@ -59,6 +69,11 @@ COMMANDS: dict[str, Command] = {
         settings="SegmentDocuments",
         summary="write the paragraphs of every document",
         first=(*_SEGMENT, "max-chars", "threshold", *_STREAM),
+    ),
+    "classify": Command(
+        settings="Classify",
+        summary="write the class of every image of a source",
+        first=("dry-run", "limit", "retry-errors", "max-error-rate", "max-pixels", *_STREAM),
     ),
     "sample": Command(
         settings="Sample",
@@ -145,21 +160,8 @@ COMMANDS: dict[str, Command] = {
 #: Options that hold a path or a URI: a leading ``~`` in them is the home directory, and shells complete file names.
 PATHS = frozenset(
     {
-        *(
-            "classes",
-            "data",
-            "documents",
-            "fitted",
-            "images",
-            "init",
-            "into",
-            "labels",
-            "model",
-            "novelty",
-            "onnx",
-            "out",
-        ),
-        *("queue", "sink", "source", "without"),
+        *("classes", "data", "documents", "fitted", "images", "init", "into", "labels", "model", "novelty", "onnx"),
+        *("out", "queue", "sink", "source", "unlabelled", "without"),
     }
 )
 

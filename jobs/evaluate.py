@@ -16,22 +16,25 @@ from jobs.console import CONSOLE, say, warn
 from jobs.failures import name_failures
 from pipeline import config, package, storage
 from pipeline.errors import RequestError
+from pipeline.images.classification import ImageClassification
 from pipeline.images.labels import LabelRules, read_classes
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
 from pipeline.quality.evaluation import illustrate, score, summarize
 from pipeline.quality.evaluation_page import evaluation_page
-from pipeline.quality.scoring import DocumentScorer, ImageScorer, ReconstructionScorer, Scorer
+from pipeline.quality.scoring import ClassificationScorer, DocumentScorer, ImageScorer, ReconstructionScorer, Scorer
 from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.events import Event
 from pipeline.runs.life import store_json
-from pipeline.source.labelled import all_inputs, split_files
+from pipeline.source.labelled import all_inputs, class_inputs, split_files
 from pipeline.storage import StorageConfig
 from pipeline.table.lease import check_place
 from pipeline.task import Task
 from pipeline.text.task import TextSegmentation
 
-KINDS: dict[str, type[Task]] = {task.kind: task for task in (ImageSegmentation, ImageReconstruction, TextSegmentation)}
+KINDS: dict[str, type[Task]] = {
+    task.kind: task for task in (ImageSegmentation, ImageClassification, ImageReconstruction, TextSegmentation)
+}
 _PROGRESS_S = 5.0
 
 
@@ -42,10 +45,11 @@ class Evaluate:
     model: str
     """URI of the model package."""
     data: str
-    """Labelled image folder, or documents with paragraphs. The paragraphs are joined by one space, to hide them."""
+    """Labelled image folder, a folder of images for each class, or documents with paragraphs. The paragraphs are joined
+    by one space, to hide them."""
     split: str
-    """Name of the split: for images, of the file SPLIT.txt in the folder; for documents, the value of the field
-    split of their records, or all: every document, whether it has that field or not."""
+    """Name of the split: for images, of the file SPLIT.txt in the folder; for documents, the value of the field split
+    of their records. all: every document, whether it has that field or not, and every image in folders of classes."""
     group: str | None = None
     """Name of a field of the records; there are additional metrics for each of its values."""
     tta: Literal["none", "flip", "scales"] | None = None
@@ -82,7 +86,8 @@ def work(settings: Evaluate) -> dict[str, Any]:
         say(f"{len(found.failures)} inputs could not be evaluated: {found.failed}")
     name_failures([(settings.split, item) for item in found.failures], out)
     if found.missing_classes:
-        warn(f"no pixel in the labels: {', '.join(found.missing_classes)}")
+        unit = "image" if isinstance(task, ImageClassification) else "pixel"
+        warn(f"no {unit} in the labels: {', '.join(found.missing_classes)}")
     if found.without_split:
         warn(f"{found.without_split} documents have no field 'split' and were left out")
     summary = {
@@ -111,6 +116,8 @@ def _scorer(settings: Evaluate, task: Task) -> Scorer:
         return DocumentScorer(task=task, split=settings.split, group=settings.group)
     if isinstance(task, ImageSegmentation):
         return ImageScorer(task=task, rules=_label_rules(settings, task))
+    if isinstance(task, ImageClassification):
+        return ClassificationScorer(task=task)
     assert isinstance(task, ImageReconstruction), task
     return ReconstructionScorer(task=task)
 
@@ -152,6 +159,8 @@ class _Progress:
 def _rows(settings: Evaluate, task: Task) -> pa.Table:
     if isinstance(task, TextSegmentation):
         return all_inputs(settings.data, task.inputs)
+    if isinstance(task, ImageClassification):
+        return class_inputs(settings.data, task.inputs, None if settings.split == "all" else settings.split)
     return split_files(settings.data, settings.split)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from http.client import HTTPException
@@ -15,13 +15,12 @@ from typing import Any, Literal
 from jobs.cli import main
 from jobs.console import CONSOLE, say, warn
 from jobs.segment_documents import SegmentDocuments
-from jobs.segment_images import SegmentImages
+from jobs.segment_images import MASKS, SegmentImages
 from jobs.segmenting import SegmentSettings, check_moments, live, pilot, run_plan
 from pipeline import config, package, storage
 from pipeline.distributed.run import Run, RunPlan
 from pipeline.distributed.session import cluster_size, require_gpu, session
 from pipeline.errors import DONE, GATE, TIME_LIMIT, WRONG_REQUEST, JobFailed, RequestError
-from pipeline.images.task import ImageSegmentation
 from pipeline.quality.comparison import Gates
 from pipeline.quality.pages import Page
 from pipeline.runs.cluster import ClusterConfig
@@ -267,17 +266,17 @@ class _Night:
     def _plan(self, name: str) -> RunPlan:
         """The run of a source. `RequestError` that names the source."""
         night, source = self._settings, self._settings.sources[name]
-        kinds: dict[str, tuple[type[SegmentSettings], type[Task], tuple[str, ...]]] = {
-            "images": (SegmentImages, ImageSegmentation, ("max_pixels",)),
-            "documents": (SegmentDocuments, TextSegmentation, ("max_chars", "threshold")),
+        kinds: dict[str, tuple[type[SegmentSettings], Sequence[type[Task]], tuple[str, ...]]] = {
+            "images": (SegmentImages, MASKS, ("max_pixels", "tta")),
+            "documents": (SegmentDocuments, [TextSegmentation], ("max_chars", "threshold")),
         }
-        settings_class, task_class, names = kinds[source.kind]
+        settings_class, task_classes, names = kinds[source.kind]
         given = {"source": source.source, "model": source.model, "sink": source.sink}
         shared = {"storage": config.to_dict(night.storage), "cluster": config.to_dict(night.cluster)}
         moments = {"since": night.since, "until": night.until}
         try:
             settings = config.from_dict(settings_class, shared | moments | source.settings | given)
-            return run_plan(settings, task_class, {key: getattr(settings, key) for key in names})
+            return run_plan(settings, task_classes, {key: getattr(settings, key) for key in names})
         except RequestError as reason:
             raise RequestError(f"sources.{name}: {one_line(reason)}") from reason
 

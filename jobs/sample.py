@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from jobs.cli import main
 from jobs.console import say
+from jobs.sample_layers import sample_layers
 from pipeline import config, package, storage
 from pipeline.config import check
 from pipeline.errors import RequestError
@@ -19,6 +20,7 @@ from pipeline.generation import drawing, fitting, keeping
 from pipeline.generation import pictures as drawn_pictures
 from pipeline.images.grids import encode_png, tile
 from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.images.regions import ImageRegions
 from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.models.autoencoders.samplers import (
     MixtureConfig,
@@ -53,7 +55,7 @@ class Sample:
     """Sample images from an autoencoder: pictures for people, and a Parquet file of samples."""
 
     model: str
-    """URI of the model package of an autoencoder."""
+    """URI of the model package of an autoencoder, or of a network of regions, whose layers are shown apart."""
     out: str
     """Folder for samples.parquet, the pictures, a page that shows them, and the fitted sampler."""
     images: str | None = None
@@ -99,7 +101,9 @@ class Sample:
 
 def work(settings: Sample) -> dict[str, Any]:
     started = time.monotonic()
-    described = package.load(settings.model, ImageReconstruction.kind)
+    described = package.load(settings.model, ImageReconstruction.kind, ImageRegions.kind)
+    if described.kind == ImageRegions.kind:
+        return sample_layers(settings, described)
     task, model = config.from_dict(ImageReconstruction, described.task), described.model()
     assert isinstance(model, Autoencoder), described.model_name
     rows = None if settings.images is None else training_inputs(settings.images, ImageReconstruction.inputs)[0]

@@ -21,7 +21,7 @@ class SegmentDocuments(SegmentSettings):
 
 
 def work(settings: SegmentDocuments) -> dict[str, Any]:
-    return segment(settings, TextSegmentation, {"max_chars": settings.max_chars, "threshold": settings.threshold})
+    return segment(settings, [TextSegmentation], {"max_chars": settings.max_chars, "threshold": settings.threshold})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,11 @@ from typing import Any, Literal
 
 from jobs.cli import main
 from jobs.segmenting import SegmentSettings, segment
+from pipeline.images.regions import ImageRegions
 from pipeline.images.task import ImageSegmentation
+
+#: The tasks that give masks.
+MASKS = (ImageSegmentation, ImageRegions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,7 @@ class SegmentImages(SegmentSettings):
 
 
 def work(settings: SegmentImages) -> dict[str, Any]:
-    return segment(settings, ImageSegmentation, {"max_pixels": settings.max_pixels, "tta": settings.tta})
+    return segment(settings, MASKS, {"max_pixels": settings.max_pixels, "tta": settings.tta})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -70,9 +70,10 @@ class SegmentSettings(RunConfig):
         check_moments(self)
 
 
-def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Segment a source into a table. ``overrides`` are settings of the task; those that are None are not changed."""
-    plan = run_plan(settings, task_class, overrides)
+def segment(settings: SegmentSettings, task_classes: Sequence[type[Task]], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Segment a source into a table, by a package of one of some tasks. ``overrides`` are settings of the task; those
+    that are None are not changed."""
+    plan = run_plan(settings, task_classes, overrides)
     if settings.compare:
         with connected(settings):
             return pilot(plan)
@@ -86,9 +87,10 @@ def segment(settings: SegmentSettings, task_class: type[Task], overrides: dict[s
         return live(run)
 
 
-def run_plan(settings: SegmentSettings, task_class: type[Task], overrides: dict[str, Any]) -> RunPlan:
+def run_plan(settings: SegmentSettings, task_classes: Sequence[type[Task]], overrides: dict[str, Any]) -> RunPlan:
     """The run that settings ask for. `RequestError` before anything is written."""
-    described = package.load(settings.model, task_class.kind)
+    described = package.load(settings.model, *(task.kind for task in task_classes))
+    task_class = next(task for task in task_classes if task.kind == described.kind)
     changed = {name: value for name, value in overrides.items() if value is not None}
     check_place(settings.sink, "sink")
     described.model()  # loaded now, so that a broken package is a wrong request, before anything is written

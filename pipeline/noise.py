@@ -27,6 +27,8 @@ class ReservedStep(IntEnum):
     """Posterior samples of the latents that a sampler is fitted to."""
     PICTURES = -5
     """Binary values of the images that a model is given to fit samplers to its latents and to make pictures."""
+    VIEWS = -6
+    """Movements of the views of an image: in training those of the image; in prediction all images have the same."""
 
 
 class Noise:

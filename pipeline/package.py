@@ -119,8 +119,8 @@ def _content(model_name: str, model: nn.Module, task: Task) -> tuple[bytes, dict
     }
 
 
-def load(uri: str, kind: str | None = None) -> Package:
-    """Read the description of a package. `RequestError` if there is none, or if it is not of the given ``kind``."""
+def load(uri: str, *kinds: str) -> Package:
+    """Read the description of a package. `RequestError` if there is none, or if it is of none of the given kinds."""
     where = storage.join(place_of(uri), "config.json")
     try:
         settings = json.loads(storage.read(where))
@@ -137,8 +137,9 @@ def load(uri: str, kind: str | None = None) -> Package:
         raise RequestError(f"model package at {uri}: format must be {FORMAT}, got {settings['format']!r}")
     _check_members(uri, settings)
     package = _package(uri, settings)
-    if kind is not None and package.kind != kind:
-        raise RequestError(f"model package at {uri} must be of kind {kind!r}, got {package.kind!r}")
+    if kinds and package.kind not in kinds:
+        rule = " or ".join(repr(kind) for kind in kinds)
+        raise RequestError(f"model package at {uri} must be of kind {rule}, got {package.kind!r}")
     return package
 
 

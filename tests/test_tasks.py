@@ -14,7 +14,9 @@ from torch import nn
 from pipeline import config, models, package
 from pipeline.examples.prose import reference_documents
 from pipeline.examples.scenes import CLASSES, PALETTE, write_scenes
+from pipeline.images.classification import ImageClassification
 from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.images.regions import ImageRegions
 from pipeline.images.task import ImageSegmentation
 from pipeline.noise import Noise
 from pipeline.rows import INPUT_SCHEMA
@@ -37,6 +39,19 @@ CASES: dict[str, tuple[Task, dict[str, Any]]] = {
             "vae_unet": {**STAGES, "latent_channels": 4},
         }.items()
     },
+    "slot_vae": (
+        ImageRegions.of(3, **BOX),
+        {"slots": 3, "width": 8, "slot_width": 8, "latent_channels": 4, "iterations": 2},
+    ),
+    "latent_classifier": (
+        ImageClassification(classes=("a", "b"), autoencoder=ImageReconstruction(**BOX)),
+        {
+            "classes": 2,
+            "latents": 4,
+            "dropout": 0.0,  # else halves of a batch leave out other units than the whole
+            "conv_vae": {**STAGES, "decoder_blocks": (1, 1), "latent_channels": 4},
+        },
+    ),
     "conv_vae": (ImageReconstruction(**BOX), {**STAGES, "decoder_blocks": (1, 1), "latent_channels": 4}),
     "sentence_tagger": (
         TextSegmentation(buckets=512, window_sentences=24, context_sentences=4),
@@ -62,6 +77,8 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Task, nn.Modul
             "format": ["object"] * 8,
             "label": [path.read_bytes() for path in labels],
         }
+        if isinstance(task, ImageClassification):
+            inputs["label"] = [b"a", b"b", None, b"a"] * 2
     samples = task.prepare_samples(pa.table(inputs, schema=INPUT_SCHEMA))
     assert samples["error"].null_count == samples.num_rows >= 8
     return task, model, samples.drop_columns(["error"]).slice(0, 8)

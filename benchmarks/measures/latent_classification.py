@@ -23,54 +23,22 @@ from torch.optim.lr_scheduler import LambdaLR
 from benchmarks.measures.evaluating import random_batches
 from pipeline.config import check
 from pipeline.errors import RequestError
+from pipeline.images.classifier_fitting import ClassifierFitConfig, drawn, fit_classifier
 from pipeline.models.autoencoders.latents import Gaussian
-from pipeline.models.autoencoders.semi_supervised import (
-    SemiSupervisedConfig,
-    SemiSupervisedVAE,
-    perceptron,
-    semi_supervised_objective,
-)
+from pipeline.models.autoencoders.semi_supervised import perceptron
 from pipeline.training.optimiser import AveragedWeights, minimise, parameter_groups, schedule
 
 _WARMUP_FRACTION = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig:
-    steps: int = 3000
-    """Steps of training of the perceptron on M1 and of M1+M2."""
-    labelled_rows: int = 256
-    """Labelled images in a step, or all of them if there are fewer."""
-    unlabelled_rows: int = 128
-    """Unlabelled images in a step of M1+M2."""
-    views: int = 2
-    """Views of an image that share its class in a step; all there are, if fewer."""
-    learning_rate: float = 2e-3
-    """Peak learning rate of AdamW; linear warm-up, then a cosine to zero."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay, on matrices only."""
-    ema_decay: float = 0.995
-    """Decay of the averaged weights, which are the ones that classify."""
-    alpha: float = 10.0
-    """Weight of the classifier's cross entropy beside the bounds of M2, nats an image."""
-    hidden: tuple[int, ...] = (192,)
-    """Units of the hidden layers of M2's two generative networks."""
-    latents: int = 8
-    """Latents of M2."""
-    classifier_hidden: tuple[int, ...] = (256, 256)
-    """Units of the hidden layers of the perceptron, on M1 and in M2."""
-    dropout: float = 0.1
-    """Part of the perceptron's hidden units that a step leaves out."""
+class ClassificationConfig(ClassifierFitConfig):
     neighbours: int = 5
     """Nearest neighbours that vote, weighted by the inverse of their distance."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "labelled_rows", "unlabelled_rows", "views", "latents", "neighbours"):
-            check(self, name, getattr(self, name) >= 1, "be at least 1")
-        check(self, "learning_rate", self.learning_rate > 0, "be positive")
-        for name in ("weight_decay", "alpha"):
-            check(self, name, getattr(self, name) >= 0, "not be negative")
-        check(self, "ema_decay", 0 <= self.ema_decay < 1, "be in [0, 1)")
+        super().__post_init__()
+        check(self, "neighbours", self.neighbours >= 1, "be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +147,7 @@ def m1(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
 
     def cost(model: Any) -> Tensor:
         rows, which = next(labelled)
-        return F.cross_entropy(model.class_logits(_drawn(problem.train, rows, 1)), problem.labels[which])
+        return F.cross_entropy(model.class_logits(drawn(problem.train, rows, 1)), problem.labels[which])
 
     with torch.random.fork_rng([]):
         torch.manual_seed(problem.seed)
@@ -192,28 +160,8 @@ def m1_m2(problem: Problem, settings: ClassificationConfig) -> np.ndarray:
 
     Unlabelled images take part through their bound; where all are labelled there are none.
     """
-    config = SemiSupervisedConfig(
-        inputs=problem.train.mean.shape[2],
-        classes=problem.classes,
-        latents=settings.latents,
-        hidden=settings.hidden,
-        classifier_hidden=settings.classifier_hidden,
-        dropout=settings.dropout,
-    )
-    rest = problem.rest
-
-    def cost(model: Any) -> Tensor:
-        rows, which = next(labelled)
-        x = _drawn(problem.train, rows, settings.views)
-        others = next(unlabelled)[0] if len(rest) else rest
-        found = model.costs(x, problem.labels[which], _drawn(problem.train, others, settings.views))
-        return semi_supervised_objective(found, len(problem.chosen), len(rest), settings.alpha)
-
-    with torch.random.fork_rng([]):
-        torch.manual_seed(problem.seed)
-        labelled = _batches(problem.chosen, settings.labelled_rows)
-        unlabelled = _batches(rest, settings.unlabelled_rows)
-        return _classes(_trained(SemiSupervisedVAE(config), cost, settings), problem.test)
+    found = fit_classifier(problem.train, problem.chosen, problem.labels, problem.classes, settings, seed=problem.seed)
+    return _classes(found, problem.test)
 
 
 #: By the name that a row has.
@@ -243,14 +191,6 @@ def _classes(model: Any, test: Gaussian) -> np.ndarray:
 def _batches(rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """`random_batches` of rows: the rows, and their places among ``rows``."""
     return ((rows[places], places) for places in random_batches(len(rows), size))
-
-
-def _drawn(latents: Gaussian, rows: Tensor, views: int) -> Tensor:
-    """New samples of the posteriors of random different views of images, (b, views, d)."""
-    count = latents.mean.shape[1]
-    chosen = torch.rand(len(rows), count).topk(min(views, count), dim=1).indices
-    found = Gaussian(*(part[rows.unsqueeze(1), chosen] for part in latents))
-    return found.sample(torch.randn(found.mean.shape))
 
 
 def _standardised(problem: Problem) -> tuple[np.ndarray, np.ndarray]:

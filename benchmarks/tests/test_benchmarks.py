@@ -62,6 +62,18 @@ def test_chaos_finds_nothing_lost_doubled_or_wrong(s3_environment: object) -> No
     assert faults["store does all of it"]["requests_with_faults"] >= 3
 
 
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_the_regions_benchmark_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.regions", "--small", "--work", str(tmp_path)]
+    for _ in range(2):  # the second finds what the first has left
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((ROOT / "benchmarks" / "results" / "regions-small.json").read_text())
+    assert [row["seed"] for row in found["rows"]] == [0]
+    assert -0.5 <= found["headline"]["foreground_ari"] <= 1
+
+
 @pytest.mark.s3
 @pytest.mark.slow
 @pytest.mark.heavy

@@ -131,6 +131,8 @@ class Preparation:
         self._labels = None
         if inputs["label_uri"].null_count < inputs.num_rows:
             self._labels = hashlib.sha256(digests(inputs, ("label_uri", "label_etag")).tobytes()).hexdigest()[:32]
+        elif inputs["label"].null_count < inputs.num_rows:
+            self._labels = hashlib.sha256(digests(inputs, ("uri", "label")).tobytes()).hexdigest()[:32]
 
     def planned(self) -> Prepared:
         """What `prepare` will return, but without the samples. Reads only the index."""
@@ -319,9 +321,9 @@ class _Sampling:
         return pa.Table.from_pylist([receipt], schema=_RECEIPT)
 
     def _label(self, row: dict[str, Any]) -> tuple[bytes | None, dict[str, str] | None]:
-        """The bytes of an input's label, or the error; neither if the input has no label file."""
+        """The bytes of an input's label, or the error; neither if the input has none."""
         if row["label_uri"] is None:
-            return None, None
+            return None if row["label"] is None else row["label"].encode(), None
         limits = storage.Read(etag=row["label_etag"] or None, max_bytes=self._fetch.max_bytes)
         try:
             return storage.fetch(row["label_uri"], limits), None

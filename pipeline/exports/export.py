@@ -53,7 +53,11 @@ def export(
     not empty, the table has no such form, or the classes of its rows are not known.
     """
     folder = new_folder(out)
-    kind = IMAGES if "mask" in columns_of(open_delta(sink)).names else DOCUMENTS
+    columns = columns_of(open_delta(sink)).names
+    if "label" in columns:
+        rule = "export writes masks and paragraphs, and this is a table of labels; read it with Polars or DuckDB"
+        raise RequestError(f"sink {sink!r}: {rule}, as docs/table.md shows")
+    kind = IMAGES if "mask" in columns else DOCUMENTS
     if kind not in FORMS[form].kinds:
         fitting = ", ".join(name for name, item in FORMS.items() if kind in item.kinds)
         raise RequestError(f"to must be one of {fitting} for a table of {kind}, got {form!r}")

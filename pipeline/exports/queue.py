@@ -101,7 +101,7 @@ def write_queue(
     """
     folder = new_folder(out)
     if "mask" not in columns_of(open_delta(sink)).names:
-        raise RequestError(f"sink {sink!r} holds documents; a queue is of images, export --to label-studio takes both")
+        raise RequestError(f"sink {sink!r} has no masks; a queue is of masks, export --to label-studio takes documents")
     known = KeySet(keys(read_queue(queue), INPUT_KEY) for queue in without)
     current = CurrentRows(sink, "error is null" if where is None else f"error is null and ({where}\n)")
     if len(known) and len(current):

@@ -65,7 +65,7 @@ def predict(task: Settings, model: nn.Module, prepared: pa.Table, device: torch.
         "width": prepared["width"],
         "confidence": pa.array([sure.confidence if is_sure else None for sure in sureness], pa.float32()),
         "uncertainty": pa.array([sure.uncertainty if is_sure else None for sure in sureness], pa.float32()),
-        "scale": pa.array([_scale(task, **size) for size in sizes], pa.float32()),
+        "scale": pa.array([appearing_scale(task, **size) for size in sizes], pa.float32()),
     }
     if task.novelty_reference is not None:
         raw = task.novelty_reference.raw(features(maps[plain_view(task.tta)], _filled(task, prepared)))
@@ -115,7 +115,7 @@ def _rows(task: Settings, image: pa.Scalar, size: tuple[int, int], is_file: bool
     return lambda start, stop: pixels[start:stop]
 
 
-def _scale(task: Settings, height: int, width: int, valid_height: int, valid_width: int) -> float | None:
+def appearing_scale(task: Settings, height: int, width: int, valid_height: int, valid_width: int) -> float | None:
     """How large things appear to the model, where 1 is as in training; None if that is not known."""
     if task.usual_scale is None:
         return None

@@ -16,7 +16,9 @@ from pipeline.errors import RequestError
 from pipeline.models.autoencoders.conv_vae import ConvVAE, ConvVAEConfig
 from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.models.autoencoders.ladder_vae import LadderVAE, LadderVAEConfig
+from pipeline.models.classifiers.latent_classifier import LatentClassifier, LatentClassifierConfig
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
+from pipeline.models.regions.slot_vae import SlotVAE, SlotVAEConfig
 from pipeline.models.segmenters.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusConfig
 from pipeline.models.segmenters.fcn import FCN, FCNConfig
 from pipeline.models.segmenters.interface import Segmenter
@@ -38,6 +40,8 @@ MODELS: dict[str, tuple[type, type]] = {
     "light": (LightConfig, Light),
     "vae_unet": (VAEUNetConfig, VAEUNet),
     "onnx": (OnnxConfig, Onnx),
+    "slot_vae": (SlotVAEConfig, SlotVAE),
+    "latent_classifier": (LatentClassifierConfig, LatentClassifier),
     "sentence_tagger": (SentenceTaggerConfig, SentenceTagger),
 }
 

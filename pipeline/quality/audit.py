@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import ERROR_CODES, InputError, JobFailed, RequestError
+from pipeline.images.classification import label_problem
 from pipeline.images.outputs import mask_problem
 from pipeline.source.keys import INPUT_KEY, VERSION_KEY, KeySet, keys
 from pipeline.storage.columnar import own_file, read_parquet
@@ -39,6 +41,13 @@ PROBLEMS = {
     "bad_error": "a row is neither done nor failed, or is both, or has an unknown error code",
     "bad_mask": "a mask does not decode, or is not what its row says",
     "bad_paragraphs": "paragraphs do not tile their document, or are not what their row says",
+    "bad_label": "scores are no probabilities, or the confidence is not the largest of them",
+}
+#: By the column of the result: what is wrong with a row.
+_PROBLEMS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
+    "mask": mask_problem,
+    "paragraphs": paragraphs_problem,
+    "label": label_problem,
 }
 
 
@@ -140,7 +149,7 @@ def _look_at(rows: pa.Table, columns: pa.Schema) -> _Found:
     """What is found in some rows of a file."""
     problems, is_foreign = [], is_foreign_schema(rows.schema)
     rows = completed(rows, columns)
-    kind = "mask" if "mask" in rows.column_names else "paragraphs" if "paragraphs" in rows.column_names else None
+    kind = next((name for name in _PROBLEMS if name in rows.column_names), None)
     content = rows.drop_columns([name for name in ("embedding",) if name in rows.column_names])
     for number in range(rows.num_rows):
         row = content.slice(number, 1).to_pylist()[0]
@@ -169,7 +178,7 @@ def _row_problem(row: dict[str, Any], kind: str | None) -> tuple[str, str] | Non
         return "bad_error", f"error is {error}, {kind} is {'there' if row[kind] is not None else 'not there'}"
     if error is not None:
         return None
-    problem = mask_problem(row) if kind == "mask" else paragraphs_problem(row)
+    problem = _PROBLEMS[kind](row)
     return None if problem is None else (f"bad_{kind}", problem)
 
 

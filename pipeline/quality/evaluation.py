@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import nn
 
 from pipeline import storage
 from pipeline.errors import InputError, RequestError
+from pipeline.images import classification
 from pipeline.images import inputs as image_inputs
 from pipeline.images import metrics as image_metrics
+from pipeline.images.classification import ImageClassification
 from pipeline.images.outputs import overlay
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.inference import BATCH_ROWS, predictions
@@ -23,6 +26,7 @@ from pipeline.quality.pages import Card
 from pipeline.quality.pictures import beside
 from pipeline.quality.scoring import (
     WITHOUT_SPLIT,
+    ClassificationScorer,
     DocumentScorer,
     ImageScorer,
     ReconstructionScorer,
@@ -91,6 +95,8 @@ def summarize(scorer: Scorer, scores: pa.Table) -> Evaluation:
     result = Evaluation(metrics={}, scores=scores, failures=_failures(scores))
     if isinstance(scorer, ImageScorer):
         _summarize_images(scorer, scores, result)
+    elif isinstance(scorer, ClassificationScorer):
+        _summarize_labels(scorer.task, scores, result)
     elif isinstance(scorer, ReconstructionScorer):
         _summarize_reconstructions(scores, result)
     elif isinstance(scorer, DocumentScorer):
@@ -103,6 +109,10 @@ def illustrate(found: Evaluation, scorer: Scorer, model: nn.Module, rows: pa.Tab
     if isinstance(scorer, ImageScorer):
         for row in _chosen(rows, _ordered(found.scores, "miou", "ascending")[:pictures]):
             found.cards += _compared(scorer, model, row)
+    elif isinstance(scorer, ClassificationScorer):
+        wrong = found.scores.filter(pc.field("class") != pc.field("predicted"))
+        for row in _chosen(rows, _ordered(wrong, "confidence", "descending")[:pictures]):
+            found.cards += _mistaken(scorer.task, found.scores, row)
     elif isinstance(scorer, ReconstructionScorer):
         worst = _chosen(rows, _ordered(found.scores, "bits_per_dimension", "descending")[:pictures])
         pairs = reconstruction_pairs(scorer.task, model, [row["uri"][0].as_py() for row in worst])
@@ -146,6 +156,51 @@ def _summarize_images(scorer: ImageScorer, scores: pa.Table, result: Evaluation)
         for name, row in zip(classes, fractions, strict=True)
     ]
     result.missing_classes = [name for index, name in enumerate(classes) if not true[index]]
+
+
+def _summarize_labels(task: ImageClassification, scores: pa.Table, result: Evaluation) -> None:
+    """Accuracy, calibration error and negative log likelihood over all images, and what each class got."""
+    known = scores.filter(scores["class"].is_valid())
+    _require(known.num_rows > 0, "image with a class", result)
+    numbers = {name: number for number, name in enumerate(task.classes)}
+    label, predicted = (
+        torch.tensor([numbers[name] for name in known[column].to_pylist()]) for column in ("class", "predicted")
+    )
+    probability = torch.tensor(known["scores"].to_pylist(), dtype=torch.float64)
+    confusion = classification.class_confusion(label, predicted, len(task.classes))
+    mine = probability.gather(1, label[:, None]).clamp(min=torch.finfo(torch.float64).tiny)
+    hits, true, found = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    result.metrics = {
+        "accuracy": float(hits.sum() / confusion.sum()),
+        "calibration_error": classification.calibration_error(classification.calibration_bins(probability, label)),
+        "nll": float(-mine.log().mean()),
+    }
+    result.details = [
+        {
+            "class": name,
+            "accuracy": _ratio(hits[index].item(), true[index].item()),
+            "precision": _ratio(hits[index].item(), found[index].item()),
+            "images": int(true[index]),
+        }
+        for index, name in enumerate(task.classes)
+    ]
+    fractions = (confusion / confusion.sum(1, keepdim=True)).tolist()
+    result.confusion = [
+        {"true class": name} | dict(zip(task.classes, (_ratio(part, 1) for part in row), strict=True))
+        for name, row in zip(task.classes, fractions, strict=True)
+    ]
+    result.missing_classes = [name for index, name in enumerate(task.classes) if not true[index]]
+
+
+def _mistaken(task: ImageClassification, scores: pa.Table, row: pa.Table) -> list[Card]:
+    """The picture of an image whose label is wrong. Nothing if the file is gone."""
+    (found,) = scores.filter(pc.field("ordinal") == row["ordinal"][0]).to_pylist()
+    try:
+        image = image_inputs.decode_image(storage.read(found["uri"]), task.max_pixels)
+    except (OSError, ValueError, InputError):
+        return []
+    said = f"{found['predicted']}, with {found['confidence']:.0%}; it is {found['class']}"
+    return [beside(found["uri"].rsplit("/", 1)[-1], [("image", image)], [said])]
 
 
 def _summarize_reconstructions(scores: pa.Table, result: Evaluation) -> None:

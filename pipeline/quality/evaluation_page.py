@@ -27,7 +27,7 @@ def evaluation_page(
     shown = list(found.metrics.items())
     page.tiles("Metrics", [(name, "–" if value is None else f"{value:.4g}", "") for name, value in shown[:_TILES]])
     if found.missing_classes:
-        page.note("Metrics", f"No pixel in the labels: {', '.join(found.missing_classes)}", tone="warn")
+        page.note("Metrics", f"Not in the labels: {', '.join(found.missing_classes)}", tone="warn")
     if found.without_split:
         text = f"{found.without_split:,} documents have no field 'split' and were left out"
         page.note("Metrics", text, tone="warn")
@@ -36,7 +36,7 @@ def evaluation_page(
     if len(found.details) > 1:  # one row says what the metrics do
         page.table("Details", found.details)
     if 0 < len(found.confusion) <= _MOST_CLASSES:
-        page.text("Confusion", "For each true class, a row: the fractions of its pixels that the classes got.")
+        page.text("Confusion", "For each true class, a row: the fractions of it that the classes got.")
         page.table("Confusion", found.confusion, heat=True)
     codes = list(found.failed.items())
     if codes:

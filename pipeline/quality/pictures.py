@@ -71,6 +71,14 @@ def masked_pictures(
     return [("image", embedded(image)), ("mask", embedded(overlay(image, mask, palette)))]
 
 
+def plain_picture(data: bytes, max_pixels: int) -> Picture | None:
+    """An image, small; None if it cannot be decoded."""
+    try:
+        return embedded(_smaller(decode_image(data, max_pixels)))
+    except (InputError, MemoryError):
+        return None
+
+
 def coloured(mask: np.ndarray, palette: Palette) -> np.ndarray:
     """A mask (h, w) in the colours of its classes, uint8 (h, w, 3)."""
     return overlay(np.zeros((*mask.shape, 3), np.uint8), mask, palette, opacity=1.0)

@@ -17,13 +17,14 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import InputError
+from pipeline.images.classification import ImageClassification
 from pipeline.images.task import ImageSegmentation
 from pipeline.quality import bottleneck, charts
 from pipeline.quality.bottleneck import Usage
 from pipeline.quality.distributions import RANGES, Distributions, Place, Reading, Shown, earlier, mean_share, nearest
 from pipeline.quality.drift import Drift, drift
 from pipeline.quality.pages import Card, Page, Picture
-from pipeline.quality.pictures import Key, contents, masked_pictures
+from pipeline.quality.pictures import Key, contents, masked_pictures, plain_picture
 from pipeline.runs.gone import read_gone
 from pipeline.table.parts import Part
 from pipeline.table.readers import parts_of
@@ -158,6 +159,8 @@ def _gone(page: Page, run: Described, summary: Mapping[str, Any]) -> None:
 def _documents_or_masks(page: Page, run: Described, reading: Reading, until: float) -> None:
     if isinstance(run.task, ImageSegmentation):
         _masks(page, run, run.task, reading, until)
+    elif isinstance(run.task, ImageClassification):
+        _labels(page, run, run.task, reading, until)
     else:
         _documents(page, run, reading, until)
 
@@ -191,6 +194,34 @@ def _masks(page: Page, run: Described, task: ImageSegmentation, reading: Reading
             beside = [card for place, cosine in found for card in cards.one(place, [f"similarity {cosine:.2f}"])]
             groups.append((f"{_short(item.name)} and what it resembles", [*cards.of([item]), *beside]))
         page.groups("The most novel", groups)
+
+
+def _labels(page: Page, run: Described, task: ImageClassification, reading: Reading, until: float) -> None:
+    """Images with their labels: a sample, and those that the model was least sure of."""
+    parts = {
+        "A sample of the labels": reading.sample[:_SAMPLE],
+        "The most uncertain": reading.uncertain[:_UNCERTAIN],
+    }
+    rows = reading.rows([item.place for shown in parts.values() for item in shown])
+    data = contents(list(rows.values()), task.inputs, storage.join(run.folder, "manifest"), until)
+    for heading, shown in parts.items():
+        cards = []
+        for item in shown:
+            row = rows.get(item.place)
+            content, _ = data.get((row["uri"], row["member"]), (None, "")) if row is not None else (None, "")
+            picture = None if content is None else plain_picture(content, task.max_pixels)
+            if row is not None and row["label"] is not None and picture is not None:
+                lines = [f"{row['label']} {row['confidence']:.0%}"]
+                cards.append(
+                    Card(
+                        name=_name(row["uri"], row["member"], short=True),
+                        pictures=[("image", picture)],
+                        lines=lines,
+                        tags=[row["label"]],
+                    )
+                )
+        if cards:
+            page.cards(heading, cards)
 
 
 def _neighbours(reading: Reading, novel: Sequence[Shown]) -> list[list[tuple[Place, float]]]:

@@ -19,6 +19,7 @@ from torch import nn
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.images import metrics as image_metrics
+from pipeline.images.classification import ImageClassification
 from pipeline.images.labels import LabelRules
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.task import ImageSegmentation
@@ -138,6 +139,37 @@ def confusion_of(scores: pa.Table, classes: int) -> torch.Tensor:
         truth, predicted, pixels = (torch.from_numpy(cells.field(name).to_numpy().copy()) for name in _CELL.names)
         total.index_add_(0, truth.long() * classes + predicted.long(), pixels.double())
     return total.view(classes, classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationScorer(Scorer):
+    """Compares the label of an image with its class, which the listing has in its column ``label``."""
+
+    columns: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("class", pa.string()),
+            ("predicted", pa.string()),
+            ("scores", pa.list_(pa.float32())),
+            ("confidence", pa.float32()),
+            ("uncertainty", pa.float32()),
+        ]
+    )
+    task: ImageClassification
+
+    def scores(
+        self, model: nn.Module, rows: pa.Table, device: torch.device, failures: list[FailedInput]
+    ) -> dict[int, dict[str, Any]]:
+        found: dict[int, dict[str, Any]] = {}
+        for start, batch, good, predicted in predictions(self.task, model, rows, failures, device):
+            for index, row in zip(good.tolist(), predicted.to_pylist(), strict=True):
+                source = batch.slice(index, 1).to_pylist()[0]
+                if source["label"] not in self.task.classes:
+                    reason = InputError("bad_label", f"no class is named {source['label']!r}")
+                    failures.append(failed_input(source, error_value("evaluate", reason)))
+                    continue
+                values = {name: row[name] for name in ("scores", "confidence", "uncertainty")}
+                found[start + index] = {"class": source["label"], "predicted": row["label"], **values}
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,10 @@ import torch
 from pipeline import config, package, storage
 from pipeline.errors import InputError
 from pipeline.images import letterbox
-from pipeline.images.inputs import NO_CLASS
-from pipeline.images.outputs import overlay
+from pipeline.images.inputs import NO_CLASS, fit_label
+from pipeline.images.outputs import decode_mask, overlay
 from pipeline.images.reconstruction import ImageReconstruction
+from pipeline.images.regions import ImageRegions
 from pipeline.images.task import ImageSegmentation
 from pipeline.quality import charts
 from pipeline.quality.charts import Line
@@ -46,7 +47,10 @@ def training_page(out: str, task: type[Task], validation: Samples, inputs: pa.Ta
     _overview(page, trained, summary, metrics)
     _curves(page, trained, losses, metrics)
     _classes(page, summary.get("metrics", {}))
-    if isinstance(trained, ImageSegmentation):
+    if isinstance(trained, ImageRegions):
+        page.legend("Validation samples", dict(zip(trained.classes, trained.palette, strict=True)))
+        page.cards("Validation samples", _regions(trained, model, validation))
+    elif isinstance(trained, ImageSegmentation):
         page.legend("Validation samples", dict(zip(trained.classes, trained.palette, strict=True)))
         page.cards("Validation samples", _segmented(trained, model, validation))
     elif isinstance(trained, ImageReconstruction):
@@ -130,6 +134,20 @@ def _segmented(task: ImageSegmentation, model: Any, samples: Samples) -> list[Ca
         pictures = [("truth", overlay(image, truth, task.palette)), ("prediction", overlay(image, mask, task.palette))]
         cards.append((share, beside(f"Sample {index + 1}", pictures, [f"{share:.0%} of the pixels are right"])))
     return [card for _, card in sorted(cards, key=lambda item: item[0])]
+
+
+def _regions(task: ImageRegions, model: Any, samples: Samples) -> list[Card]:
+    """Validation samples spread over all, beside the regions that were found in them."""
+    prepared = task.compressed(samples.take(_places(len(samples))))
+    found = task.encode(task.predict(model, prepared, torch.device("cpu")))
+    images = letterbox.images(prepared, task).permute(0, 2, 3, 1).numpy()
+    cards = []
+    for index, row in enumerate(found.to_pylist()):
+        image = images[index][_inside(prepared, index)]
+        mask = fit_label(decode_mask(row["mask"]["bytes"]), *image.shape[:2])
+        pictures = [("image", image), ("regions", overlay(image, mask, task.palette))]
+        cards.append(beside(f"Sample {index + 1}", pictures, [f"confidence {row['confidence']:.2f}"]))
+    return cards
 
 
 def _reconstructed(task: ImageReconstruction, model: Any, samples: Samples) -> list[Card]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,13 +20,20 @@ from pipeline.source.manifests import is_of_results
 from pipeline.source.passed import PassedOver
 from pipeline.source.texts import lines_of, read_text
 
-#: The label of an input is a file with a tag and a time of its own, or in the input itself: then these are null.
+#: The label of an input is a file with a tag and a time of its own; or a word, ``label``; or in the input itself. What
+#: does not apply is null.
 _LABEL = pa.schema(
-    [("label_uri", pa.string()), ("label_etag", pa.string()), ("label_mtime", ENTRIES.field("mtime").type)]
+    [
+        ("label_uri", pa.string()),
+        ("label_etag", pa.string()),
+        ("label_mtime", ENTRIES.field("mtime").type),
+        ("label", pa.string()),
+    ]
 )
 LABELLED = pa.schema([("ordinal", pa.int64()), *ENTRIES, *_LABEL])
 
 _NAME = r'(?:"([^"]+)"|([^\s"]\S*))'
+_ONE_NAME = re.compile(rf"\s*{_NAME}\s*")
 _LINE = re.compile(rf"\s*{_NAME}\s+{_NAME}\s*")
 
 
@@ -36,14 +44,8 @@ def split_files(folder: str, name: str) -> pa.Table:
     a name that has spaces can stand in double quotes. Empty lines, and lines that begin with ``#``, are left out.
     """
     where = storage.join(folder, f"{name}.txt")
-    try:
-        lines = lines_of(read_text(where))
-    except (FileNotFoundError, NotADirectoryError) as reason:
-        raise RequestError(f"data {folder!r}: split {name!r} needs the file {name}.txt there") from reason
     rows, numbers = [], []
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+    for number, line in _split_lines(folder, name):
         names = _names(line)
         if len(names) != 2:
             rule = "must be 'image label'; a tab may separate them, and quotes enclose a name with spaces"
@@ -87,6 +89,46 @@ def all_inputs(uri: str, kind: InputKind) -> pa.Table:
     return _numbered(table)
 
 
+def class_inputs(uri: str, kind: InputKind, split: str | None = None) -> pa.Table:
+    """The inputs of a folder that has a folder for each class; column ``label`` is the name of the class.
+
+    With a ``split``, those that ``SPLIT.txt`` lists, in its order: a line has the name of an image below the folder,
+    or that and the name of its class, where the image does not lie in the folder of its class. Quotes, tabs and
+    comments are as for `split_files`.
+    """
+    if split is None:
+        found = all_inputs(uri, kind)
+        labels = [_class_of(name, uri) for name in found["uri"].to_pylist()]
+        return _numbered(found.set_column(found.column_names.index("label"), "label", pa.array(labels, pa.string())))
+    where = storage.join(uri, f"{split}.txt")
+    rows = []
+    for number, line in _split_lines(uri, split):
+        names = _line_names(line)
+        if len(names) not in (1, 2):
+            rule = "must be 'image' or 'image class'; a tab may separate them, and quotes enclose a name with spaces"
+            raise RequestError(f"{where}, line {number}: {rule}; got {line!r}")
+        image = storage.join(uri, names[0])
+        label = names[1] if len(names) == 2 else _class_of(image, uri)
+        rows.append({"uri": image, "etag": "", "size": 0, "format": OBJECT, "label": label})
+    if not rows:
+        raise RequestError(f"data {uri!r}: {split}.txt lists no images")
+    return _numbered(pa.Table.from_pylist(_with_tags(rows), schema=LABELLED))
+
+
+def _class_of(image: str, folder: str) -> str:
+    """The name of the folder that an image lies in, below ``folder``."""
+    above, _, _ = image.rpartition("/")
+    name = above.rpartition("/")[2]
+    if not name or storage.canonical(above) == storage.canonical(folder):
+        raise RequestError(f"data {folder!r}: an image must lie in a folder whose name is its class, got {image!r}")
+    return name
+
+
+def joined(parts: Sequence[pa.Table]) -> pa.Table:
+    """Listings one after the other, as one."""
+    return _numbered(pa.concat_tables(parts))
+
+
 def held_out(inputs: pa.Table, fraction: float) -> tuple[pa.Table, pa.Table]:
     """Split inputs into two tables: the rest, and about ``fraction`` of them (at least one), chosen by hashed names.
 
@@ -102,6 +144,25 @@ def held_out(inputs: pa.Table, fraction: float) -> tuple[pa.Table, pa.Table]:
     return _numbered(inputs.filter(pa.array(~chosen))), _numbered(inputs.filter(pa.array(chosen)))
 
 
+def _split_lines(folder: str, name: str) -> Iterator[tuple[int, str]]:
+    """The lines of a list that name something, with their numbers. `RequestError` if there is no such list."""
+    try:
+        lines = lines_of(read_text(storage.join(folder, f"{name}.txt")))
+    except (FileNotFoundError, NotADirectoryError) as reason:
+        raise RequestError(f"data {folder!r}: split {name!r} needs the file {name}.txt there") from reason
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line
+
+
+def _line_names(line: str) -> list[str]:
+    """The one name or the two names on a line of a list of classes."""
+    found = _ONE_NAME.fullmatch(line)
+    if found is not None and "\t" not in line:
+        return [found[1] or found[2]]
+    return _names(line)
+
+
 def _names(line: str) -> list[str]:
     """The names on a line of a list."""
     if "\t" in line:
@@ -115,8 +176,11 @@ def _with_tags(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows with the tags of their images and labels; a tag is empty if the file cannot be found."""
 
     def tagged(row: dict[str, Any]) -> dict[str, Any]:
-        image, label = _found(row["uri"]), _found(row["label_uri"])
-        tags = {"etag": image.etag, "size": image.size, "label_etag": label.etag, "label_mtime": label.mtime}
+        image = _found(row["uri"])
+        tags = {"etag": image.etag, "size": image.size}
+        if "label_uri" in row:
+            label = _found(row["label_uri"])
+            tags |= {"label_etag": label.etag, "label_mtime": label.mtime}
         return row | tags
 
     with ThreadPoolExecutor(16, "stat") as pool:

@@ -12,9 +12,8 @@ from pipeline.config import from_dict, to_dict
 from pipeline.images.feature_novelty import STRANGE, auroc, features, reference
 from pipeline.images.labels import described_classes
 from pipeline.images.task import ImageSegmentation
-from pipeline.models import build
 from pipeline.models.segmenters.interface import Segmenter
-from pipeline.models.segmenters.unet import UNetConfig
+from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.rows import INPUT_SCHEMA
 from testing.broken_images import encoded
 
@@ -28,7 +27,7 @@ def task(**settings: object) -> ImageSegmentation:
 
 def model() -> Segmenter:
     torch.manual_seed(0)
-    return build("unet", to_dict(UNetConfig(classes=2, widths=(8, 16, 16), blocks=(1, 1, 1)))).eval()
+    return UNet(UNetConfig(classes=2, widths=(8, 16, 16), blocks=(1, 1, 1))).eval()
 
 
 def samples(settings: ImageSegmentation, count: int, seed: int = 0) -> pa.Table:

@@ -1,0 +1,1 @@
+"""Networks that assign one class to a whole image."""
