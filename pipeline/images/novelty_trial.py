@@ -17,7 +17,7 @@ from pipeline.images.novelty import LEAST_IMAGES
 from pipeline.images.views import plain_view, with_views
 from pipeline.models.segmenters.interface import Segmenter
 
-_MOST_TRIED = 40  # held-out images that are made strange
+_MOST_TRIED = 24  # held-out images that are made strange
 
 #: An image in its box, (3, h, w) in [0, 1], and the height and width that it fills there.
 Seen = tuple[Float[Tensor, "3 h w"], tuple[int, int]]

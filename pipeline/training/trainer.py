@@ -32,7 +32,7 @@ from pipeline.training.workers import Workers, _share
 
 # Enough for a percentile; on a CPU, as many large images are a matter of a minute or two.
 _CALIBRATION_SAMPLES = 2_000
-_LEARNED_SAMPLES = 300
+_LEARNED_SAMPLES = 200
 # A companion's parameters work against the model's: little momentum, as is usual for discriminators.
 _COMPANION_BETAS = (0.5, 0.99)
 
