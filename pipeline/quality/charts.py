@@ -204,7 +204,9 @@ class _Frame:
     def of(cls, xs: Sequence[float], ys: Sequence[float]) -> _Frame:
         y_ticks = ticks(min(ys), max(ys), 4)
         x_low, x_high = min(xs), max(xs)
-        x_high = x_high if x_high > x_low else x_low + 1
+        if x_low == x_high:  # one place, in the middle
+            middle = (x_low - 1, x_low + 1)
+            return cls(x_ticks=[x_low], y_ticks=y_ticks, x_range=middle, y_range=(y_ticks[0], y_ticks[-1]))
         inside = [tick for tick in ticks(x_low, x_high, 5) if x_low - 1e-9 <= tick <= x_high + 1e-9]
         return cls(x_ticks=inside, y_ticks=y_ticks, x_range=(x_low, x_high), y_range=(y_ticks[0], y_ticks[-1]))
 
@@ -243,7 +245,7 @@ class _Frame:
 def ticks(low: float, high: float, wanted: int) -> list[float]:
     """About ``wanted`` round numbers whose range holds ``low`` and ``high``."""
     if high <= low:
-        low, high = (low - 1, low + 1) if low else (0.0, 1.0)
+        low, high = (min(low, 0.0), max(low, 0.0)) if low else (0.0, 1.0)
     raw = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * (1 - 1e-9))

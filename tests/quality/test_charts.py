@@ -71,7 +71,7 @@ def test_a_legend_has_the_colours() -> None:
     [
         (0, 1, [0, 0.25, 0.5, 0.75, 1]),
         (0, 100, [0, 25, 50, 75, 100]),
-        (3, 3, [2, 2.5, 3, 3.5, 4]),
+        (3, 3, [0, 1, 2, 3]),
         (0, 0, [0, 0.25, 0.5, 0.75, 1]),
     ],
 )
@@ -91,3 +91,11 @@ def test_an_axis_of_powers_shows_what_the_logarithms_are_of() -> None:
     assert "100 and 1,000" in "".join(found.text or "" for found in chart.iter("desc"))
     last = next(text for text in chart.iter("text") if text.text == "100,000")
     assert last.get("text-anchor") == "end", "it would be cut at the edge"
+
+
+def test_a_line_of_one_point_has_one_tick_below_it_and_an_axis_from_zero() -> None:
+    drawn = str(lines("mIoU", [Line(name="val", x=[152], y=[0.66])]))
+    assert drawn.count(">152<") == 1
+    assert "153" not in drawn
+    assert ">0<" in drawn
+    assert "-0.5" not in drawn
