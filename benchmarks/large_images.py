@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import numpy as np
@@ -126,8 +125,9 @@ def row_of(image: Path) -> pa.Table:
 
 
 def peak_mib() -> float:
-    """The largest resident memory that this process has had."""
-    return getrusage(RUSAGE_SELF).ru_maxrss / 1024
+    """The largest resident memory that this process has had. (``ru_maxrss`` would have that of its parent, too.)"""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":
