@@ -13,6 +13,9 @@ import pyarrow as pa
 #: [start, end) in code points; ``score`` is the probability that a paragraph begins at ``start``, 1 for the first.
 PARAGRAPH_TYPE = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("score", pa.float32())])
 
+#: The first and the last second of a paragraph of a transcript.
+TIMES_TYPE = pa.struct([("first_s", pa.float64()), ("last_s", pa.float64())])
+
 #: What the values mean, for the metadata of a table's files.
 DESCRIPTION = {
     "result": "paragraphs",
@@ -24,18 +27,17 @@ DESCRIPTION = {
 _EXACT_SENTENCES = 32
 
 
-def paragraphs_from_scores(
-    starts: np.ndarray, scores: np.ndarray, num_chars: int, threshold: float
+def paragraphs_from_begins(
+    starts: np.ndarray, scores: np.ndarray, num_chars: int, begins: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Turn scores of sentences into paragraphs (start, end, score) that tile [0, num_chars).
+    """The paragraphs (start, end, score), which tile [0, num_chars), of the sentences that begin one.
 
     ``starts`` (s,) are the starts of the sentences, beginning with 0; ``scores`` (s,) are the probabilities that a
-    paragraph begins there. A paragraph begins at 0 and where the score is at least the threshold.
+    paragraph begins there; ``begins`` (s,) says which do, the first among them.
     """
-    assert len(starts) == len(scores) > 0, (len(starts), len(scores))
+    assert len(starts) == len(scores) == len(begins) > 0, (len(starts), len(scores), len(begins))
     assert starts[0] == 0, starts[0]
-    begins = scores >= np.float32(threshold)
-    begins[0] = True
+    assert begins[0]
     start = starts[begins]
     score = scores[begins].astype(np.float32)
     score[0] = 1.0
