@@ -57,7 +57,7 @@ def decode_html(data: bytes) -> tuple[str, str]:
     label = (declared[1] or declared[2]).decode("ascii").lower()
     try:
         encoding = codecs.lookup(label).name
-        b"".decode(encoding)  # refuses codecs that are no encodings of text, such as zip
+        b"x".decode(encoding)  # refuses codecs that are no encodings of text, such as zip
     except (LookupError, ValueError) as cause:
         raise InputError("bad_encoding", f"the page declares the encoding {label}, which is not known") from cause
     if encoding.startswith(("utf-16", "utf-32")):

@@ -1,6 +1,6 @@
 """Lines of printed pages: their reading order, running heads, and where their geometry says that a paragraph begins.
 
-Coordinates are in points, from the lower left corner of the page as it is shown.
+Coordinates are in points, from the lower left corner of the page, where text runs from left to right.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.text.formats.document import Document
 from pipeline.text.formats.page_columns import Line, Region, regions
 
 #: Evidence at a line end, in log-odds. What speaks for or against a paragraph is added up, between -6 and 6.
-_USUAL, _LARGE_GAP, _INDENT, _SHORT_LINE, _FULL_LINE, _OTHER_SIZE, _BULLET = -2.0, 4.0, 4.0, 2.5, -1.5, 4.0, 2.0
+_USUAL, _LARGE_GAP, _INDENT, _SHORT_LINE, _FULL_LINE, _OTHER_SIZE, _BULLET = -2.0, 5.0, 4.0, 2.5, -1.5, 4.0, 2.0
 _MOST = 6.0
 _EDGE = 0.12  # part of the height of a page, above and below, where heads and feet stand
 _LEAST_REPEATS = 3
@@ -31,10 +31,9 @@ _HYPHENS = "-\u2010\u00ad"
 
 @dataclass(frozen=True)
 class PrintedPage:
-    """A page: its size, and the pieces of its lines, as they were printed."""
+    """A page: its height, and the pieces of its lines, as they were printed."""
 
     number: int
-    width: float
     height: float
     lines: Sequence[Line]
 
@@ -104,7 +103,6 @@ def _without_running_heads(pages: list[PrintedPage]) -> list[PrintedPage]:
     return [
         PrintedPage(
             page.number,
-            page.width,
             page.height,
             [line for line in page.lines if all(counts[key] < least for key in keys(page, line))],
         )

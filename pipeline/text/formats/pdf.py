@@ -6,6 +6,8 @@ PDFium is C++ on files from anywhere, so this module only runs in a child proces
 from __future__ import annotations
 
 import ctypes
+import math
+from collections import Counter
 from collections.abc import Iterator
 
 import pypdfium2
@@ -21,7 +23,7 @@ NAME = "pdf"
 MAX_PAGES = 10_000
 _MAX_CHARS = 20_000_000
 _ENCRYPTED = (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY)
-_LINE_ENDS = (10, 13)
+_DIRECTION_CHARS = 200
 _NO_CHARACTERS = frozenset((*range(32), 127, 0xFFFE, 0xFFFF, *range(0xD800, 0xE000)))
 
 
@@ -56,22 +58,44 @@ def _pages(file: pypdfium2.PdfDocument, count: int) -> Iterator[PrintedPage]:
         left -= max(0, pdfium.FPDFText_CountChars(text_page))
         if left < 0:
             raise InputError("too_long", f"the PDF has more than {_MAX_CHARS} characters")
-        width, height = page.get_size()
-        lines = list(_pieces(text_page, page.get_rotation(), width, height))
+        frame = _Frame(_direction(text_page), page.get_cropbox())
+        lines = list(_pieces(text_page, frame))
         text_page.close()
         page.close()
-        yield PrintedPage(index + 1, width, height, lines)
+        yield PrintedPage(index + 1, frame.height, lines)
 
 
-def _pieces(text_page: pypdfium2.PdfTextPage, rotation: int, width: float, height: float) -> Iterator[Line]:
+def _direction(text_page: pypdfium2.PdfTextPage) -> int:
+    """The direction in which most characters of a page are written, in quarter turns against the clock."""
+    count = pdfium.FPDFText_CountChars(text_page)
+    turns = Counter(
+        round(-pdfium.FPDFText_GetCharAngle(text_page, index) / (math.pi / 2)) % 4  # PDFium counts with the clock
+        for index in range(0, count, 1 + count // _DIRECTION_CHARS)
+        if pdfium.FPDFText_IsGenerated(text_page, index) != 1
+    )
+    return turns.most_common(1)[0][0] if turns else 0
+
+
+class _Frame:
+    """Coordinates in which the text of a page runs from left to right: a page may be turned, and so may its text."""
+
+    def __init__(self, turns: int, box: tuple[float, float, float, float]) -> None:
+        self._cos, self._sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns]
+        self._x = self._y = 0.0
+        corners = [self.turned(box[0], box[1]), self.turned(box[2], box[3])]
+        self._x, self._y = (min(one, other) for one, other in zip(*corners, strict=True))
+        self.height = abs(corners[1][1] - corners[0][1])
+
+    def turned(self, x: float, y: float) -> tuple[float, float]:
+        return x * self._cos + y * self._sin - self._x, y * self._cos - x * self._sin - self._y
+
+
+def _pieces(text_page: pypdfium2.PdfTextPage, frame: _Frame) -> Iterator[Line]:
     """The pieces of lines in the order in which they are printed. A line is cut at gaps as wide as it is high."""
     piece = _Piece()
     box, x, y = pdfium.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
     for index in range(pdfium.FPDFText_CountChars(text_page)):
         code = pdfium.FPDFText_GetUnicode(text_page, index)
-        if code in _LINE_ENDS:
-            yield from piece.finished()
-            continue
         if pdfium.FPDFText_IsHyphen(text_page, index) == 1:
             code = ord("-")
         character = " " if code in _NO_CHARACTERS or code > 0x10FFFF else chr(code)
@@ -80,24 +104,14 @@ def _pieces(text_page: pypdfium2.PdfTextPage, rotation: int, width: float, heigh
             piece.add_space()
             continue
         pdfium.FPDFText_GetCharOrigin(text_page, index, x, y)
-        one = _shown(box.left, box.bottom, rotation, width, height)
-        other = _shown(box.right, box.top, rotation, width, height)
+        one, other = frame.turned(box.left, box.bottom), frame.turned(box.right, box.top)
         left, right = sorted((one[0], other[0]))
         size = max(abs(other[1] - one[1]), 1.0)
-        baseline = _shown(x.value, y.value, rotation, width, height)[1]
+        baseline = frame.turned(x.value, y.value)[1]
         if not piece.takes(left, baseline, size):
             yield from piece.finished()
         piece.add(character, left, right, baseline, size)
     yield from piece.finished()
-
-
-def _shown(x: float, y: float, rotation: int, width: float, height: float) -> tuple[float, float]:
-    """Coordinates of a point on a page that is shown turned clockwise, whose width and height are those shown."""
-    if rotation == 90:
-        return y, height - x
-    if rotation == 180:
-        return width - x, height - y
-    return (width - y, x) if rotation == 270 else (x, y)
 
 
 class _Piece:

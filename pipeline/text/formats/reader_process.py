@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -13,9 +14,11 @@ import time
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.text.formats.child import TIME_LIMIT_S
 from pipeline.text.formats.document import Document
 
+#: Seconds that reading one document may take, and the largest address space of a child.
+TIME_LIMIT_S = 60
+MEMORY_BYTES = 3 << 30
 #: The child ends itself first; the parent waits somewhat longer, for a child that cannot.
 _PATIENCE_S = 5.0
 _ATTEMPTS = 2
@@ -53,12 +56,13 @@ def read_in_child(data: bytes, form: str) -> Document:
 
 
 class ReaderProcess:
-    """One child process."""
+    """One child process, with its limits."""
 
-    def __init__(self) -> None:
+    def __init__(self, time_limit_s: int = TIME_LIMIT_S, memory_bytes: int = MEMORY_BYTES) -> None:
+        self._time_limit_s = time_limit_s
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.text.formats.child"],
+            [sys.executable, "-m", "pipeline.text.formats.child", str(time_limit_s), str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -82,8 +86,8 @@ class ReaderProcess:
             stdin.write(json.dumps({"format": form, "size": len(data)}).encode() + b"\n")
             stdin.write(data)
             stdin.flush()
-        except OSError as reason:
-            raise ChildDied from reason
+        except OSError:
+            pass  # the child has closed the pipe: it died, or has answered before it read all
         return json.loads(self._reply(stdout.fileno(), form))
 
     def end(self) -> None:
@@ -98,7 +102,7 @@ class ReaderProcess:
                 continue  # what was not written yet has no reader any more
 
     def _reply(self, source: int, form: str) -> bytes:
-        deadline = time.monotonic() + TIME_LIMIT_S + _PATIENCE_S
+        deadline = time.monotonic() + self._time_limit_s + _PATIENCE_S
         received = bytearray()
         with selectors.DefaultSelector() as selector:
             selector.register(source, selectors.EVENT_READ)
@@ -106,12 +110,12 @@ class ReaderProcess:
             while size is None or len(received) < size:
                 left = deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
-                    raise _too_slow(form)
+                    raise self._too_slow(form)
                 piece = os.read(source, _PIECE_BYTES)
                 if not piece:
                     self._process.wait()
-                    if self._process.returncode == -14:  # SIGALRM: the child's own limit
-                        raise _too_slow(form)
+                    if self._process.returncode == -signal.SIGALRM:  # the child's own limit
+                        raise self._too_slow(form)
                     raise ChildDied
                 received += piece
                 if size is None and (line := received.find(b"\n")) >= 0:
@@ -119,9 +123,8 @@ class ReaderProcess:
                     del received[: line + 1]
         return bytes(received)
 
-
-def _too_slow(form: str) -> InputError:
-    return InputError("timeout", f"reading this {form} file takes more than {TIME_LIMIT_S} seconds")
+    def _too_slow(self, form: str) -> InputError:
+        return InputError("timeout", f"reading this {form} file takes more than {self._time_limit_s} seconds")
 
 
 class _Children:
