@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 _TRAIN = ("train.epochs", "train.batch-rows", "train.learning-rate", "train.workers", "train.gpu")
 _SEGMENT = ("dry-run", "limit", "compare", "retry-errors", "max-error-rate")
-_DOCUMENTS = ("threshold", "granularity", "min-paragraph-chars", "max-paragraph-chars", "only-at-breaks", "with-text")
 _STREAM = ("stream.device", "stream.actors", "stream.batch-rows", "storage.endpoint-url", "cluster.address")
 
 
@@ -59,7 +58,7 @@ COMMANDS: dict[str, Command] = {
     "segment-documents": Command(
         settings="SegmentDocuments",
         summary="write the paragraphs of every document",
-        first=(*_SEGMENT, *_DOCUMENTS, *_STREAM),
+        first=(*_SEGMENT, "granularity", "max-paragraph-chars", *_STREAM),
     ),
     "sample": Command(
         settings="Sample",
