@@ -7,7 +7,7 @@ import io
 import json
 import random
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fpdf import FPDF
 
@@ -149,7 +149,7 @@ def pdf_of_objects(*objects: bytes) -> bytes:
     return content + b"xref\n0 %d\n0000000000 65535 f \n%s%s" % (size, table, end)
 
 
-def zipped(files: dict[str, str | bytes]) -> bytes:
+def zipped(files: Mapping[str, str | bytes]) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in files.items():

@@ -52,13 +52,13 @@ def _pages(file: pypdfium2.PdfDocument, count: int) -> Iterator[PrintedPage]:
     for index in range(count):
         try:
             page = file[index]
-            text_page = page.get_textpage()
+            text_page, box = page.get_textpage(), page.get_bbox()
         except pypdfium2.PdfiumError as cause:
             raise InputError("bad_document", f"page {index + 1} of the PDF is broken") from cause
         left -= max(0, pdfium.FPDFText_CountChars(text_page))
         if left < 0:
             raise InputError("too_long", f"the PDF has more than {_MAX_CHARS} characters")
-        frame = _Frame(_direction(text_page), page.get_cropbox())
+        frame = _Frame(_direction(text_page), box)
         lines = list(_pieces(text_page, frame))
         text_page.close()
         page.close()
@@ -108,6 +108,8 @@ def _pieces(text_page: pypdfium2.PdfTextPage, frame: _Frame) -> Iterator[Line]:
         left, right = sorted((one[0], other[0]))
         size = max(abs(other[1] - one[1]), 1.0)
         baseline = frame.turned(x.value, y.value)[1]
+        if not math.isfinite(left + right + size + baseline):
+            continue  # the page places it nowhere
         if not piece.takes(left, baseline, size):
             yield from piece.finished()
         piece.add(character, left, right, baseline, size)
