@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import itertools
 from collections.abc import Mapping, Sequence
@@ -128,7 +129,8 @@ def render_html(text: str, paragraphs: Sequence[tuple[int, int, float]], truth: 
 
 
 def paragraphs_problem(row: Mapping[str, Any]) -> str | None:
-    """What is wrong with the paragraphs of a table's row, or None. They must tile the text without gaps."""
+    """What is wrong with the paragraphs of a table's row, or None. They must tile the text without gaps. Their times
+    and pages, if there are any, are as many; the text, if it is there, is the one of the digest."""
     spans, position = row["paragraphs"], 0
     if len(spans) != row["num_paragraphs"]:
         return f"{len(spans)} paragraphs, num_paragraphs says {row['num_paragraphs']}"
@@ -138,4 +140,10 @@ def paragraphs_problem(row: Mapping[str, Any]) -> str | None:
         if not 0 <= span["score"] <= 1:
             return f"the score {span['score']} is no probability"
         position = span["end"]
+    for name in ("times", "pages"):
+        if row.get(name) is not None and len(row[name]) != len(spans):
+            return f"{len(spans)} paragraphs have {len(row[name])} {name}"
+    text = row.get("text")
+    if text is not None and hashlib.sha256(text.encode()).hexdigest() != row["text_sha256"]:
+        return "the text is not the one of text_sha256"
     return None if position == row["num_chars"] else f"paragraphs end at {position}, the text at {row['num_chars']}"

@@ -39,10 +39,17 @@ def read(data: bytes) -> Document:
         raise InputError("encrypted", "the chapters of the epub file are encrypted")
     blocks: list[str] = []
     for name in chapters:
-        content = files.read(name)
-        if content.strip():
-            blocks += all_blocks(_as_html(decode_html(content)[0]))
+        blocks += _blocks(files.read(name))
     return document_of_blocks(blocks, form=NAME, encoding=None)
+
+
+def _blocks(chapter: bytes) -> list[str]:
+    try:
+        return all_blocks(_as_html(decode_html(chapter)[0]))
+    except InputError as reason:
+        if reason.code == "empty":
+            return []
+        raise
 
 
 def _chapters(files: ZippedFiles) -> list[str]:
