@@ -68,7 +68,7 @@ COMMANDS: dict[str, Command] = {
     "segment-documents": Command(
         settings="SegmentDocuments",
         summary="write the paragraphs of every document",
-        first=(*_SEGMENT, "max-chars", "threshold", *_STREAM),
+        first=(*_SEGMENT, "granularity", "max-paragraph-chars", *_STREAM),
     ),
     "classify": Command(
         settings="Classify",

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from jobs.cli import main
 from jobs.console import CONSOLE, say, warn
-from jobs.segment_documents import SegmentDocuments
+from jobs.segment_documents import TASK_SETTINGS, SegmentDocuments
 from jobs.segment_images import MASKS, SegmentImages
 from jobs.segmenting import SegmentSettings, check_moments, live, pilot, run_plan
 from pipeline import config, package, storage
@@ -268,7 +268,7 @@ class _Night:
         night, source = self._settings, self._settings.sources[name]
         kinds: dict[str, tuple[type[SegmentSettings], Sequence[type[Task]], tuple[str, ...]]] = {
             "images": (SegmentImages, MASKS, ("max_pixels", "tta")),
-            "documents": (SegmentDocuments, [TextSegmentation], ("max_chars", "threshold")),
+            "documents": (SegmentDocuments, [TextSegmentation], TASK_SETTINGS),
         }
         settings_class, task_classes, names = kinds[source.kind]
         given = {"source": source.source, "model": source.model, "sink": source.sink}

@@ -9,6 +9,19 @@ from jobs.cli import main
 from jobs.segmenting import SegmentSettings, segment
 from pipeline.text.task import TextSegmentation
 
+#: Settings of the task that the command can change. While one is null, the package's setting counts.
+TASK_SETTINGS = (
+    "max_chars",
+    "threshold",
+    "min_paragraph_chars",
+    "max_paragraph_chars",
+    "granularity",
+    "only_at_breaks",
+    "pause_weight",
+    "layout_weight",
+    "with_text",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentDocuments(SegmentSettings):
@@ -18,10 +31,29 @@ class SegmentDocuments(SegmentSettings):
     """Largest number of characters of a document; longer ones become error rows. null: the package's limit."""
     threshold: float | None = None
     """Probability from which on a sentence begins a paragraph; null: the package's setting."""
+    min_paragraph_chars: int | None = None
+    """Smallest number of characters of a paragraph, as far as max_paragraph_chars allows; null: the package's setting,
+    which is 0 unless it was trained with another."""
+    max_paragraph_chars: int | None = None
+    """Largest number of characters of a paragraph; a longer one is cut where the scores are best, and a single sentence
+    that is longer stays whole. null: the package's setting, usually no limit."""
+    granularity: float | None = None
+    """How coarse paragraphs are, from 0 (every sentence is one) over 0.5 (as the scores say) to 1 (one for the whole
+    document, as far as max_paragraph_chars allows). null: the package's setting, usually 0.5."""
+    only_at_breaks: bool = False
+    """Let paragraphs begin only at line ends of the text, or where a line, block or cue of a format begins."""
+    pause_weight: float | None = None
+    """Weight of pauses in transcripts: a sentence after a longer pause than usual rather begins a paragraph; 0: pauses
+    do not count. null: the package's setting, usually 1."""
+    layout_weight: float | None = None
+    """Weight of what the lines of a PDF, or the blocks of HTML, Markdown, Word files and books, say about paragraphs;
+    0: nothing. null: the package's setting, usually 1."""
+    with_text: bool = False
+    """Write the text, into which the offsets point, to a column text."""
 
 
 def work(settings: SegmentDocuments) -> dict[str, Any]:
-    return segment(settings, [TextSegmentation], {"max_chars": settings.max_chars, "threshold": settings.threshold})
+    return segment(settings, [TextSegmentation], {name: getattr(settings, name) for name in TASK_SETTINGS})
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 from pipeline.errors import InputError, RequestError
 from pipeline.images.inputs import decode_image
 from pipeline.images.letterbox import IMAGES
+from pipeline.rows import RECORD
 from pipeline.source.containers import ENTRIES
 from pipeline.source.entries import entries
 from pipeline.source.fetch import FetchConfig, fetch
-from pipeline.text.inputs import read_document
+from pipeline.text.formats.document import PLAIN
+from pipeline.text.reading import read_document
 from pipeline.text.task import TextSegmentation
 
 _GONE = InputError("not_found", "the input is not there any more")
@@ -88,7 +90,9 @@ def _text(row: Mapping[str, Any], entry: Mapping[str, Any], data: bytes | None, 
     if data is None:
         return _raised(error.as_py())
     try:
-        text = read_document(data, entry["format"])["text"]
+        # A row without a format is one of an early version, which read every file as plain text.
+        is_early = row.get("format") is None and entry["format"] != RECORD
+        text = read_document(data, PLAIN if is_early else entry["format"]).text
     except InputError as reason:
         return reason
     if hashlib.sha256(text.encode()).hexdigest() != row["text_sha256"]:

@@ -13,11 +13,12 @@ from pipeline.errors import InputError
 
 ERROR_TYPE = pa.struct([("stage", pa.string()), ("code", pa.string()), ("message", pa.string())])
 
-#: Formats of an input's bytes: the object as it is stored, or a JSON object with the members of a record.
+#: Formats of an input's bytes: the object as it is stored, or a JSON object with the members of a record. A kind of
+#: inputs can have further formats, by the endings of names (`InputKind.formats`).
 OBJECT, RECORD = "object", "json"
 
-#: Columns that a task gets: the bytes of an input, their format (`OBJECT` or `RECORD`), and in training the bytes of
-#: its label, if labels are files.
+#: Columns that a task gets: the bytes of an input, their format, and in training the bytes of its label, if labels are
+#: files.
 INPUT_SCHEMA = pa.schema([("data", pa.large_binary()), ("format", pa.string()), ("label", pa.large_binary())])
 
 
@@ -33,6 +34,16 @@ class InputKind:
     bytes_columns: tuple[str, ...] = ("bytes", "image", "data", "content")
     """Columns of a Parquet file that can contain whole inputs as binary values, or as structs with ``bytes``. The first
     one that the file has is used."""
+    formats: tuple[tuple[str, str], ...] = ()
+    """Formats that the task is told of a whole object or a file in an archive: pairs of a lower-case ending of its
+    name, without that of a compression, and the format. Other objects have the format `OBJECT`."""
+
+    def format_of(self, name: str) -> str:
+        """The format of an object with this name or URI, which has no ending of a compression any more."""
+        if not self.formats:
+            return OBJECT
+        ending = name[name.rfind(".") :].lower()
+        return next((form for known, form in self.formats if known == ending), OBJECT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from pipeline.source.entries import entries
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.table.parts import read_part
 from pipeline.table.readers import parts_of
-from pipeline.text.inputs import decode_text, parse_record
 from pipeline.text.outputs import render_html
+from pipeline.text.reading import read_document
 
 
 def rows_of(sink: str) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def add_documents(page: Page, source: str, kind: InputKind, rows: list[dict[str,
             row = by_key.get((listed["uri"], listed["member"]))
             if row is None or content is None or count == 0:
                 continue
-            text = parse_record(content)["text"] if listed["format"] == "json" else decode_text(content)[0]
+            text = read_document(content, listed["format"]).text
             spans = [(span["start"], span["end"], span["score"]) for span in row["paragraphs"]]
             page.markup(f"Paragraphs of {short(row)['input']}", render_html(text, spans))
             count -= 1

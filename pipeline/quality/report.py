@@ -29,8 +29,8 @@ from pipeline.runs.gone import read_gone
 from pipeline.table.parts import Part
 from pipeline.table.readers import parts_of
 from pipeline.task import Task
-from pipeline.text.inputs import read_document
 from pipeline.text.outputs import SCORES_TEXT, beginning, render_html
+from pipeline.text.reading import read_document
 
 #: Seconds after which no further rows are read. The page then says from how many parts its figures are.
 READING_S = 20.0
@@ -303,7 +303,7 @@ def _documents(page: Page, run: Described, reading: Reading, until: float) -> No
             page.text(f"Document {name}", "It is gone, has changed, or is too large to read again.")
             continue
         try:
-            text = read_document(content, form)["text"]
+            text = read_document(content, form).text
         except InputError:
             continue
         spans = [(span["start"], span["end"], span["score"]) for span in row["paragraphs"]]

@@ -28,6 +28,7 @@ from pipeline.rows import ERROR_TYPE, INPUT_SCHEMA, RECORD, FailedInput, error_v
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.text import inputs as text_inputs
 from pipeline.text import metrics as text_metrics
+from pipeline.text.reading import read_document
 from pipeline.text.task import TextSegmentation
 
 _LARGEST_LABEL = 1 << 30
@@ -256,11 +257,10 @@ class DocumentScorer(Scorer):
 
     def shown(self, model: nn.Module, content: bytes, form: str, device: torch.device) -> ShownDocument:
         """A document with its true and its found paragraphs. `InputError` if it cannot be read."""
-        parsed = text_inputs.read_document(content, form)
-        spans = parsed["paragraphs"] or text_inputs.blank_line_paragraphs(parsed["text"])
-        text, spans = text_inputs.join_paragraphs(parsed["text"], spans)
+        read = read_document(content, form)
+        text, spans = text_inputs.join_paragraphs(read.text, read.known_paragraphs())
         return ShownDocument(
-            name=str(parsed["doc_id"]),
+            name=str(read.doc_id),
             text=text,
             truth=text_inputs.paragraph_starts(text, spans),
             paragraphs=_paragraphs(self.task, model, text, device),

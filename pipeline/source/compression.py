@@ -45,6 +45,14 @@ def is_compressed(uri: str) -> bool:
     return uri.lower().endswith((*COMPRESSIONS, ".tgz"))
 
 
+def without_compression(uri: str) -> str:
+    """The name of what is compressed, such as ``a.txt`` for ``a.txt.gz``."""
+    for compression in COMPRESSIONS:
+        if uri.lower().endswith(compression):
+            return uri[: -len(compression)]
+    return uri
+
+
 def decompress(uri: str, file: BinaryIO, progress: Progress | None = None) -> BinaryIO:
     """A file with the decompressed bytes; the name decides on the compression. It can seek forward only.
 

@@ -200,7 +200,7 @@ def _tar_files(files: Iterator[ArchivedFile], kind: InputKind, passed: PassedOve
     except Exception as reason:
         problem = reason
     for name, (start, size, is_sparse) in found.items():
-        extra = {"member": name, "size": size, "format": OBJECT, "start": start, "end": start + size}
+        extra = {"member": name, "size": size, "format": kind.format_of(name), "start": start, "end": start + size}
         if is_sparse:
             extra["error"] = error_value("list", InputError("bad_archive", "the file is stored with holes"))
         yield extra

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.errors import InputError, RequestError
-from pipeline.rows import OBJECT, InputKind
-from pipeline.source.compression import COMPRESSIONS
+from pipeline.rows import InputKind
+from pipeline.source.compression import COMPRESSIONS, without_compression
 from pipeline.source.containers import CHUNK_ROWS, ENTRIES, kind_of, members
 from pipeline.source.fetch import FetchConfig
 from pipeline.source.globs import is_glob, matching_glob
@@ -119,7 +119,7 @@ def _expanded(pages: Iterable[pa.Table], kind: InputKind, limits: Read, passed: 
                     yield page.slice(start, end - start)
 
     def expand(item: pa.Table | dict[str, Any]) -> Iterator[pa.Table]:
-        return iter([_objects(item)]) if isinstance(item, pa.Table) else members(item, kind, limits, passed)
+        return iter([_objects(item, kind)]) if isinstance(item, pa.Table) else members(item, kind, limits, passed)
 
     def begin(item: pa.Table | dict[str, Any]) -> tuple[pa.Table | None, Iterator[pa.Table]]:
         results = expand(item)
@@ -137,8 +137,8 @@ def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def _objects(page: pa.Table) -> pa.Table:
+def _objects(page: pa.Table, kind: InputKind) -> pa.Table:
     count = page.num_rows
     columns: dict[str, Any] = {name: page[name] for name in LISTING.names}
-    columns["format"] = pa.array([OBJECT] * count)
+    columns["format"] = pa.array([kind.format_of(without_compression(uri)) for uri in page["uri"].to_pylist()])
     return pa.table([columns.get(field.name, pa.nulls(count, field.type)) for field in ENTRIES], schema=ENTRIES)

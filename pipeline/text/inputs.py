@@ -1,8 +1,7 @@
-"""Decoding bytes to text, and splitting text into sentences. Offsets are Unicode code points; ranges are half-open."""
+"""Parsing records, and splitting text into sentences. Offsets are Unicode code points; ranges are half-open."""
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import json
 import re
@@ -12,19 +11,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.rows import OBJECT, RECORD
+from pipeline.text.encodings import checked_text, is_unicode
 from pipeline.text.graphemes import after_cluster, end_of_space, last_boundary, last_word
 
 Spans = Sequence[Sequence[int]]
-
-# UTF-32 comes first, since its little-endian byte order mark begins with that of UTF-16.
-_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 _CLOSERS = "\"'”’»›)\\]}*_"
 _OPENERS = "\"'“‘«"
@@ -51,40 +41,6 @@ _KINDS = {list: "a list", dict: "an object"}
 _NUMBER = re.compile(r"\d|[IVXLC]+\b")
 
 
-def read_document(data: bytes, form: str) -> dict[str, Any]:
-    """A document from an input's bytes: ``text``, ``encoding``, ``doc_id`` and ``paragraphs`` (None if unknown).
-
-    ``form`` is `OBJECT` for a text file, and `RECORD` for a JSON record. Raises what `decode_text` and `parse_record`
-    raise.
-    """
-    if form == RECORD:
-        return parse_record(data) | {"encoding": "utf-8"}
-    assert form == OBJECT, form
-    text, encoding = decode_text(data)
-    return {"text": text, "encoding": encoding, "doc_id": None, "paragraphs": None}
-
-
-def decode_text(data: bytes) -> tuple[str, str]:
-    """Decode the bytes of a file; returns the text and the name of the encoding.
-
-    The encoding is that of the byte order mark, which is not part of the text, or UTF-8 if there is none. Nothing is
-    guessed: Latin-1 raises ``bad_encoding`` unless it is ASCII, and UTF-16 without a mark raises ``not_text`` or
-    ``bad_encoding``. No character is replaced and line ends are kept, so offsets are those of the file. A byte order
-    mark inside the text is an ordinary character. Raises `InputError`: ``empty`` (no bytes, or only white space),
-    ``not_text``, ``bad_encoding``.
-    """
-    if not data:
-        raise InputError("empty", "the file has no bytes")
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
-    if encoding.startswith("utf-8") and b"\0" in data:
-        raise InputError("not_text", "the file holds a NUL byte")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as cause:
-        raise InputError("bad_encoding", f"byte {cause.start} is not valid {encoding.upper()}") from cause
-    return _checked(text), encoding
-
-
 def parse_record(line: bytes) -> dict[str, Any]:
     """Parse a JSON record: ``text``, ``doc_id`` (a string, or None), ``paragraphs`` ([(start, end), ...], or None).
 
@@ -109,12 +65,12 @@ def parse_record(line: bytes) -> dict[str, Any]:
     if not (doc_id is None or isinstance(doc_id, str)):
         raise InputError("bad_record", f"doc_id is {_KINDS[type(doc_id)]}, not a string or a number")
     for name, value in (("text", text), ("doc_id", doc_id or "")):
-        if not _is_unicode(value):
+        if not is_unicode(value):
             raise InputError("bad_record", f"{name} has half a surrogate pair")
     paragraphs = record.get("paragraphs")
     if paragraphs is not None:
-        paragraphs = _checked_paragraphs(_checked(text), paragraphs)
-    return {"text": _checked(text), "doc_id": doc_id, "paragraphs": paragraphs}
+        paragraphs = _checked_paragraphs(checked_text(text), paragraphs)
+    return {"text": checked_text(text), "doc_id": doc_id, "paragraphs": paragraphs}
 
 
 def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
@@ -223,14 +179,6 @@ def _cut_place(text: str, start: int, max_chars: int) -> int:
     return word or last_boundary(text, start, limit) or limit
 
 
-def _checked(text: str) -> str:
-    if "\0" in text:
-        raise InputError("not_text", "the text holds a NUL character")
-    if not text or text.isspace():
-        raise InputError("empty", "the text is empty or nothing but white space")
-    return text
-
-
 def _checked_paragraphs(text: str, paragraphs: Any) -> list[tuple[int, int]]:
     position = 0
     if not isinstance(paragraphs, list) or not paragraphs:
@@ -251,14 +199,6 @@ def _checked_paragraphs(text: str, paragraphs: Any) -> list[tuple[int, int]]:
     if text[position:].strip():
         raise InputError("bad_record", "there is text after the last paragraph")
     return found
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,9 @@ import pyarrow as pa
 
 #: [start, end) in code points; ``score`` is the probability that a paragraph begins at ``start``, 1 for the first.
 PARAGRAPH_TYPE = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("score", pa.float32())])
+
+#: The first and the last second of a paragraph of a transcript.
+TIMES_TYPE = pa.struct([("first_s", pa.float64()), ("last_s", pa.float64())])
 
 #: What the values mean, for the metadata of a table's files.
 DESCRIPTION = {
@@ -24,18 +28,17 @@ DESCRIPTION = {
 _EXACT_SENTENCES = 32
 
 
-def paragraphs_from_scores(
-    starts: np.ndarray, scores: np.ndarray, num_chars: int, threshold: float
+def paragraphs_from_begins(
+    starts: np.ndarray, scores: np.ndarray, num_chars: int, begins: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Turn scores of sentences into paragraphs (start, end, score) that tile [0, num_chars).
+    """The paragraphs (start, end, score), which tile [0, num_chars), of the sentences that begin one.
 
     ``starts`` (s,) are the starts of the sentences, beginning with 0; ``scores`` (s,) are the probabilities that a
-    paragraph begins there. A paragraph begins at 0 and where the score is at least the threshold.
+    paragraph begins there; ``begins`` (s,) says which do, the first among them.
     """
-    assert len(starts) == len(scores) > 0, (len(starts), len(scores))
+    assert len(starts) == len(scores) == len(begins) > 0, (len(starts), len(scores), len(begins))
     assert starts[0] == 0, starts[0]
-    begins = scores >= np.float32(threshold)
-    begins[0] = True
+    assert begins[0]
     start = starts[begins]
     score = scores[begins].astype(np.float32)
     score[0] = 1.0
@@ -126,7 +129,8 @@ def render_html(text: str, paragraphs: Sequence[tuple[int, int, float]], truth: 
 
 
 def paragraphs_problem(row: Mapping[str, Any]) -> str | None:
-    """What is wrong with the paragraphs of a table's row, or None. They must tile the text without gaps."""
+    """What is wrong with the paragraphs of a table's row, or None. They must tile the text without gaps. Their times
+    and pages, if there are any, are as many; the text, if it is there, is the one of the digest."""
     spans, position = row["paragraphs"], 0
     if len(spans) != row["num_paragraphs"]:
         return f"{len(spans)} paragraphs, num_paragraphs says {row['num_paragraphs']}"
@@ -136,4 +140,10 @@ def paragraphs_problem(row: Mapping[str, Any]) -> str | None:
         if not 0 <= span["score"] <= 1:
             return f"the score {span['score']} is no probability"
         position = span["end"]
+    for name in ("times", "pages"):
+        if row.get(name) is not None and len(row[name]) != len(spans):
+            return f"{len(spans)} paragraphs have {len(row[name])} {name}"
+    text = row.get("text")
+    if text is not None and hashlib.sha256(text.encode()).hexdigest() != row["text_sha256"]:
+        return "the text is not the one of text_sha256"
     return None if position == row["num_chars"] else f"paragraphs end at {position}, the text at {row['num_chars']}"

@@ -13,28 +13,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config import check
+from pipeline.config import added, check
 from pipeline.errors import InputError, RequestError
 from pipeline.models.documents.sentence_tagger import SentenceTagger
 from pipeline.noise import Noise
 from pipeline.rows import InputKind, each_row
 from pipeline.task import Task
+from pipeline.text.decoding import Limits, best_begins, shifted_scores
+from pipeline.text.evidence import SENTENCE_FIELDS, sentence_columns, sentences_of
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
-from pipeline.text.inputs import (
-    blank_line_paragraphs,
-    join_paragraphs,
-    paragraph_starts,
-    read_document,
-    split_sentences,
-    with_less_space,
+from pipeline.text.formats.detection import ENDINGS
+from pipeline.text.inputs import join_paragraphs, paragraph_starts, split_sentences, with_less_space
+from pipeline.text.outputs import (
+    DESCRIPTION,
+    PARAGRAPH_TYPE,
+    TIMES_TYPE,
+    best_threshold,
+    certainty,
+    paragraphs_from_begins,
 )
-from pipeline.text.outputs import DESCRIPTION, PARAGRAPH_TYPE, best_threshold, certainty, paragraphs_from_scores
+from pipeline.text.reading import ReadDocument, read_document
 from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
 from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at
 from pipeline.training.losses import Batch, Loss, Statistics
 
-_DOCUMENT_FIELDS = {"doc_id": pa.string(), "num_chars": pa.int64(), "text_sha256": pa.string(), "encoding": pa.string()}
-_STARTS_FIELD = {"starts": pa.large_list(pa.int64())}
+_DOCUMENT_FIELDS = {
+    "doc_id": pa.string(),
+    "num_chars": pa.int64(),
+    "text_sha256": pa.string(),
+    "encoding": pa.string(),
+    "format": pa.string(),
+}
+_TEXT_FIELD = {"text": pa.large_string()}
+_KEPT_FIELDS = _DOCUMENT_FIELDS | _TEXT_FIELD | {"starts": pa.large_list(pa.int64())} | SENTENCE_FIELDS
 _SAMPLE_FIELDS = FEATURE_FIELDS | {"labels": pa.large_list(pa.int8()), "missed": pa.int64()}
 _NOT_SCORED = -1
 _PRIME = 2**31 - 1
@@ -51,8 +62,9 @@ class TextSegmentation(Task):
     results: ClassVar[int] = 2
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
     inputs: ClassVar[InputKind] = InputKind(
-        suffixes=(".txt", ".text", ".md", ".jsonl", ".parquet", ".tar", ".tgz"),
+        suffixes=(*ENDINGS, ".jsonl", ".parquet", ".tar", ".tgz"),
         record=("text", "doc_id", "paragraphs"),
+        formats=tuple(ENDINGS.items()),
     )
     result: ClassVar[str] = "paragraphs"
     truth_unit: ClassVar[str] = "paragraph boundary"
@@ -82,6 +94,25 @@ class TextSegmentation(Task):
     consistency: float = 1.0
     """Weight of the divergence between two answers of the model to the same training window with different dropout
     (R-Drop, Liang et al. 2021). 0: one answer and no divergence."""
+    min_paragraph_chars: int = added(0)
+    """Smallest number of characters of a paragraph, as far as max_paragraph_chars allows. A shorter one is joined with
+    a neighbour, so that the paragraphs of the document have the best scores together."""
+    max_paragraph_chars: int | None = added(None)
+    """Largest number of characters of a paragraph, or null. A longer one is cut where the scores are best; a single
+    sentence that is longer stays whole."""
+    granularity: float = added(0.5)
+    """How coarse paragraphs are, in [0, 1]. 0: every sentence is one; 0.5: as the scores say; 1: one for the document,
+    as far as max_paragraph_chars allows."""
+    only_at_breaks: bool = added(False)
+    """Let paragraphs begin only at line ends of the text, or where a line, block or cue of a format begins."""
+    pause_weight: float = added(1.0)
+    """Weight of the pauses in transcripts: a sentence after a longer pause than usual rather begins a paragraph. 0:
+    pauses do not count."""
+    layout_weight: float = added(1.0)
+    """Weight of what the lines of a PDF, or the blocks of HTML, Markdown, Word files and books, say about paragraphs.
+    0: they do not count."""
+    with_text: bool = added(False)
+    """Write the text, into which the offsets point, to the column text."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
@@ -95,12 +126,22 @@ class TextSegmentation(Task):
         check(self, "feature_dropout", 0 <= self.feature_dropout < 1, "be in [0, 1)")
         check(self, "offset_std", self.offset_std >= 0, "not be negative")
         check(self, "consistency", self.consistency >= 0, "not be negative")
+        check(self, "min_paragraph_chars", self.min_paragraph_chars >= 0, "not be negative")
+        most = self.max_paragraph_chars
+        check(self, "max_paragraph_chars", most is None or most >= 1, "be at least 1, or null")
+        rule = "not be less than the min_paragraph_chars"
+        check(self, "max_paragraph_chars", most is None or most >= self.min_paragraph_chars, rule)
+        check(self, "granularity", 0 <= self.granularity <= 1, "be in [0, 1]")
+        for name in ("pause_weight", "layout_weight"):
+            check(self, name, 0 <= getattr(self, name) <= 100, "be in [0, 100]")
 
     @property
     def schema(self) -> pa.Schema:
         scores = {name: pa.float32() for name in ("confidence", "uncertainty", "novelty", "novelty_raw")}
         fields = {"paragraphs": pa.list_(PARAGRAPH_TYPE), "num_paragraphs": pa.int64()}
-        return pa.schema(_DOCUMENT_FIELDS | fields | scores | {"embedding": pa.list_(pa.float32())})
+        places = {"times": pa.list_(TIMES_TYPE), "pages": pa.list_(pa.int32())}
+        text = {"text": pa.string()} if self.with_text else {}
+        return pa.schema(_DOCUMENT_FIELDS | fields | places | text | scores | {"embedding": pa.list_(pa.float32())})
 
     @property
     def description(self) -> dict[str, Any]:
@@ -108,9 +149,10 @@ class TextSegmentation(Task):
         return DESCRIPTION
 
     def prepare(self, inputs: pa.Table) -> pa.Table:
-        """Columns of the document, ``starts`` of its sentences, and their features as in `SentenceFeatures`."""
+        """Columns of the document, ``starts`` of its sentences, what its format says of them (`SENTENCE_FIELDS`), and
+        their features as in `SentenceFeatures`."""
         rows, errors = each_row("prepare", _rows(inputs), self._prepare_document)
-        return _table(_DOCUMENT_FIELDS | _STARTS_FIELD | FEATURE_FIELDS, rows).append_column("error", errors)
+        return _table(_KEPT_FIELDS | FEATURE_FIELDS, rows).append_column("error", errors)
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """Replace the features by ``scores``: for each sentence, the probability that a paragraph begins there.
@@ -132,29 +174,58 @@ class TextSegmentation(Task):
                 probabilities = torch.sigmoid(logits.float().mean(0)).cpu().numpy()
             for found, (row, start, _, first, last) in zip(probabilities, chosen, strict=True):
                 scores[row][first:last] = found[first - start : last - start]
-        kept = prepared.select([*_DOCUMENT_FIELDS, *_STARTS_FIELD])
+        kept = prepared.select([*_KEPT_FIELDS])
         return kept.append_column("scores", pa.array(scores, pa.large_list(pa.float32())))
 
     def encode(self, predicted: pa.Table) -> pa.Table:
-        paragraphs, counts, certainties = [], [], []
+        rows = [self._encode_document(predicted, row) for row in range(predicted.num_rows)]
         fields = list(PARAGRAPH_TYPE)
-        for row in range(predicted.num_rows):
-            starts, scores = values_at(predicted, "starts", row), values_at(predicted, "scores", row)
-            threshold = best_threshold(scores) if self.threshold is None else self.threshold
-            found = paragraphs_from_scores(starts, scores, predicted["num_chars"][row].as_py(), threshold)
-            paragraphs.append(pa.StructArray.from_arrays([pa.array(part) for part in found], fields=fields))
-            counts.append(len(found[0]))
-            certainties.append(certainty(scores) or (None, None))
-        offsets = np.append(0, np.cumsum(counts)).astype(np.int32)
+        paragraphs = [
+            pa.StructArray.from_arrays([pa.array(part) for part in row["paragraphs"]], fields=fields) for row in rows
+        ]
+        offsets = np.append(0, np.cumsum([len(item) for item in paragraphs])).astype(np.int32)
         values = pa.concat_arrays([pa.array([], PARAGRAPH_TYPE), *paragraphs])
         columns: dict[str, Any] = {name: predicted[name] for name in _DOCUMENT_FIELDS}
         columns["paragraphs"] = pa.ListArray.from_arrays(offsets, values)
-        columns["num_paragraphs"] = counts
-        columns["confidence"] = [pair[0] for pair in certainties]
-        columns["uncertainty"] = [pair[1] for pair in certainties]
-        missing = {name: pa.nulls(predicted.num_rows) for name in ("novelty", "novelty_raw", "embedding")}
-        columns |= missing
+        columns["num_paragraphs"] = [len(item) for item in paragraphs]
+        columns |= {name: [row[name] for row in rows] for name in ("times", "pages", "confidence", "uncertainty")}
+        columns |= {name: pa.nulls(predicted.num_rows) for name in ("novelty", "novelty_raw", "embedding")}
+        # A chunk for each text: an array of strings holds at most 2 GiB.
+        texts = [pa.array([text.as_py()], pa.string()) for text in predicted["text"]] if self.with_text else []
+        columns["text"] = pa.chunked_array(texts, pa.string())
         return pa.table([_as(columns[field.name], field.type) for field in self.schema], schema=self.schema)
+
+    def _encode_document(self, predicted: pa.Table, row: int) -> dict[str, Any]:
+        """The paragraphs (start, end, score) of a document, their times and pages, and how sure they are."""
+        starts, scores = values_at(predicted, "starts", row), values_at(predicted, "scores", row)
+        given = {name: _values_or_none(predicted, name, row) for name in SENTENCE_FIELDS}
+        if given["shifts"] is not None:
+            scores = shifted_scores(scores, given["shifts"])
+        allowed = np.arange(len(starts)) if given["at_breaks"] is None else np.flatnonzero(given["at_breaks"])
+        begins = np.zeros(len(starts), bool)
+        begins[allowed] = self._begins(starts[allowed], scores[allowed], predicted["num_chars"][row].as_py())
+        first = np.flatnonzero(begins)
+        times = None
+        if given["first_s"] is not None and given["last_s"] is not None:
+            last_s = np.maximum.reduceat(given["last_s"], first).tolist()
+            first_s = np.minimum.reduceat(given["first_s"], first).tolist()
+            times = [{"first_s": one, "last_s": other} for one, other in zip(first_s, last_s, strict=True)]
+        confidence, uncertainty = certainty(scores) or (None, None)
+        return {
+            "paragraphs": paragraphs_from_begins(starts, scores, predicted["num_chars"][row].as_py(), begins),
+            "times": times,
+            "pages": None if given["page_numbers"] is None else given["page_numbers"][first].tolist(),
+            "confidence": confidence,
+            "uncertainty": uncertainty,
+        }
+
+    def _begins(self, starts: np.ndarray, scores: np.ndarray, num_chars: int) -> np.ndarray:
+        """Which of some sentences begin a paragraph, (s,) bool; the first always does."""
+        threshold = best_threshold(scores) if self.threshold is None else self.threshold
+        limits = Limits(
+            min_chars=self.min_paragraph_chars, max_chars=self.max_paragraph_chars, granularity=self.granularity
+        )
+        return best_begins(starts, scores, num_chars, threshold, limits)
 
     def prepare_samples(self, inputs: pa.Table) -> pa.Table:
         """One sample for each window of each document.
@@ -262,23 +333,25 @@ class TextSegmentation(Task):
         }
 
     def _prepare_document(self, row: dict[str, Any]) -> dict[str, Any]:
-        record = read_document(row["data"], row["format"])
-        text = self._checked_length(record["text"])
-        sentences = split_sentences(text, self.max_sentence_chars)
-        features = self._features(text, sentences)
+        read = self._read(row)
+        document, text = read.document, read.text
+        weights = {"pauses": self.pause_weight, "layout": self.layout_weight}
+        sentences = sentences_of(document, self.max_sentence_chars, weights)
         return {
-            "doc_id": record["doc_id"],
+            "doc_id": read.doc_id,
             "num_chars": len(text),
             "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "encoding": record["encoding"],
+            "encoding": document.encoding,
+            "format": document.format,
+            "text": text if self.with_text else None,
             "starts": sentences[:, 0],
-            **feature_columns(features),
+            **sentence_columns(document, sentences, weights, with_breaks=self.only_at_breaks),
+            **feature_columns(self._features(text, sentences)),
         }
 
     def _prepare_labelled(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        record = read_document(row["data"], row["format"])
-        text = self._checked_length(record["text"])
-        paragraphs = record["paragraphs"] or blank_line_paragraphs(text)
+        read = self._read(row)
+        text, paragraphs = read.text, read.known_paragraphs()
         if self.hide_breaks_in_training:
             text, paragraphs = join_paragraphs(text, paragraphs)
         sentences = split_sentences(text, self.max_sentence_chars)
@@ -290,6 +363,12 @@ class TextSegmentation(Task):
         holders = np.searchsorted(sentences[:, 0], begins, side="right") - 1
         missed = np.bincount(holders[sentences[holders, 0] != begins], minlength=len(sentences))
         return [self._sample(features, labels, missed, window) for window in self._windows(len(sentences))]
+
+    def _read(self, row: dict[str, Any]) -> ReadDocument:
+        read = read_document(row["data"], row["format"])
+        if len(read.text) > self.max_chars:
+            raise InputError("too_long", f"the document has {len(read.text)} characters, more than {self.max_chars}")
+        return read
 
     def _features(self, text: str, sentences: np.ndarray) -> SentenceFeatures:
         text, sentences = with_less_space(text, sentences, self.max_sentence_chars)
@@ -314,11 +393,6 @@ class TextSegmentation(Task):
             last = count if count - last <= self.context_sentences else last
             yield max(0, first - self.context_sentences), min(count, last + self.context_sentences), first, last
             first = last
-
-    def _checked_length(self, text: str) -> str:
-        if len(text) > self.max_chars:
-            raise InputError("too_long", f"the document has {len(text)} characters, more than {self.max_chars}")
-        return text
 
     def _check_model(self, model: nn.Module) -> None:
         config: Any = model.config
@@ -387,6 +461,10 @@ def _column(values: list[Any], type_: pa.DataType) -> pa.Array:
     missing = pa.array([value is None for value in values])
     offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int64())
     return pa.LargeListArray.from_arrays(offsets, pa.array(flat, type_.value_type), type=type_, mask=missing)
+
+
+def _values_or_none(table: pa.Table, name: str, row: int) -> np.ndarray | None:
+    return values_at(table, name, row) if table[name][row].is_valid else None
 
 
 def _as(values: Any, type_: pa.DataType) -> pa.Array | pa.ChunkedArray:

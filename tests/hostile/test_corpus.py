@@ -42,7 +42,7 @@ def members(name: str, data: bytes) -> tuple[str, list[tuple[str | None, bytes]]
     """The format of a file's inputs, and each with its member, as `pipeline.source.entries` cuts them: a JSONL file
     is its lines that are not blank, by number from 1; any other is one input."""
     if not name.endswith(".jsonl"):
-        return "object", [(None, data)]
+        return TextSegmentation.inputs.format_of(name), [(None, data)]
     return "json", [(str(number), line) for number, line in enumerate(BytesIO(data), 1) if line.strip()]
 
 

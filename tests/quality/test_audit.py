@@ -158,11 +158,15 @@ def test_paragraphs_must_tile() -> None:
     good = {"paragraphs": [{"start": 0, "end": 4, "score": 1.0}, {"start": 4, "end": 9, "score": 0.5}]}
     good |= {"num_paragraphs": 2, "num_chars": 9}
     assert paragraphs_problem(good) is None
+    assert paragraphs_problem(good | {"pages": [1, 1], "times": None, "text": None}) is None
     gap = [{"start": 0, "end": 3, "score": 1.0}, {"start": 4, "end": 9, "score": 0.5}]
     for change in (
         {"num_chars": 10},
         {"num_paragraphs": 3},
         {"paragraphs": gap},
         {"paragraphs": good["paragraphs"][:1]},
+        {"pages": [1]},
+        {"times": [{"first_s": 0.0, "last_s": 1.0}] * 3},
+        {"text": "123456789", "text_sha256": "0"},
     ):
         assert paragraphs_problem(good | change) is not None

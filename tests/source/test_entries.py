@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,6 +34,25 @@ def test_a_folder_lists_what_matches(tmp_path: Path) -> None:
     data, errors = fetch(rows, KIND, FetchConfig())
     assert data == [b"hello a.txt", b"hello b.TXT", b"hello d.txt.gz", b"hello sub/e.txt"]
     assert errors.null_count == 4
+
+
+def test_the_ending_of_a_name_is_handed_on_as_the_format(tmp_path: Path) -> None:
+    kind = InputKind(suffixes=(".md", ".html", ".txt", ".tar"), formats=((".md", "markdown"), (".html", "html")))
+    for name in ("A.MD", "b.html.gz", "c.txt", "d.md.zst"):
+        (tmp_path / name).write_bytes(b"x")
+    with tarfile.open(tmp_path / "e.tar", "w") as archive:
+        for name in ("f.html", "g.txt"):
+            archive.addfile(tarfile.TarInfo(name))
+    rows = listed(tmp_path, kind)
+    names = [Path(row["uri"]).name + (row["member"] or "") for row in rows.to_pylist()]
+    assert dict(zip(names, rows["format"].to_pylist(), strict=True)) == {
+        "A.MD": "markdown",
+        "b.html.gz": "html",
+        "c.txt": "object",
+        "d.md.zst": "markdown",
+        "e.tarf.html": "html",
+        "e.targ.txt": "object",
+    }
 
 
 @pytest.mark.parametrize("compression", ["", ".gz", ".zst"])

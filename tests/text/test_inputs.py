@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
+from pipeline.text.encodings import decode_text
 from pipeline.text.features import DENSE_FEATURES, FRAME_FEATURES, sentence_features
-from pipeline.text.inputs import blank_line_paragraphs, decode_text, join_paragraphs, parse_record, split_sentences
+from pipeline.text.inputs import blank_line_paragraphs, join_paragraphs, parse_record, split_sentences
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200) | st.text(
     "aB .!?\"'“”\n\r\t。」:-—1", max_size=200

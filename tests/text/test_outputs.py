@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.text.outputs import best_threshold, certainty, paragraphs_from_scores, render_html
+from pipeline.text.decoding import Limits, best_begins
+from pipeline.text.outputs import best_threshold, certainty, paragraphs_from_begins, render_html
 
 
 def f1(truth: tuple[int, ...], chosen: tuple[int, ...]) -> float:
@@ -40,13 +41,20 @@ def test_the_threshold_of_documents_worked_by_hand() -> None:
     assert best_threshold(np.array([1], np.float32)) == 1.0
 
 
+def by_threshold(
+    starts: np.ndarray, scores: np.ndarray, num_chars: int, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    begins = best_begins(starts, scores, num_chars, threshold, Limits())
+    return paragraphs_from_begins(starts, scores, num_chars, begins)
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1, width=32)), min_size=1, max_size=30), st.floats(0.01, 1.0)
 )
 def test_paragraphs_tile(sentences: list[tuple[int, float]], threshold: float) -> None:
     lengths, scores = zip(*sentences, strict=True)
     starts = np.cumsum([0, *lengths])[:-1]
-    start, end, score = paragraphs_from_scores(starts, np.array(scores, np.float32), sum(lengths), threshold)
+    start, end, score = by_threshold(starts, np.array(scores, np.float32), sum(lengths), threshold)
     assert start[0] == 0
     assert end[-1] == sum(lengths)
     assert (start[1:] == end[:-1]).all()
@@ -57,7 +65,7 @@ def test_paragraphs_tile(sentences: list[tuple[int, float]], threshold: float) -
 
 def test_by_hand() -> None:
     starts, scores = np.array([0, 10, 25, 30]), np.array([0.1, 0.5, 0.49, 0.9], np.float32)
-    start, end, score = paragraphs_from_scores(starts, scores, 42, 0.5)
+    start, end, score = by_threshold(starts, scores, 42, 0.5)
     assert start.tolist() == [0, 10, 30]
     assert end.tolist() == [10, 30, 42]
     assert score.tolist() == pytest.approx([1.0, 0.5, 0.9])

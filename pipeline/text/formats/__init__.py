@@ -1,0 +1,1 @@
+"""Documents in the forms that text comes in: one module for each format, which turns its bytes into a `Document`."""

@@ -1,0 +1,162 @@
+"""Child processes that read documents, and what happens when one dies, hangs or eats memory: one input fails."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.text.formats.document import Document
+
+#: Seconds that reading one document may take, and the largest address space of a child.
+TIME_LIMIT_S = 60
+MEMORY_BYTES = 3 << 30
+#: The child ends itself first; the parent waits somewhat longer, for a child that cannot.
+_PATIENCE_S = 5.0
+_ATTEMPTS = 2
+_PIECE_BYTES = 1 << 20
+
+
+class ChildDied(Exception):
+    """The child has ended without a reply."""
+
+
+def read_in_child(data: bytes, form: str) -> Document:
+    """Read a document in a child process of this one; threads have a child each, which is kept for the next document.
+
+    Raises `InputError`: what the reader of the format raises; ``timeout`` after `TIME_LIMIT_S` seconds; ``crashed`` if
+    two children have died of it, one after the other, since one can also be killed by chance.
+    """
+    for _ in range(_ATTEMPTS):
+        child = _CHILDREN.take()
+        try:
+            found = child.ask(data, form)
+        except ChildDied:
+            child.end()
+            continue
+        except BaseException:
+            child.end()
+            raise
+        if found.pop("is_last"):
+            child.end()
+        else:
+            _CHILDREN.put_back(child)
+        if "error" in found:
+            raise InputError(found["error"]["code"], found["error"]["message"])
+        return Document(**found)
+    raise InputError("crashed", f"the process that reads {form} files died of this one, twice")
+
+
+class ReaderProcess:
+    """One child process, with its limits."""
+
+    def __init__(self, time_limit_s: int = TIME_LIMIT_S, memory_bytes: int = MEMORY_BYTES) -> None:
+        self._time_limit_s = time_limit_s
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.text.formats.child", str(time_limit_s), str(memory_bytes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, data: bytes, form: str) -> dict[str, Any]:
+        """The reply to a request. Raises `ChildDied`, and `InputError` ``timeout``."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            stdin.write(json.dumps({"format": form, "size": len(data)}).encode() + b"\n")
+            stdin.write(data)
+            stdin.flush()
+        except OSError:
+            pass  # the child has closed the pipe: it died, or has answered before it read all
+        return json.loads(self._reply(stdout.fileno(), form))
+
+    def end(self) -> None:
+        """Kill the child, if it lives, and close its pipes."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            try:
+                if pipe is not None:
+                    pipe.close()
+            except OSError:
+                continue  # what was not written yet has no reader any more
+
+    def _reply(self, source: int, form: str) -> bytes:
+        deadline = time.monotonic() + self._time_limit_s + _PATIENCE_S
+        received = bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(source, selectors.EVENT_READ)
+            size: int | None = None
+            while size is None or len(received) < size:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise self._too_slow(form)
+                piece = os.read(source, _PIECE_BYTES)
+                if not piece:
+                    self._process.wait()
+                    if self._process.returncode == -signal.SIGALRM:  # the child's own limit
+                        raise self._too_slow(form)
+                    raise ChildDied
+                received += piece
+                if size is None and (line := received.find(b"\n")) >= 0:
+                    size = int(received[:line])
+                    del received[: line + 1]
+        return bytes(received)
+
+    def _too_slow(self, form: str) -> InputError:
+        return InputError("timeout", f"reading this {form} file takes more than {self._time_limit_s} seconds")
+
+
+class _Children:
+    """The children that wait for work."""
+
+    def __init__(self) -> None:
+        self._idle: list[ReaderProcess] = []
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        atexit.register(self.end)
+
+    def take(self) -> ReaderProcess:
+        with self._lock:
+            if self._owner != os.getpid():  # after a fork, the children are those of another process
+                self._idle, self._owner = [], os.getpid()
+            while self._idle:
+                child = self._idle.pop()
+                if child.is_alive:
+                    return child
+                child.end()
+        return ReaderProcess()
+
+    def put_back(self, child: ReaderProcess) -> None:
+        with self._lock:
+            self._idle.append(child)
+
+    def end(self) -> None:
+        with self._lock:
+            children, self._idle = self._idle, []
+        if self._owner == os.getpid():
+            for child in children:
+                child.end()
+
+
+_CHILDREN = _Children()
