@@ -42,7 +42,7 @@ class ImportSegmenter:
     folder; or such a folder. null: what the ONNX file says of itself, if export_model has made it."""
     input_size: tuple[int, int] | None = None
     """Height and width of the images that the network sees; needed if it takes any."""
-    resize: Literal["fit", "stretch", "tile"] | None = None
+    resize: Literal["fit", "tile", "stretch"] | None = None
     """fit: images are scaled to fit into the input size and padded. stretch: they are scaled to exactly that size,
     without keeping their aspect. tile: they are scaled by tile_scale, whatever their size, and cut into overlapping
     tiles of the input size. null: as the ONNX file says, or fit."""

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.cli import main
+from jobs.console import say
 from jobs.segmenting import SegmentSettings, segment
+from pipeline.package import BUILTIN
 from pipeline.text.task import TextSegmentation
 
+DEFAULT_MODEL = f"{BUILTIN}paragraphs-en"
 #: Settings of the task that the command can change. While one is null, the package's setting counts.
 TASK_SETTINGS = (
     "max_chars",
@@ -27,6 +30,8 @@ TASK_SETTINGS = (
 class SegmentDocuments(SegmentSettings):
     """Segment documents: write the paragraphs of all documents of a source to a Parquet table."""
 
+    model: str = DEFAULT_MODEL
+    """URI of the model package; builtin:paragraphs-en is a small tagger of English texts that comes with parquetry."""
     max_chars: int | None = None
     """Largest number of characters of a document; longer ones become error rows. null: the package's limit."""
     threshold: float | None = None
@@ -53,6 +58,8 @@ class SegmentDocuments(SegmentSettings):
 
 
 def work(settings: SegmentDocuments) -> dict[str, Any]:
+    if settings.model == DEFAULT_MODEL:
+        say(f"the model is {DEFAULT_MODEL}, which knows English books; --model takes another")
     return segment(settings, [TextSegmentation], {name: getattr(settings, name) for name in TASK_SETTINGS})
 
 

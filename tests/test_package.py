@@ -77,3 +77,14 @@ def test_missing_weights_are_refused(uri: str) -> None:
     (Path(uri) / "model.safetensors").unlink()
     with pytest.raises(RequestError, match=r"model.safetensors cannot be read"):
         package.load(uri).model()
+
+
+def test_a_package_of_the_project_is_loaded_by_its_name() -> None:
+    found = package.load("builtin:paragraphs-en", "text_segmenter")
+    assert found.uri == "builtin:paragraphs-en"
+    folder = Path(package.place_of(found.uri))
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 8_000_000
+    assert {"config.json", "model.safetensors", "card.md"} <= {file.name for file in folder.iterdir()}
+    assert all(value.dtype != torch.float16 for value in found.model().state_dict().values())
+    with pytest.raises(RequestError, match=r"model 'builtin:nothing' must be one of builtin:paragraphs-en"):
+        package.load("builtin:nothing")

@@ -16,7 +16,7 @@ from pipeline.images.feature_novelty import FeatureReference, features
 from pipeline.images.masks import Masks, raw_mask
 from pipeline.images.reconstruction import ImageReconstruction
 from pipeline.images.stitching import Rows, Tiling, tile_bands
-from pipeline.images.strips import open_strips
+from pipeline.images.strips import StripImage
 from pipeline.images.upsampling import Bands, class_strips, in_bands
 from pipeline.images.views import plain_view, with_views
 from pipeline.models.segmenters.interface import Segmenter
@@ -49,13 +49,13 @@ def predict(task: Settings, model: nn.Module, prepared: pa.Table, device: torch.
     """`ImageSegmentation.predict`."""
     masks, sureness = [], []
     sizes = prepared.select(["height", "width", "valid_height", "valid_width"]).to_pylist()
-    files = prepared["is_file"].to_pylist() if task.resize == "tile" else [False] * len(sizes)
+    files = prepared["file"].to_pylist() if task.resize == "tile" else [None] * len(sizes)
     with torch.inference_mode(), _maps(task, model) as maps:
-        for size, is_file, bands in zip(sizes, files, _bands(task, model, prepared, device), strict=True):
+        for size, file, bands in zip(sizes, files, _bands(task, model, prepared, device), strict=True):
             sure = calibration.Sureness(task.temperature)
             shapes = (size["valid_height"], size["valid_width"]), (size["height"], size["width"])
             strips = class_strips(sure.passing(bands), *shapes)
-            masks.append(task.masks.encoded_while_read(strips, shapes[1]) if is_file else raw_mask(strips))
+            masks.append(task.masks.encoded_while_read(strips, shapes[1]) if file else raw_mask(strips))
             sureness.append(sure)
     is_sure = getattr(model, "has_probabilities", True)
     columns = {
@@ -101,17 +101,17 @@ def _bands(task: Settings, model: nn.Module, prepared: pa.Table, device: torch.d
         for one, (height, width), size in zip(found, sizes, wanted, strict=True):
             yield in_bands(one[:, :height, :width], *size)
     else:
-        for image, is_file, size in zip(prepared["image"], prepared["is_file"].to_pylist(), sizes, strict=True):
-            yield tile_bands(_rows(task, image, size, is_file), size, task.tiling(*size), logits, device)
+        for index, size in enumerate(sizes):
+            yield tile_bands(_rows(task, prepared, index, size), size, task.tiling(*size), logits, device)
 
 
-def _rows(task: Settings, image: pa.Scalar, size: tuple[int, int], is_file: bool) -> Rows:
+def _rows(task: Settings, prepared: pa.Table, index: int, size: tuple[int, int]) -> Rows:
     """Reads rows of an image of `tiles.prepare`."""
-    if is_file:
-        large = open_strips(image.as_py(), task.max_pixels, task.tile_scale)
-        assert large is not None, "it was opened when it was prepared"
-        return large.rows
-    pixels = np.frombuffer(image.as_buffer(), np.uint8).reshape(*size, 3)
+    data, file = prepared["image"][index].as_buffer(), prepared["file"][index].as_py()
+    if file is not None:
+        whole = (prepared["height"][index].as_py(), prepared["width"][index].as_py())
+        return StripImage(data, file, whole, task.tile_scale).rows
+    pixels = np.frombuffer(data, np.uint8).reshape(*size, 3)
     return lambda start, stop: pixels[start:stop]
 
 

@@ -28,15 +28,16 @@ _TIFF_MODES = {("L", 1), ("RGB", 2)}  # Pillow's mode, photometric interpretatio
 class StripImage:
     """A large image, opened for reading once from the top down.
 
+    ``data`` are the parts of the file that its pixels need, and ``name`` is its format, as `open_strips` finds them.
     ``height`` and ``width`` are those of the file, ``valid_height`` and ``valid_width`` those after scaling.
     """
 
-    def __init__(self, data: bytes, name: str, size: tuple[int, int], scale: float) -> None:
+    def __init__(self, data: Any, name: str, size: tuple[int, int], scale: float) -> None:
         import pyvips  # here, since few processes meet a large image
 
         self.height, self.width = size
         self.valid_height, self.valid_width = (max(1, round(side * scale)) for side in size)
-        self._name, self._error = name, pyvips.Error
+        self.data, self.name, self._error = data, name, pyvips.Error
         self._rows, self._first = np.empty((0, self.valid_width, 3), np.uint8), 0
         # libvips has one type for all errors. What it does not read is decoded as a whole, which names the error.
         try:
@@ -74,7 +75,7 @@ class StripImage:
         try:
             data = self._region.fetch(0, top, self.valid_width, bottom - top)
         except self._error as reason:
-            raise _broken(self._name) from reason
+            raise _broken(self.name) from reason
         found = np.frombuffer(data, np.uint8).reshape(bottom - top, self.valid_width, self._bands)
         return found if self._bands == 3 else found.repeat(3, 2)
 

@@ -16,14 +16,15 @@ from pipeline.images.strips import open_strips
 from pipeline.rows import each_row
 
 _SAMPLES = [("image", pa.large_binary()), *SIZES, ("valid_height", pa.int32()), ("valid_width", pa.int32())]
-_COLUMNS = [*_SAMPLES, ("is_file", pa.bool_())]
+_COLUMNS = [*_SAMPLES, ("file", pa.string())]
 _LEAST_LABELLED = 0.05  # part of a tile's pixels that must have a class, so that training takes it
 
 
 def prepare(inputs: pa.Table, max_pixels: int, scale: float) -> pa.Table:
     """Decode and scale images. Their pixels, (valid_height, valid_width, 3), may have any size.
 
-    Where ``is_file`` is true, ``image`` is the image file, which `strips.open_strips` reads. It has been read once.
+    Where ``file`` is not null, it names a format, and ``image`` is an image file of it, of which `strips.StripImage`
+    reads rows. It has been read once.
     """
 
     def work(data: pa.Scalar) -> dict[str, Any]:
@@ -31,9 +32,9 @@ def prepare(inputs: pa.Table, max_pixels: int, scale: float) -> pa.Table:
         large = open_strips(file, max_pixels, scale)
         if large is not None and large.is_sound():
             sizes = {name: getattr(large, name) for name in ("height", "width", "valid_height", "valid_width")}
-            return sizes | {"image": file, "is_file": True}
+            return sizes | {"image": large.data, "file": large.name}
         pixels, height, width = decode_scaled(file, max_pixels, scale)
-        return _row(pixels, height, width) | {"image": pixels.tobytes(), "is_file": False}
+        return _row(pixels, height, width) | {"image": pixels.tobytes(), "file": None}
 
     found, errors = each_row("prepare", inputs["data"], work)
     return _table(found, errors, _COLUMNS)

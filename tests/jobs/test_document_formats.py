@@ -51,10 +51,11 @@ def place(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
             archive.addfile(info, io.BytesIO(data))
     code, summary, err = call_job(
         "segment_documents",
-        *("--source", str(inbox), "--model", str(GOLDEN / "tagger"), "--sink", str(folder / "sink")),
+        *("--source", str(inbox), "--sink", str(folder / "sink")),
         *("--with-text", "--max-paragraph-chars", "120", "--max-error-rate", "1"),
     )
     assert code == 0, err
+    assert "the model is builtin:paragraphs-en" in err
     assert summary["passed_over"] == {".png": 1, ".dat": 1}
     page = Path(summary["report"]).read_text()
     assert "Documents with their paragraphs" in page
@@ -82,9 +83,11 @@ def test_every_file_has_its_row(place: Path) -> None:
     }
     for name in ("good.html", "good.docx", "good.md", "good.epub", "good.pdf", "talk.srt", "talk.vtt", "talk.json"):
         whole, member = named[name, None], named["all.tar", f"in/{name}"]
-        assert [whole[key] for key in ("text", "paragraphs", "times", "pages")] == [
-            member[key] for key in ("text", "paragraphs", "times", "pages")
-        ]
+        for key in ("text", "times", "pages"):
+            assert whole[key] == member[key], (name, key)
+        for key in ("start", "end", "score"):
+            mine, theirs = ([span[key] for span in row["paragraphs"]] for row in (whole, member))
+            assert mine == pytest.approx(theirs, abs=1e-5), (name, key)
 
 
 def test_the_texts_are_read_again_through_the_same_door(place: Path) -> None:
