@@ -200,6 +200,10 @@ class ImageClassification(Task):
                 means.append(model.latents(seen).mean)
         return model(torch.stack(means, dim=1))
 
+    @property
+    def remarks(self) -> dict[str, str]:
+        return self.autoencoder.remarks
+
     def calibrated(
         self, model: nn.Module, held_out: Iterable[pa.Table], learned: Iterable[pa.Table] = ()
     ) -> ImageClassification:

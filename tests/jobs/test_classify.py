@@ -65,7 +65,8 @@ def test_a_table_of_labels(place: Path) -> None:
     assert {name: row["label"] for name, row in found.items()} == {"dark": "dark", "light": "light"}
     assert len(found["dark"]["scores"]) == 2
     assert len(found["dark"]["embedding"]) == 4
-    assert found["dark"]["novelty"] is not None
+    assert found["dark"]["novelty_raw"] is not None
+    assert "at least 100" in summary["columns"]["novelty"]
     assert call_job("classify", *given, "--max-error-rate", "1")[1]["skipped"] == 9
     code, audit, said = call_job("verify", "--sink", str(place / "sink"))
     assert (code, audit["problems"]) == (0, {}), said

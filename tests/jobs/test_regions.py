@@ -39,7 +39,8 @@ def test_regions_from_training_to_a_table_and_to_layers(cluster: None, tmp_path:
     row = open_delta(str(tmp_path / "sink")).to_pyarrow_table().to_pylist()[0]
     assert sum(row["class_pixels"]) == 32 * 32
     assert len(row["class_pixels"]) == 3
-    assert row["novelty"] is not None
+    assert row["novelty_raw"] is not None
+    assert "at least 100" in summary["columns"]["novelty"]
     assert call_job("verify", "--sink", str(tmp_path / "sink"))[0] == 0
     code, _, said = call_job("export", "--sink", str(tmp_path / "sink"), "--to", "png", "--out", str(tmp_path / "out"))
     assert code == 0, said[-2000:]
