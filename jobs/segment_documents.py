@@ -45,16 +45,17 @@ class SegmentDocuments(SegmentSettings):
     granularity: float | None = None
     """How coarse paragraphs are, from 0 (every sentence is one) over 0.5 (as the scores say) to 1 (one for the whole
     document, as far as max_paragraph_chars allows). null: the package's setting, usually 0.5."""
-    only_at_breaks: bool = False
-    """Let paragraphs begin only at line ends of the text, or where a line, block or cue of a format begins."""
+    only_at_breaks: bool | None = None
+    """Let paragraphs begin only at line ends of the text, or where a line, block or cue of a format begins. null: the
+    package's setting, usually false."""
     pause_weight: float | None = None
     """Weight of pauses in transcripts: a sentence after a longer pause than usual rather begins a paragraph; 0: pauses
     do not count. null: the package's setting, usually 1."""
     layout_weight: float | None = None
     """Weight of what the lines of a PDF, or the blocks of HTML, Markdown, Word files and books, say about paragraphs;
     0: nothing. null: the package's setting, usually 1."""
-    with_text: bool = False
-    """Write the text, into which the offsets point, to a column text."""
+    with_text: bool | None = None
+    """Write the text, into which the offsets point, to a column text. null: the package's setting, usually false."""
 
 
 def work(settings: SegmentDocuments) -> dict[str, Any]:

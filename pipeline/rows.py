@@ -40,8 +40,6 @@ class InputKind:
 
     def format_of(self, name: str) -> str:
         """The format of an object with this name or URI, which has no ending of a compression any more."""
-        if not self.formats:
-            return OBJECT
         ending = name[name.rfind(".") :].lower()
         return next((form for known, form in self.formats if known == ending), OBJECT)
 

@@ -68,6 +68,22 @@ class Reference:
         return np.interp(raw, self.quantiles, np.linspace(0, 100, len(self.quantiles)))
 
 
+def scores(reference: Reference | None, bits: np.ndarray, compressed: np.ndarray) -> dict[str, pa.Array]:
+    """The columns ``novelty`` and ``novelty_raw`` of images with these bits, (n,) each; null if nothing tells them."""
+    raw = None if reference is None else reference.raw(bits, compressed)
+    ranks = None if reference is None or raw is None or reference.remark else reference.percentile(raw)
+    found = {"novelty": ranks, "novelty_raw": raw}
+    return {
+        name: pa.nulls(len(bits), pa.float32()) if values is None else pa.array(values, pa.float32())
+        for name, values in found.items()
+    }
+
+
+def remarks(reference: Reference | None) -> dict[str, str]:
+    """`Task.remarks` of a task with this reference."""
+    return {"novelty": reference.remark} if reference is not None and reference.remark else {}
+
+
 def reference(bits: np.ndarray, compressed: np.ndarray) -> Reference:
     """Fit a reference to the bits of held-out images under the autoencoder and under the compressor, (n,) each.
 

@@ -52,10 +52,15 @@ class NoveltyTrial:
                 self.tried[place : place + 1] = [seen]
         return logits
 
+    @property
+    def has_enough_held_out(self) -> bool:
+        """Whether the training images are worth a look."""
+        return sum(map(len, self.held_out)) >= LEAST_IMAGES
+
     def result(self, temperature: float) -> tuple[FeatureReference | None, str]:
         """The reference, or None if there is to be no novelty, and a sentence about it."""
-        counts = [sum(map(len, parts)) for parts in (self.learned, self.held_out)]
-        for name, count in zip(("training", "held-out"), counts, strict=True):
+        for name, parts in (("held-out", self.held_out), ("training", self.learned)):
+            count = sum(map(len, parts))
             if count < LEAST_IMAGES:
                 return None, f"null: there were {count} {name} images, and at least {LEAST_IMAGES} are needed"
         fitted = reference(np.concatenate(self.learned), np.concatenate(self.held_out))

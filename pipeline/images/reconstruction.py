@@ -108,15 +108,10 @@ class ImageReconstruction(Task):
             bits = bits_per_dimension(nats, self.channels * inside.flatten(1).sum(1), LEVELS[model.config.likelihood])
             means = torch.cat([level.mean.flatten(2).mean(2) for level in inference.levels], dim=1)
         bits = bits.float().cpu().numpy()
-        scores: dict[str, Any] = dict.fromkeys(("novelty", "novelty_raw"), [None] * len(bits))
-        if self.reference is not None:
-            raw = self.reference.raw(bits, prepared["compressed_bits"].to_numpy())
-            ranks = [None] * len(raw) if self.reference.remark else self.reference.percentile(raw)
-            scores = {"novelty": ranks, "novelty_raw": raw}
         return pa.table(
             {
                 **{name: prepared[name] for name, _ in letterbox.SIZES},
-                **{name: pa.array(values, pa.float32()) for name, values in scores.items()},
+                **novelty.scores(self.reference, bits, prepared["compressed_bits"].to_numpy()),
                 "embedding": pa.array(list(means.float().cpu().numpy()), pa.list_(pa.float32())),
                 "bits_per_dimension": pa.array(bits, pa.float32()),
             }
@@ -124,8 +119,7 @@ class ImageReconstruction(Task):
 
     @property
     def remarks(self) -> dict[str, str]:
-        remark = None if self.reference is None else self.reference.remark
-        return {} if remark is None else {"novelty": remark}
+        return novelty.remarks(self.reference)
 
     def calibrated(
         self, model: nn.Module, held_out: Iterable[pa.Table], learned: Iterable[pa.Table] = ()

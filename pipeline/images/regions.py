@@ -95,11 +95,6 @@ class ImageRegions(ImageSegmentation):
                 bands = sure.passing(in_bands(logits, *wanted))
                 masks.append(raw_mask(class_strips(bands, (size["valid_height"], size["valid_width"]), wanted)))
                 sureness.append(sure)
-        raw: Any = [None] * len(bits)
-        percentile: Any = raw
-        if self.reference is not None:
-            raw = self.reference.raw(bits, prepared["compressed_bits"].to_numpy())
-            percentile = percentile if self.reference.remark else self.reference.percentile(raw)
         return pa.table(
             {
                 "mask": pa.array([mask for mask, _ in masks], pa.large_binary()),
@@ -109,8 +104,7 @@ class ImageRegions(ImageSegmentation):
                 "confidence": pa.array([sure.confidence for sure in sureness], pa.float32()),
                 "uncertainty": pa.array([sure.uncertainty for sure in sureness], pa.float32()),
                 "scale": pa.array([appearing_scale(self, **size) for size in sizes], pa.float32()),
-                "novelty": pa.array(percentile, pa.float32()),
-                "novelty_raw": pa.array(raw, pa.float32()),
+                **novelty.scores(self.reference, bits, prepared["compressed_bits"].to_numpy()),
                 "embedding": pa.array(list(found.posterior.mean.mean(1).cpu().numpy()), pa.list_(pa.float32())),
                 "bits_per_dimension": pa.array(bits, pa.float32()),
             }
@@ -150,8 +144,7 @@ class ImageRegions(ImageSegmentation):
 
     @property
     def remarks(self) -> dict[str, str]:
-        remark = None if self.reference is None else self.reference.remark
-        return {} if remark is None else {"novelty": remark}
+        return novelty.remarks(self.reference)
 
     def calibrated(
         self, model: nn.Module, held_out: Iterable[pa.Table], learned: Iterable[pa.Table] = ()

@@ -263,7 +263,7 @@ class ImageSegmentation(Task):
         found = replace(self, temperature=fit.temperature(), usual_scale=float(np.median(scales)))
         if trial is None:
             return found
-        for rows in learned:
+        for rows in learned if trial.has_enough_held_out else ():
             trial.add_learned(letterbox.unit(letterbox.images(rows, self)), filled_sizes(rows))
         reference, remark = trial.result(found.temperature)
         return replace(found, novelty_reference=reference, novelty_remark=remark)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.errors import InputError, RequestError
-from pipeline.rows import InputKind
+from pipeline.rows import OBJECT, InputKind
 from pipeline.source.compression import COMPRESSIONS, without_compression
 from pipeline.source.containers import CHUNK_ROWS, ENTRIES, kind_of, members
 from pipeline.source.fetch import FetchConfig
@@ -140,5 +140,8 @@ def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
 def _objects(page: pa.Table, kind: InputKind) -> pa.Table:
     count = page.num_rows
     columns: dict[str, Any] = {name: page[name] for name in LISTING.names}
-    columns["format"] = pa.array([kind.format_of(without_compression(uri)) for uri in page["uri"].to_pylist()])
+    forms = [OBJECT] * count
+    if kind.formats:
+        forms = [kind.format_of(without_compression(uri)) for uri in page["uri"].to_pylist()]
+    columns["format"] = pa.array(forms)
     return pa.table([columns.get(field.name, pa.nulls(count, field.type)) for field in ENTRIES], schema=ENTRIES)

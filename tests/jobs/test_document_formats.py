@@ -102,9 +102,8 @@ def test_the_texts_are_read_again_through_the_same_door(place: Path) -> None:
 
 
 def test_blocks_are_the_truth_of_an_evaluation(place: Path) -> None:
-    code, summary, err = call_job(
-        "evaluate", "--model", str(GOLDEN / "tagger"), "--data", str(place / "inbox" / "all.tar"), "--split", "all"
-    )
+    given = ("--model", str(GOLDEN / "tagger"), "--data", str(place / "inbox" / "all.tar"), "--split", "all")
+    code, summary, err = call_job("evaluate", *given, "--out", str(place / "evaluation"))
     assert code == 0, err
     assert summary["metrics"]["documents"] == 4
     assert summary["failed"] == {"no_paragraphs": 4}
