@@ -30,9 +30,9 @@ from PIL import Image
 
 from benchmarks.record import data_folder, record
 from pipeline import package
-from pipeline.distributed.run import Run, RunConfig, RunPlan
+from pipeline.distributed.run import Run
 from pipeline.distributed.session import session
-from pipeline.distributed.stages import STAGES, StreamConfig
+from pipeline.distributed.stages import STAGES
 from pipeline.examples.scenes import CLASSES, PALETTE, write_scenes
 from pipeline.images.outputs import encode_mask
 from pipeline.images.task import ImageSegmentation
@@ -40,6 +40,7 @@ from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.rows import INPUT_SCHEMA
 from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.counts import RunCounts
+from pipeline.runs.plan import RunConfig, RunPlan, StreamConfig
 
 TASK = ImageSegmentation(classes=CLASSES, palette=PALETTE, height_px=180, width_px=240)
 MODELS = {

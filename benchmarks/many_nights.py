@@ -34,12 +34,13 @@ from PIL import Image
 from benchmarks.record import record
 from jobs.segmenting import live
 from pipeline import package, storage
-from pipeline.distributed.run import Run, RunConfig, RunPlan, block_rows
-from pipeline.distributed.stages import STAGES, StreamConfig
+from pipeline.distributed.run import Run, block_rows
+from pipeline.distributed.stages import STAGES
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.package import Package
 from pipeline.runs.committer import Committer
+from pipeline.runs.plan import RunConfig, RunPlan, StreamConfig
 from pipeline.table import commits
 from pipeline.table.lease import Lease
 from pipeline.table.schema import KEY_COLUMNS

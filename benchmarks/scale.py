@@ -21,9 +21,9 @@ import ray
 
 from benchmarks.record import record
 from pipeline.distributed.session import session
-from pipeline.distributed.stages import StreamConfig
 from pipeline.distributed.stream import WHOLE_BLOCK, executed, with_actors
 from pipeline.runs.cluster import ClusterConfig
+from pipeline.runs.plan import StreamConfig
 
 ACTORS, BATCH_ROWS, BATCH_S = 16, 16, 0.02
 BLOCK_ROWS = (128, 256, 512, 1024)

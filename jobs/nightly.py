@@ -18,7 +18,8 @@ from jobs.segment_documents import TASK_SETTINGS, SegmentDocuments
 from jobs.segment_images import MASKS, SegmentImages
 from jobs.segmenting import SegmentSettings, check_moments, live, pilot, run_plan
 from pipeline import config, package, storage
-from pipeline.distributed.run import Run, RunPlan
+from pipeline.distributed.engine_trial import decided, engine_of
+from pipeline.distributed.run import Run
 from pipeline.distributed.session import cluster_size, require_gpu, session
 from pipeline.errors import DONE, GATE, TIME_LIMIT, WRONG_REQUEST, JobFailed, RequestError
 from pipeline.quality.comparison import Gates
@@ -28,6 +29,7 @@ from pipeline.runs.earlier import newest_config, newest_first
 from pipeline.runs.life import Life, one_line, outcome_of
 from pipeline.runs.nights import Prices, exit_code, post, seconds_until, status, text_summary
 from pipeline.runs.pilots import refusal, refuse
+from pipeline.runs.plan import RunPlan
 from pipeline.storage import StorageConfig
 from pipeline.table.names import run_name
 from pipeline.table.queries import inputs_where
@@ -201,6 +203,7 @@ class _Night:
         gates = source.gates or self._settings.gates
         if plan.stream.device == "gpu":
             require_gpu(self._settings.cluster, f"sources.{name}: stream.device 'gpu'")
+        plan = decided(plan, say)
         before = _listed_before(plan)
         refused = self._refused(plan, gates, source.pilot_inputs)
         if refused is not None and refused["exit_code"] != GATE:
@@ -259,7 +262,7 @@ class _Night:
         return _refusal(plan, found["pilot"], reasons) | {"compared": compared, "report": found["report"]}
 
     def _forecast_of(self, name: str) -> dict[str, Any]:
-        found = Run(self._plan(name), CONSOLE).forecast()
+        found = Run(decided(self._plan(name), say), CONSOLE).forecast()
         cost = self._settings.prices.cost(found["predicted_seconds"], cluster_size("CPU"), cluster_size("GPU"))
         return found | {"predicted_cost": cost, "status": "dry run", "exit_code": DONE}
 
@@ -326,7 +329,8 @@ def _with_old_model(plan: RunPlan) -> RunPlan | None:
         task = config.from_dict(type(plan.task), last["task"])
     except (RequestError, KeyError, OSError):
         return None
-    return dataclasses.replace(plan, package=old, task=task) if old.digest == last["digest"] else None
+    stream = dataclasses.replace(plan.stream, engine=engine_of(last))
+    return dataclasses.replace(plan, package=old, task=task, stream=stream) if old.digest == last["digest"] else None
 
 
 def _listed_before(plan: RunPlan) -> int:

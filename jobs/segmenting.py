@@ -11,12 +11,14 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow.parquet as pq
+from torch import nn
 
 from jobs.console import CONSOLE, say, warn
 from pipeline import config, package, storage
-from pipeline.distributed.run import Run, RunConfig, RunPlan
+from pipeline.distributed.engine_trial import decided
+from pipeline.distributed.run import Run
 from pipeline.distributed.session import require_gpu, session
-from pipeline.distributed.stages import StreamConfig
+from pipeline.engines import engines_of
 from pipeline.errors import DONE, RequestError
 from pipeline.quality.comparison import compare
 from pipeline.quality.pilot_page import pilot_page
@@ -25,6 +27,7 @@ from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.earlier import newest_config
 from pipeline.runs.life import outcome_of, store_json
 from pipeline.runs.pilots import COMPARISON, pilot_sink
+from pipeline.runs.plan import RunConfig, RunPlan, StreamConfig
 from pipeline.source.selection import Selection
 from pipeline.storage import StorageConfig
 from pipeline.table.lease import check_place
@@ -76,9 +79,11 @@ def segment(settings: SegmentSettings, task_classes: Sequence[type[Task]], overr
     plan = run_plan(settings, task_classes, overrides)
     if settings.compare:
         with connected(settings):
-            return pilot(plan)
-    run = Run(plan, CONSOLE)
+            return pilot(decided(plan, say))
+    run = Run(plan, CONSOLE)  # checks the request
     with connected(settings):
+        if plan.stream.engine == "auto":
+            run = Run(decided(plan, say), CONSOLE)
         if settings.dry_run:
             found = run.forecast()
             low, high = found["predicted_range"]
@@ -93,7 +98,8 @@ def run_plan(settings: SegmentSettings, task_classes: Sequence[type[Task]], over
     task_class = next(task for task in task_classes if task.kind == described.kind)
     changed = {name: value for name, value in overrides.items() if value is not None}
     check_place(settings.sink, "sink")
-    described.model()  # loaded now, so that a broken package is a wrong request, before anything is written
+    model = described.model()  # loaded now, so that a broken package is a wrong request, before anything is written
+    check_engine(settings.stream, model)
     return RunPlan(
         task=config.from_dict(task_class, described.task | changed),
         package=described,
@@ -110,6 +116,13 @@ def run_plan(settings: SegmentSettings, task_classes: Sequence[type[Task]], over
             sample=settings.sample,
         ),
     )
+
+
+def check_engine(stream: StreamConfig, model: nn.Module) -> None:
+    """`RequestError` if the model cannot be run in the engine that is asked for."""
+    known = engines_of(model)
+    rule = f"be auto or {' or '.join(known)} for a {type(model).__name__}, which runs in no other"
+    config.check(stream, "engine", stream.engine == "auto" or stream.engine in known, rule)
 
 
 @contextmanager

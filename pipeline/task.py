@@ -72,6 +72,13 @@ class Task(ABC):
     def encode(self, predicted: pa.Table) -> pa.Table:
         """On a CPU: turn predicted columns of good rows into the columns of `schema`; same rows."""
 
+    def disagreement(self, predicted: pa.Table, other: pa.Table) -> float:
+        """Share of the results that differ between two results of `predict` for the same rows, in [0, 1].
+
+        1 unless a task knows better: its results count as different.
+        """
+        return 1.0
+
     def unusual(self, rows: pa.Table) -> list[str]:
         """What is unusual about the rows of `encode`, as a name for each row that has it. A run counts the names."""
         return []

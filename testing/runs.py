@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from pipeline import package
-from pipeline.distributed.run import Run, RunConfig, RunPlan
-from pipeline.distributed.stages import StreamConfig
+from pipeline.distributed.run import Run
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.package import Package
+from pipeline.runs.plan import RunConfig, RunPlan, StreamConfig
 from pipeline.task import Task
 
 TASK = ImageSegmentation(

@@ -16,10 +16,11 @@ from torch import nn
 from pipeline import package
 from pipeline.distributed.places import Places, UnfitNode, mark
 from pipeline.distributed.session import waiting
-from pipeline.distributed.stages import StreamConfig, device_of_actor, model_of
+from pipeline.distributed.stages import device_of_actor, model_of
 from pipeline.distributed.stream import executed, item_or_none, with_actors
 from pipeline.package import Package
 from pipeline.runs.device import Device
+from pipeline.runs.plan import StreamConfig
 
 _BLOCK_ROWS = 32
 _WAITING_S = 30.0

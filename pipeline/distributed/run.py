@@ -7,26 +7,23 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
 from pipeline import storage
-from pipeline.config import check, to_dict
+from pipeline.config import to_dict
 from pipeline.distributed.gpu_request import GpuRequest
 from pipeline.distributed.metrics import Metrics
 from pipeline.distributed.places import Places, mark
 from pipeline.distributed.session import capacity, cluster_size, cluster_state, waiting
-from pipeline.distributed.stages import STAGES, StreamConfig, Work
+from pipeline.distributed.stages import STAGES, Work
 from pipeline.distributed.stream import StreamStalled, item_or_none, receipts, stream_state
 from pipeline.distributed.watchdog import make_unfinished_blocks
 from pipeline.errors import TIME_LIMIT, JobFailed, RequestError
-from pipeline.package import Package
-from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
 from pipeline.runs.device import DeviceChoice
@@ -35,12 +32,11 @@ from pipeline.runs.events import Tell, Teller
 from pipeline.runs.forecast import forecast
 from pipeline.runs.gone import gone_inputs, store_gone
 from pipeline.runs.life import Life, Outcome, store_json
-from pipeline.runs.settings import described_settings, settings_digest
+from pipeline.runs.plan import RunPlan, StreamConfig
 from pipeline.runs.timeline import Timeline
 from pipeline.source.entries import entries
 from pipeline.source.keys import KeySet
 from pipeline.source.passed import PassedOver
-from pipeline.source.selection import Selection
 from pipeline.submission import submission_id
 from pipeline.table.compaction import Compacted, compact, is_fragmented
 from pipeline.table.delta import Table
@@ -48,95 +44,12 @@ from pipeline.table.lease import Lease, LeaseLost
 from pipeline.table.log import Change
 from pipeline.table.manifest import Manifest
 from pipeline.table.names import run_name
-from pipeline.table.schema import TableSchema
-from pipeline.task import Task
 
 _FEW_ACTORS = 4  # for which there are blocks enough where the size of the cluster is not known
 _PASSES = 3  # the first pass, and two for inputs that have no row after it
 _PROGRESS_S = 5.0
 _STORED_PROGRESS_S = 15.0
 _WAITING_S = 30.0  # without a receipt, after which a run says what it waits for
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    limit: int | None = None
-    """Largest number of inputs to process, not counting those that the table already has; null: all."""
-    retry_errors: bool = False
-    """Also process inputs whose row in the table is an error."""
-    max_error_rate: float = 0.1
-    """Stop if a larger fraction of the inputs processed so far has failed, and more than error_floor of them."""
-    error_floor: int = 50
-    """Number of failed inputs up to which a run is never stopped."""
-    superseded: Literal["remove", "keep"] = "remove"
-    """Whether older rows of the inputs that this run listed are removed from the table at the end, or kept."""
-    compact: Literal["auto", "never"] = "auto"
-    """auto: at the end, join small files of the table if the model has 100 or more below 32 MiB, to files of up to 128
-    MiB. The command compact does the same at any time."""
-    lease_s: float = 30.0
-    """Seconds without renewal after which the lease of a run on another machine counts as abandoned."""
-    commit_s: float = 5.0
-    """Seconds between commits to the table."""
-    time_limit_s: float | None = None
-    """Seconds after which the run stops cleanly, with exit code 5, and leaves the rest to the next one; null: no
-    limit."""
-    stall_timeout_s: float = 900.0
-    """Seconds without a finished part file after which the run fails."""
-
-    def __post_init__(self) -> None:
-        check(self, "limit", self.limit is None or self.limit >= 1, "be at least 1, or null")
-        check(self, "max_error_rate", 0 <= self.max_error_rate <= 1, "be in [0, 1]")
-        check(self, "error_floor", self.error_floor >= 0, "not be negative")
-        check(self, "lease_s", self.lease_s > 0, "be positive")
-        check(self, "commit_s", self.commit_s >= 0, "not be negative")
-        check(self, "time_limit_s", self.time_limit_s is None or self.time_limit_s > 0, "be positive, or null")
-        check(self, "stall_timeout_s", self.stall_timeout_s > 0, "be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunPlan:
-    """What a run is to do. It does not change during the run."""
-
-    task: Task
-    package: Package
-    sources: tuple[str, ...]
-    sink: str
-    config: RunConfig
-    stream: StreamConfig
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    selection: Selection = field(default_factory=Selection)
-    """Which of the listed inputs the run takes."""
-
-    @property
-    def settings(self) -> str:
-        """The digest of the settings, which all rows of the run carry."""
-        return settings_digest(self.task, self.stream.fetch.max_bytes)
-
-    @property
-    def schema(self) -> TableSchema:
-        """The schema of the table for this version of the task."""
-        task = self.task
-        return TableSchema.of(
-            task.schema,
-            result=task.result,
-            huggingface_features=task.huggingface_features,
-            stored_as_is=task.stored_as_is,
-            description={"kind": task.kind, "model": self.package.digest, **task.description},
-        )
-
-    def described(self) -> dict[str, Any]:
-        """The content of the run's ``config.json``."""
-        return {
-            "run": to_dict(self.config),
-            "stream": to_dict(self.stream),
-            "task": to_dict(self.task),
-            "results": self.task.results,
-            "package": self.package.uri,
-            "digest": self.package.digest,
-            "settings": self.settings,
-            "source": list(self.sources),
-            **({"selection": True} if self.selection.is_partial else {}),
-        }
 
 
 class TimeLimitReached(JobFailed):
@@ -181,6 +94,7 @@ class Run:
             "table": self.table.uri,
             "model": self.plan.package.digest,
             "settings": self.plan.settings,
+            "engine": self.plan.stream.engine,
             **self.counts.summary(),
             "columns": self.plan.task.remarks,
             **({"other_tools": [str(change) for change in self._changes]} if self._changes else {}),
@@ -219,7 +133,7 @@ class Run:
             plan.sink,
             model=plan.package.digest,
             settings=plan.settings,
-            described=described_settings(plan.task, plan.stream.fetch.max_bytes),
+            described=plan.described_settings(),
             retry_errors=plan.config.retry_errors,
             limit=plan.config.limit,
             block_bytes=plan.stream.block_bytes,

@@ -16,8 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +25,14 @@ import ray
 import torch
 
 from pipeline import package
-from pipeline.config import check, number_range
 from pipeline.distributed.places import DeviceMissing, PackageMissing, Places, UnfitNode, this_node
 from pipeline.distributed.watchdog import BlockWatchdog
+from pipeline.engines import with_engine
 from pipeline.errors import InputError
 from pipeline.models.segmenters.onnx import RuntimeMissing
 from pipeline.rows import ERROR_TYPE, INPUT_SCHEMA, error_value
-from pipeline.source.fetch import FetchConfig, fetch
+from pipeline.runs.plan import StreamConfig
+from pipeline.source.fetch import fetch
 from pipeline.table.parts import write_part
 from pipeline.table.schema import KEY_COLUMNS, TableSchema
 from pipeline.task import Task
@@ -57,47 +58,6 @@ RECEIPT = pa.schema(
 STAGES = ("fetch", "prepare", "predict", "encode", "write")
 #: Result of a stage on some rows: the columns of the rows that succeeded, and the error of each row or None.
 _Done = tuple[list[pa.Table], list[dict[str, str] | None]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamConfig:
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Device on which models run; auto: GPUs if the cluster has any or can get any, otherwise CPUs."""
-    actors: str | int | None = None
-    """Largest number of actors with a model, or MIN:MAX (in YAML "MIN:MAX", with the quotes): at least MIN are asked
-    for. null: as many as the cluster has GPUs, or CPUs, and nodes that join are used, too."""
-    gpus_per_actor: float = 1.0
-    """GPUs that an actor takes, at most 1. With 0.5 two actors share a GPU, and one computes while the other waits."""
-    gpu_wait_s: float = 600.0
-    """For device auto: seconds without any GPU after which CPUs are used until a GPU joins."""
-    batch_rows: int = 16
-    """Number of rows in one forward pass of the model. Results do not depend on it."""
-    block_rows: int = 128
-    """Largest number of rows in one block, and so in one part file."""
-    block_bytes: int = 64 << 20
-    """Largest number of bytes in one block, by the sizes in the listing."""
-    deadline_s: float = 120.0
-    """Seconds that one stage after the download may take for one input. If it takes longer, its worker is killed, and
-    the input fails as timeout."""
-    fetch: FetchConfig = field(default_factory=FetchConfig)
-    """Settings of downloads."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_rows", "block_rows", "block_bytes"):
-            check(self, name, getattr(self, name) >= 1, "be at least 1")
-        check(self, "gpu_wait_s", self.gpu_wait_s >= 0, "not be negative")
-        check(self, "deadline_s", self.deadline_s > 0, "be positive")
-        rule = "be a number or MIN:MAX, at least 1, or null"
-        check(self, "actors", self.actors is None or number_range(self.actors) is not None, rule)
-        check(self, "gpus_per_actor", 0 < self.gpus_per_actor <= 1, "be in (0, 1]")
-
-    def actor_range(self) -> tuple[int, int | None]:
-        """The least and the largest number of actors; None: as many as there is room for."""
-        if self.actors is None:
-            return 1, None
-        found = number_range(self.actors)
-        assert found is not None, "checked above"
-        return found if ":" in str(self.actors) else (1, found[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,7 +330,8 @@ class _Model:
         if loaded.digest != work.package_digest:
             raise RuntimeError(f"package {work.package_uri} changed during the run")
         self.device = device_of_actor()
-        self.model = model_of(loaded).to(self.device)
+        assert work.stream.engine != "auto", "the run has not decided"
+        self.model = with_engine(model_of(loaded).to(self.device), work.stream.engine)
         self.lock = threading.Lock()
         if self.device.type == "cpu":
             torch.set_num_threads(1)

@@ -15,9 +15,10 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from pipeline.distributed.places import unfit_node
 from pipeline.distributed.session import cluster_size, release_actors
-from pipeline.distributed.stages import AllStages, Predicting, Preparing, StreamConfig, Work, Writing
+from pipeline.distributed.stages import AllStages, Predicting, Preparing, Work, Writing
 from pipeline.errors import JobFailed
 from pipeline.runs.device import Device
+from pipeline.runs.plan import StreamConfig
 
 _CALLS = 2  # blocks that an actor works on at a time
 _ENDING_S = 10.0  # seconds that Ray Data may take to end its executions

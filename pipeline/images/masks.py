@@ -14,6 +14,8 @@ from pipeline.images.outputs import Palette, decode_mask, encode_mask, encode_st
 #: A mask as bytes, and the number of pixels of each class if the bytes are a PNG, or else None.
 PredictedMask = tuple[bytes, list[int] | None]
 
+_IDS = ["mask", "class_pixels", "height", "width"]  # the columns that `Masks.ids` reads
+
 
 def raw_mask(strips: Iterable[np.ndarray]) -> PredictedMask:
     """The class ids of all strips, row by row."""
@@ -41,6 +43,12 @@ class Masks:
         if row["class_pixels"] is not None:
             return decode_mask(row["mask"])
         return np.frombuffer(row["mask"], self._id_type).reshape(row["height"], row["width"])
+
+    def disagreement(self, predicted: pa.Table, other: pa.Table) -> float:
+        """Share of the pixels that differ between two predictions of the same images."""
+        pairs = zip(predicted.select(_IDS).to_pylist(), other.select(_IDS).to_pylist(), strict=True)
+        found = [(int((self.ids(one) != self.ids(two)).sum()), one["height"] * one["width"]) for one, two in pairs]
+        return sum(count for count, _ in found) / max(1, sum(pixels for _, pixels in found))
 
     def encoded(self, predicted: pa.Table) -> tuple[list[dict[str, Any]], list[list[int]]]:
         """The values of the columns ``mask`` and ``class_pixels`` of the table.

@@ -191,6 +191,10 @@ class ImageSegmentation(Task):
         found |= {name: predicted[name] for name, _ in novelty.COLUMNS if name in predicted.column_names}
         return _table(self.schema, found, predicted.num_rows)
 
+    def disagreement(self, predicted: pa.Table, other: pa.Table) -> float:
+        """Share of the pixels of all images whose class is another."""
+        return self.masks.disagreement(predicted, other)
+
     def unusual(self, rows: pa.Table) -> list[str]:
         """`OTHER_SCALE` for each image in which things look less than half or more than twice as large as usual."""
         found = rows["scale"].drop_null().to_numpy()

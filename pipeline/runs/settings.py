@@ -9,20 +9,24 @@ from pipeline import config
 from pipeline.runs.earlier import newest_first
 from pipeline.task import Task
 
+#: The engine of all runs before there was a choice.
+FIRST_ENGINE = "float32"
 
-def settings_digest(task: Task, max_bytes: int) -> str:
+
+def settings_digest(task: Task, max_bytes: int, engine: str = FIRST_ENGINE) -> str:
     """Digest of all settings that can change a row, without the model package.
 
     Digests of earlier versions stay valid: a setting that was added later is left out while it has its default
-    (`config.added`), and the version number of the task's rules is only included from 2 on.
+    (`config.added`), and so is the engine; the version number of the task's rules is only included from 2 on.
     """
     described: dict[str, Any] = {"task": config.identity(task), "max_bytes": max_bytes}
-    return config.digest(described | ({"results": task.results} if task.results > 1 else {}))
+    described |= {"results": task.results} if task.results > 1 else {}
+    return config.digest(described | ({} if engine == FIRST_ENGINE else {"engine": engine}))
 
 
-def described_settings(task: Task, max_bytes: int) -> dict[str, Any]:
+def described_settings(task: Task, max_bytes: int, engine: str = FIRST_ENGINE) -> dict[str, Any]:
     """All settings behind the digest, to compare them with those of another run."""
-    return {"task": config.to_dict(task), "max_bytes": max_bytes, "results": task.results}
+    return {"task": config.to_dict(task), "max_bytes": max_bytes, "results": task.results, "engine": engine}
 
 
 def why_redone(sink: str, model: str, settings: str, now: Mapping[str, Any], package: str) -> str:
@@ -55,8 +59,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
 
 
 def _settings_of(run: Mapping[str, Any]) -> dict[str, Any]:
-    max_bytes = run.get("stream", {}).get("fetch", {}).get("max_bytes")
-    return {"task": run.get("task", {}), "max_bytes": max_bytes, "results": run.get("results", 1)}
+    stream = run.get("stream", {})
+    return {
+        "task": run.get("task", {}),
+        "max_bytes": stream.get("fetch", {}).get("max_bytes"),
+        "results": run.get("results", 1),
+        "engine": stream.get("engine", FIRST_ENGINE),
+    }
 
 
 def _short(value: Any) -> str:

@@ -15,10 +15,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline import package
 from pipeline.distributed import train
 from pipeline.distributed.places import PlaceNotShared, UnfitNode, mark, unfit_node
-from pipeline.distributed.stages import StreamConfig
 from pipeline.distributed.stream import executed, item_or_none
 from pipeline.errors import RequestError
 from pipeline.examples.scenes import write_scenes
+from pipeline.runs.plan import StreamConfig
 from pipeline.table.readers import open_delta
 from testing import trainings
 from testing.nodes import another_node

@@ -22,7 +22,6 @@ from pipeline import package
 from pipeline.distributed import stages, stream
 from pipeline.distributed.places import mark
 from pipeline.distributed.run import block_rows
-from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import JobFailed, RequestError
 from pipeline.images.outputs import decode_mask
 from pipeline.quality.audit import audit
@@ -30,6 +29,7 @@ from pipeline.quality.report import Described, run_report
 from pipeline.runs.committer import Committer
 from pipeline.runs.counts import RunCounts
 from pipeline.runs.device import Device
+from pipeline.runs.plan import StreamConfig
 from pipeline.source.containers import ENTRIES
 from pipeline.source.fetch import FetchConfig
 from pipeline.table import compaction

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from pipeline import package
-from pipeline.distributed.stages import StreamConfig
 from pipeline.distributed.watchdog import UnfinishedBlocks
 from pipeline.images.task import ImageSegmentation
+from pipeline.runs.plan import StreamConfig
 from testing.equality import table_rows
 from testing.runs import TASK, new_run, write_images, write_package
 

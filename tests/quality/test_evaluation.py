@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from pipeline import package
-from pipeline.distributed.stages import StreamConfig
 from pipeline.errors import RequestError
 from pipeline.examples.scenes import CLASSES, PALETTE, scene, write_scenes
 from pipeline.images.inputs import decode_label
@@ -26,6 +25,7 @@ from pipeline.models.segmenters.unet import UNet, UNetConfig
 from pipeline.quality.evaluation import Evaluation, evaluate
 from pipeline.quality.evaluation_page import evaluation_page
 from pipeline.quality.scoring import DocumentScorer, ImageScorer
+from pipeline.runs.plan import StreamConfig
 from pipeline.source.labelled import all_inputs, split_files
 from pipeline.text.outputs import MARKS_TEXT
 from pipeline.text.task import TextSegmentation

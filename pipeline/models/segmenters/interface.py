@@ -81,6 +81,8 @@ class Segmenter(nn.Module, ABC):
     """
 
     config: Any
+    #: The engines that can run the network (`pipeline.engines`).
+    engines: tuple[str, ...] = ("float32", "bfloat16")
 
     @property
     def classes(self) -> int:

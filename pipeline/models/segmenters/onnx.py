@@ -104,6 +104,8 @@ class Onnx(Segmenter):
     the CPU with as many threads as torch uses. Pickling leaves session and files out; they are read again.
     """
 
+    engines = ("float32",)  # ONNX Runtime computes in the precision of the file
+
     def __init__(self, config: OnnxConfig) -> None:
         super().__init__()
         self.config: OnnxConfig = config

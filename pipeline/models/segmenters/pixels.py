@@ -40,6 +40,7 @@ class PixelsConfig(SegmenterConfig):
 class Pixels(Segmenter):
     """Boosted trees as a segmenter. A leaf is a node whose two children are itself."""
 
+    engines = ("float32",)
     feature: Tensor
     threshold: Tensor
     left: Tensor

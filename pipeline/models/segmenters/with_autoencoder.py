@@ -23,7 +23,7 @@ class SegmenterWithAutoencoder(Segmenter):
 
     def __init__(self, segmenter: Segmenter, autoencoder: Autoencoder) -> None:
         super().__init__()
-        self.config = segmenter.config
+        self.config, self.engines = segmenter.config, segmenter.engines
         self.segmenter = segmenter
         self.autoencoder = autoencoder.requires_grad_(False)
 
