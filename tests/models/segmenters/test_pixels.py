@@ -78,3 +78,11 @@ def test_wrong_settings_and_channels() -> None:
         PixelsConfig(classes=2, channels=1)
     with pytest.raises(RequestError, match=r"PixelsConfig.channels is 3, but images have 4"):
         Pixels(PixelsConfig(classes=2))(torch.zeros(1, 4, 8, 8))
+
+
+def test_arrays_that_are_no_trees_are_refused() -> None:
+    model = Pixels(PixelsConfig(classes=2, trees=1, nodes=3))
+    model.left[1, 0] = torch.tensor([1, 0, 2], dtype=torch.int32)  # node 1 leads back to the root
+    model.right[1, 0] = torch.tensor([2, 2, 2], dtype=torch.int32)
+    with pytest.raises(RequestError, match="node 0 is outside of its tree, in it twice"):
+        model(torch.zeros(1, 3, 8, 8))
