@@ -23,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--work", type=Path, default=Path(".bench/segmenters"), help="where data and packages go")
     parser.add_argument("--minutes", type=float, default=10, help="for each network")
+    parser.add_argument("--threads", type=int, help="of each training; without it, as many as there are cores")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--architectures", nargs="+", default=["unet"])
     parser.add_argument("--small", action="store_true", help="cells, 20 s each: shows only that it runs")
@@ -37,18 +38,20 @@ def main() -> None:
             print(f"{name} needs CamVid, which PARQUETRY_DATA does not name")
             continue
         for architecture in ("pixels", *arguments.architectures):
-            rows.append(measured(name, folder, architecture, minutes, arguments.work))
+            rows.append(measured(name, folder, architecture, minutes, arguments.work, arguments.threads))
     record("segmenters", rows, headline(rows), f"seed 0, one run each. {__doc__}", small=arguments.small)
 
 
-def measured(name: str, folder: Path, architecture: str, minutes: float, work: Path) -> dict[str, Any]:
+def measured(
+    name: str, folder: Path, architecture: str, minutes: float, work: Path, threads: int | None
+) -> dict[str, Any]:
     """Train and evaluate; a row of the table."""
     out = work / f"{name}-{architecture}-{minutes:g}"
     done = out / "measured.json"
     if done.exists():
         return json.loads(done.read_text())
     given = ["--images", folder, "--out", out, "--architecture", architecture, "--minutes", minutes]
-    given += ["--baseline", "none"]
+    given += ["--baseline", "none", *([] if threads is None else ["--train.threads", threads])]
     trained = job("train_image_segmenter", *given)
     found = job("evaluate", "--model", out, "--data", folder, "--split", "test")
     shares = {row["class"]: row["pixels"] for row in found["details"]}

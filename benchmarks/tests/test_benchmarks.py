@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import documents
+from benchmarks import bulk_images, documents
 from testing.processes import ROOT
 
 
@@ -36,14 +36,15 @@ def test_books_to_choose_by_are_never_those_of_val(tmp_path: Path) -> None:
 @pytest.mark.heavy
 def test_bulk_images_says_where_the_time_goes() -> None:
     command = [sys.executable, "-m", "benchmarks.bulk_images", "--small"]
+    if not (ROOT / ".bench" / "peers" / "cv2").is_dir():
+        pytest.skip("the peers' packages are not there; python -m benchmarks.bulk_images --help says how to get them")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((ROOT / "benchmarks" / "results" / "bulk_images-small.json").read_text())
     arms = {row["arm"]: row for row in found["rows"]}
-    assert set(arms) == {"bound", "ours", "ray docs", "dataloader"}
-    assert all(row["images/s"] > 0 for row in arms.values())
-    assert {"start-up s", "fetch s", "prepare s", "predict s", "encode s", "write s"} <= set(arms["ours"])
-    assert found["headline"]["ratio_to_bound_empty_model"] > 0
+    assert set(arms) == {*bulk_images.OURS, *bulk_images.PEERS, "limit", "limit, float32"}
+    assert all(row["images/s"] > 0 and row["peak MiB"] > 0 for name, row in arms.items() if "limit" not in name)
+    assert found["headline"]["best_peer_nearly_empty_net"] > 0
     assert set(found) >= {"command", "date", "machine", "versions", "protocol"}
 
 
