@@ -115,6 +115,7 @@ def _sizes(settings: Any, network: Network, widths: Sequence[int | None]) -> tup
     sizes: list[Size] = []
     precision = "float32"
     for width in widths:
-        speed, precision = training_speed(models.build(settings.architecture, network(width)), device)
-        sizes.append(Size(width=width, pixels_per_s=speed))
+        speed = training_speed(models.build(settings.architecture, network(width)), device)
+        precision = speed.precision
+        sizes.append(Size(width=width, pixels_per_s=speed.pixels_per_s, memory_px=speed.memory_px))
     return sizes, precision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Any, NoReturn
@@ -20,7 +21,8 @@ def finish(summary: dict[str, Any], code: int) -> NoReturn:
     CONSOLE.close()
     if code != DONE and summary.get("error"):
         CONSOLE.error(summary["error"])
-    print(to_json({**identified(), **summary, "exit_code": code}, ascii_only=True), flush=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(BrokenPipeError):  # whoever read the output has gone; the work is done all the same
+        print(to_json({**identified(), **summary, "exit_code": code}, ascii_only=True), flush=True)
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.flush()
     os._exit(code)  # threads of the cluster's client must not keep a finished job alive

@@ -41,6 +41,8 @@ class Size:
     width: int | None
     """Channels at the finest resolution; None: the network is given."""
     pixels_per_s: float
+    memory_px: int | None = None
+    """Pixels of input that a step may have so that they fit into the memory; None: no limit is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +108,14 @@ def choose(
     budget = size.pixels_per_s * minutes * 60 * _USED
     epochs = max(1, min(_MOST_PASSES, int(budget / (seen.samples * seen.area_px * _COST))))
     batch = 8 if seen.samples * epochs >= 4_000 else 4
+    batch, wanted = _fitting(batch, seen, size), batch
     steps = max(1, epochs * seen.samples // min(batch, seen.samples))
     reasons = [f"input: {seen.reason}"]
     if size.width is not None:
         reasons.append(f"network: width {size.width}, of {' and '.join(str(one.width) for one in sizes)}")
     reasons.append(f"training: {epochs} epochs of {seen.samples} samples, {batch} a step, in about {minutes:g} minutes")
+    if batch < wanted:
+        reasons.append(f"memory: {batch} samples a step and not {wanted}, since no more fit")
     rare = min((share, name) for share, name in zip(data.shares, classes, strict=True))
     reasons.append(
         f"loss: {_OBJECTIVE}, classes weighted by their rarity (the rarest is {rare[1]!r}, {rare[0]:.2%} of the pixels)"
@@ -135,6 +140,13 @@ def choose(
     )
 
 
+def _fitting(batch: int, seen: _Input, size: Size) -> int:
+    """The batch, halved until it fits into the memory; at least 1."""
+    while batch > 1 and size.memory_px is not None and batch * seen.area_px > size.memory_px:
+        batch //= 2
+    return batch
+
+
 def _size(
     data: Fingerprint, classes: Sequence[str], images: int, minutes: float, sizes: Sequence[Size], given: Given
 ) -> tuple[Size, _Input]:
@@ -145,7 +157,9 @@ def _size(
         whole = _input(data, classes, images, given, float("inf"))
         if found and pixels / whole.area_px < _WIDE_SAMPLES:
             break
-        found.append((size, _input(data, classes, images, given, pixels / max(_LEAST_PASSES * images, _LEAST_SAMPLES))))
+        affordable = pixels / max(_LEAST_PASSES * images, _LEAST_SAMPLES)
+        fitting = float("inf") if size.memory_px is None else size.memory_px
+        found.append((size, _input(data, classes, images, given, min(affordable, fitting))))
     return found[-1]
 
 
@@ -178,7 +192,8 @@ def _input(data: Fingerprint, classes: Sequence[str], images: int, given: Given,
     scale = min(height / data.height, width / data.width)
     reason = f"{height} x {width} px, {scale:.2g} of the median image of {data.height} x {data.width}"
     if thin is not None and scale < 0.8 * wanted:
-        reason += f"; {classes[thin[0]]!r}, {thin[1]:.1f} px thick, wants {wanted:.2g}, for which the time is short"
+        short = "for which the time or the memory is short"
+        reason += f"; {classes[thin[0]]!r}, {thin[1]:.1f} px thick, wants {wanted:.2g}, {short}"
     resize = "stretch" if given.resize == "stretch" else "fit"
     return _Input(resize=resize, height_px=height, width_px=width, scale=scale, samples=images, reason=reason)
 

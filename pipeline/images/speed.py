@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,20 +12,45 @@ from torch import nn
 from pipeline.images.losses import parse_loss, segmentation_loss
 
 Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 _HEIGHT_PX, _WIDTH_PX, _ROWS = 160, 208, 8
 _STEPS = 3
 _OBJECTIVE = "cross_entropy + 0.5 * dice"
+_MEMORY_SHARE = 0.8  # of the free memory of a GPU, since larger crops and fragments need some, too
 _WORTH = 1.1  # times as fast, from which bfloat16 is used
 
 
-def training_speed(model: nn.Module, device: torch.device) -> tuple[float, Precision]:
-    """Pixels of input per second in training, and the precision that gives it. The model's weights change."""
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How a network trains on a device."""
+
+    pixels_per_s: float
+    """Pixels of input per second in training."""
+    precision: Precision
+    """The precision that gives this speed."""
+    memory_px: int | None
+    """Pixels of input that a step may have so that they fit into the memory of a GPU; None on CPUs."""
+
+
+def training_speed(model: nn.Module, device: torch.device) -> Speed:
+    """Train a few steps in both precisions. The model's weights change."""
     model = model.to(device).train()
-    found = {precision: _measured(model, device, precision) for precision in ("float32", "bfloat16")}
-    if found["bfloat16"] > _WORTH * found["float32"]:
-        return found["bfloat16"], "bfloat16"
-    return found["float32"], "float32"
+    found: dict[Precision, float] = {}
+    memory = []
+    for precision in PRECISIONS:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+        found[precision] = _measured(model, device, precision)
+        if device.type == "cuda":
+            memory.append((torch.cuda.max_memory_allocated(device) - before) / (_ROWS * _HEIGHT_PX * _WIDTH_PX))
+    precision = "bfloat16" if found["bfloat16"] > _WORTH * found["float32"] else "float32"
+    fitting = None
+    if memory:
+        free, _ = torch.cuda.mem_get_info(device)
+        fitting = int(_MEMORY_SHARE * free / max(1.0, memory[PRECISIONS.index(precision)]))
+    return Speed(pixels_per_s=found[precision], precision=precision, memory_px=fitting)
 
 
 def _measured(model: nn.Module, device: torch.device, precision: str) -> float:

@@ -110,4 +110,25 @@ def test_rare_classes_weigh_more_within_bounds() -> None:
 
 def test_reasons_name_what_the_time_was_too_short_for() -> None:
     chosen = choose(facts((480, 640, 3)), CLASSES, 2000, 3, SIZES)
-    assert any("'bar', 3.0 px thick" in reason and "the time is short" in reason for reason in chosen.reasons)
+    assert any(
+        "'bar', 3.0 px thick" in reason and "the time or the memory is short" in reason for reason in chosen.reasons
+    )
+
+
+def test_a_step_fits_into_the_memory_of_a_gpu() -> None:
+    data = facts((240, 320, 8), sky=80)
+
+    def chosen(memory_px: int | None) -> tuple[int, int, tuple[str, ...]]:
+        sizes = [dataclasses.replace(size, memory_px=memory_px) for size in SIZES]
+        found = choose(data, CLASSES, 200, 60, sizes)
+        return found.batch_rows, found.height_px * found.width_px, found.reasons
+
+    batch, area, reasons = chosen(None)
+    assert (batch, area) == (8, 240 * 320)
+    assert not any("memory:" in reason for reason in reasons)
+    batch, area, reasons = chosen(3 * 240 * 320)
+    assert (batch, area) == (2, 240 * 320)
+    assert "memory: 2 samples a step and not 8, since no more fit" in reasons
+    batch, area, _ = chosen(100 * 100)
+    assert batch == 1
+    assert area <= 100 * 100 * 1.1, "sides are multiples of 16"
