@@ -3,7 +3,7 @@ BIN := .venv/bin
 IMAGES ?=
 DOCUMENTS ?=
 
-.PHONY: install test test-heavy lint options demo autoscale-demo clean
+.PHONY: install test test-heavy bench-check lint options demo autoscale-demo clean
 
 install: .venv/installed
 
@@ -20,6 +20,10 @@ test: install
 # What takes minutes each: kills by the dozen, large files, whole trainings, small versions of the benchmarks.
 test-heavy: install
 	PARQUETRY_HEAVY=1 $(BIN)/python -m pytest -m heavy --timeout 1200
+
+# Whether ratios of speed have become worse than those that benchmarks/ratios.json holds. For a quiet machine.
+bench-check: install
+	$(BIN)/python -m benchmarks.check
 
 lint: install
 	$(BIN)/ruff check .

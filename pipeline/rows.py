@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import InputError
@@ -20,6 +22,8 @@ OBJECT, RECORD = "object", "json"
 #: Columns that a task gets: the bytes of an input, their format, and in training the bytes of its label, if labels are
 #: files.
 INPUT_SCHEMA = pa.schema([("data", pa.large_binary()), ("format", pa.string()), ("label", pa.large_binary())])
+
+_SHARED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,38 @@ def by_code(failed: Iterable[FailedInput]) -> dict[str, int]:
 def error_value(stage: str, error: InputError) -> dict[str, str]:
     """The value of a row's column ``error``."""
     return {"stage": stage, "code": error.code, "message": error.message}
+
+
+def binary_column(values: Sequence[bytes | pa.Buffer | None]) -> pa.ChunkedArray:
+    """A column of type large_binary. Values of a mebibyte or more are not copied: they are chunks of their own, which
+    share the values' memory."""
+    chunks: list[pa.Array] = []
+    small: list[bytes | None] = []
+
+    def finish() -> None:
+        if small:
+            chunks.append(pa.array(small, pa.large_binary()))
+            small.clear()
+
+    for value in values:
+        if value is None or len(value) < _SHARED_BYTES:
+            small.append(None if value is None else bytes(value))
+            continue
+        finish()
+        content = pa.py_buffer(value)
+        offsets = pa.array([0, content.size], pa.int64()).buffers()[1]
+        chunks.append(pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, content]))
+    finish()
+    return pa.chunked_array(chunks, pa.large_binary())
+
+
+def binary_values(column: pa.ChunkedArray) -> Iterator[pa.Buffer]:
+    """The values of a column of type large_binary without nulls, which share its memory; a scalar's are a copy."""
+    for chunk in column.chunks:
+        _, offsets, content = chunk.buffers()
+        edges = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+        for start, end in itertools.pairwise(edges):
+            yield pa.py_buffer(b"") if content is None else content.slice(start, end - start)
 
 
 def each_row(stage: str, rows: Iterable[Any], work: Callable[[Any], Any]) -> tuple[list[Any], pa.Array]:

@@ -30,7 +30,7 @@ from pipeline.distributed.watchdog import BlockWatchdog
 from pipeline.engines import with_engine
 from pipeline.errors import InputError
 from pipeline.models.segmenters.onnx import RuntimeMissing
-from pipeline.rows import ERROR_TYPE, INPUT_SCHEMA, error_value
+from pipeline.rows import ERROR_TYPE, INPUT_SCHEMA, binary_column, error_value
 from pipeline.runs.plan import StreamConfig
 from pipeline.source.fetch import fetch
 from pipeline.table.parts import write_part
@@ -174,7 +174,7 @@ def _fetch(block: _Block, work: Work, watchdog: BlockWatchdog) -> None:
             data, errors = _fetch_rows(block, work, watchdog)
         else:
             data, errors = fetch(block.entries, work.task.inputs, work.stream.fetch)
-        inputs = {"data": data, "format": block.entries["format"], "label": [None] * len(data)}
+        inputs = {"data": binary_column(data), "format": block.entries["format"], "label": [None] * len(data)}
         block.keep(pa.table(inputs, schema=INPUT_SCHEMA), errors)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.config import check
 from pipeline.errors import InputError
 from pipeline.images.inputs import Fitted, decode_fitted
-from pipeline.rows import InputKind, each_row
+from pipeline.rows import InputKind, binary_values, each_row
 
 #: Inputs of the image tasks: image files, image files in tar archives, and binary values in Parquet.
 IMAGES = InputKind(
@@ -70,8 +70,8 @@ def prepare(
 def raw(column: pa.ChunkedArray, *shape: int) -> Tensor:
     """Uint8 arrays that are stored as raw bytes in a binary column, as one tensor (b, *shape)."""
     found = np.empty((len(column), *shape), np.uint8)
-    for index, value in enumerate(column):
-        found[index] = np.frombuffer(value.as_buffer(), np.uint8).reshape(shape)
+    for index, value in enumerate(binary_values(column)):
+        found[index] = np.frombuffer(value, np.uint8).reshape(shape)
     return torch.from_numpy(found)
 
 

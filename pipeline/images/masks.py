@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.images.outputs import Palette, decode_mask, encode_mask, encode_strips
+from pipeline.rows import binary_values
 
 #: A mask as bytes, and the number of pixels of each class if the bytes are a PNG, or else None.
 PredictedMask = tuple[bytes, list[int] | None]
@@ -57,12 +58,12 @@ class Masks:
         """
         pictures, pixels = [], []
         columns = (predicted[name].to_pylist() for name in ("class_pixels", "height", "width"))
-        for mask, counts, height, width in zip(predicted["mask"], *columns, strict=True):
+        for mask, counts, height, width in zip(binary_values(predicted["mask"]), *columns, strict=True):
             if counts is None:
-                ids = np.frombuffer(mask.as_buffer(), self._id_type).reshape(height, width)
+                ids = np.frombuffer(mask, self._id_type).reshape(height, width)
                 picture, counts = encode_mask(ids, self.palette), self._pixels(ids).tolist()
             else:
-                picture = mask.as_py()
+                picture = mask.to_pybytes()
             pictures.append({"bytes": picture, "path": None})
             pixels.append(counts)
         return pictures, pixels

@@ -52,10 +52,14 @@ def encode_strips(
     indexed = np.dtype(dtype) == np.uint8
     assert indexed or np.dtype(dtype) == np.uint16, dtype
     header = struct.pack(">IIBBBBB", width, height, 8 if indexed else 16, _INDEXED if indexed else _GRAY, 0, 0, 0)
-    chunks = [_SIGNATURE, _chunk(b"IHDR", header)]
+    file = BytesIO()
+    file.write(_SIGNATURE + _chunk(b"IHDR", header))
     if indexed:
-        chunks.append(_chunk(b"PLTE", np.asarray(palette, np.uint8).reshape(-1, 3).tobytes()))
-    deflate, data = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE), []
+        file.write(_chunk(b"PLTE", np.asarray(palette, np.uint8).reshape(-1, 3).tobytes()))
+    # The pixels are one chunk, whose length is written at the end: a large mask is in memory only once.
+    place, check = file.tell(), zlib.crc32(b"IDAT")
+    file.write(bytes(4) + b"IDAT")
+    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
     above = np.zeros((1, width * np.dtype(dtype).itemsize), np.uint8)
     done = 0
     for strip in strips:
@@ -67,11 +71,18 @@ def encode_strips(
         # PNG's filters work on bytes, modulo 256.
         np.subtract(pixels[:1], above, out=rows[:1, 1:])
         np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
-        data.append(deflate.compress(rows.data))
+        data = deflate.compress(rows.data)
+        check = zlib.crc32(data, check)
+        file.write(data)
         above, done = pixels[-1:], done + len(pixels)
     assert done == height, (done, height)
-    data.append(deflate.flush())
-    return b"".join([*chunks, _chunk(b"IDAT", b"".join(data)), _chunk(b"IEND", b"")])
+    data = deflate.flush()
+    file.write(data)
+    end = file.tell()
+    file.write(struct.pack(">I", zlib.crc32(data, check)) + _chunk(b"IEND", b""))
+    file.seek(place)
+    file.write(struct.pack(">I", end - place - 8))
+    return file.getvalue()
 
 
 def decode_mask(data: bytes) -> np.ndarray:

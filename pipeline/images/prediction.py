@@ -21,6 +21,7 @@ from pipeline.images.upsampling import Bands, class_strips, in_bands
 from pipeline.images.views import plain_view, with_views
 from pipeline.models.segmenters.interface import Segmenter
 from pipeline.models.segmenters.with_autoencoder import SegmenterWithAutoencoder
+from pipeline.rows import binary_column, binary_values
 
 
 class Settings(letterbox.Box, Protocol):
@@ -59,7 +60,7 @@ def predict(task: Settings, model: nn.Module, prepared: pa.Table, device: torch.
             sureness.append(sure)
     is_sure = getattr(model, "has_probabilities", True)
     columns = {
-        "mask": pa.array([mask for mask, _ in masks], pa.large_binary()),
+        "mask": binary_column([mask for mask, _ in masks]),
         "class_pixels": pa.array([pixels for _, pixels in masks], pa.list_(pa.int64())),
         "height": prepared["height"],
         "width": prepared["width"],
@@ -101,13 +102,13 @@ def _bands(task: Settings, model: nn.Module, prepared: pa.Table, device: torch.d
         for one, (height, width), size in zip(found, sizes, wanted, strict=True):
             yield in_bands(one[:, :height, :width], *size)
     else:
-        for index, size in enumerate(sizes):
-            yield tile_bands(_rows(task, prepared, index, size), size, task.tiling(*size), logits, device)
+        for index, (size, data) in enumerate(zip(sizes, binary_values(prepared["image"]), strict=True)):
+            yield tile_bands(_rows(task, prepared, index, data, size), size, task.tiling(*size), logits, device)
 
 
-def _rows(task: Settings, prepared: pa.Table, index: int, size: tuple[int, int]) -> Rows:
-    """Reads rows of an image of `tiles.prepare`."""
-    data, file = prepared["image"][index].as_buffer(), prepared["file"][index].as_py()
+def _rows(task: Settings, prepared: pa.Table, index: int, data: pa.Buffer, size: tuple[int, int]) -> Rows:
+    """Reads rows of an image of `tiles.prepare`, whose column ``image`` has ``data``."""
+    file = prepared["file"][index].as_py()
     if file is not None:
         whole = (prepared["height"][index].as_py(), prepared["width"][index].as_py())
         return StripImage(data, file, whole, task.tile_scale).rows

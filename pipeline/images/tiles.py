@@ -13,7 +13,7 @@ from pipeline.images.labels import LabelRules
 from pipeline.images.letterbox import SIZES
 from pipeline.images.stitching import Tiling
 from pipeline.images.strips import open_strips
-from pipeline.rows import each_row
+from pipeline.rows import binary_column, each_row
 
 _SAMPLES = [("image", pa.large_binary()), *SIZES, ("valid_height", pa.int32()), ("valid_width", pa.int32())]
 _COLUMNS = [*_SAMPLES, ("file", pa.string())]
@@ -92,5 +92,8 @@ def _tile(values: np.ndarray, top: int, left: int, tiling: Tiling, outside: int)
 
 
 def _table(rows: list[dict[str, Any] | None], errors: pa.Array, columns: list[tuple[str, pa.DataType]]) -> pa.Table:
-    arrays = {name: pa.array([row and row[name] for row in rows], kind) for name, kind in columns}
+    arrays: dict[str, Any] = {}
+    for name, kind in columns:
+        values = [row and row[name] for row in rows]
+        arrays[name] = binary_column(values) if pa.types.is_large_binary(kind) else pa.array(values, kind)
     return pa.table(arrays | {"error": errors})
