@@ -20,9 +20,6 @@ from pipeline.distributed.run import Run
 from pipeline.distributed.session import require_gpu, session
 from pipeline.engines import engines_of
 from pipeline.errors import DONE, RequestError
-from pipeline.quality.comparison import compare
-from pipeline.quality.pilot_page import pilot_page
-from pipeline.quality.report import Described, run_report
 from pipeline.runs.cluster import ClusterConfig
 from pipeline.runs.earlier import newest_config
 from pipeline.runs.life import outcome_of, store_json
@@ -147,6 +144,9 @@ def live(run: Run) -> dict[str, Any]:
 def pilot(plan: RunPlan) -> dict[str, Any]:
     """Do a run in a table of its own, ``SINK/pilots/NAME``, and compare its rows with the current ones of the same
     inputs. Returns the summary of the run, with the name of the pilot and what was found. Needs an open session."""
+    from pipeline.quality.comparison import compare  # here, so that other runs begin a quarter of a second earlier
+    from pipeline.quality.pilot_page import pilot_page
+
     old = newest_config(plan.sink)
     if not old:
         raise RequestError(f"compare: sink {plan.sink!r} has no earlier run to compare with")
@@ -176,6 +176,8 @@ def pilot(plan: RunPlan) -> dict[str, Any]:
 
 def _reported(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
     """The URI of the run's page. Without it the run is as good: whatever goes wrong here is a warning."""
+    from pipeline.quality.report import Described, run_report  # here, since it takes time, and workers work meanwhile
+
     stream = run.plan.stream
     described = Described(
         sink=storage.canonical(run.plan.sink),
