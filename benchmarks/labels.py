@@ -15,6 +15,7 @@ import math
 import shutil
 import statistics
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from benchmarks.camvid import job
 from benchmarks.record import data_folder, record
 
 _SHAPE = {"widths": [16, 32, 64, 96], "blocks": [1, 2, 2, 2]}
-_BOX = ["--height_px", 180, "--width_px", 240]
 _FEW = 11
 #: What each arm starts from, and its network.
 ARMS: dict[str, tuple[str | None, str]] = {
@@ -44,6 +44,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".bench/labels"), help="where packages go")
     parser.add_argument("--steps", type=int, default=1800, help="of each segmenter, 8 images each")
     parser.add_argument("--autoencoder-epochs", type=int, default=20)
+    parser.add_argument("--height-px", type=int, default=180, help="of what the networks see; the width is 4/3 of it")
+    parser.add_argument("--threads", type=int, help="of each training; without it, as many as there are cores")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--small", action="store_true", help="one seed and a few steps: shows only that it runs")
     arguments = parser.parse_args()
@@ -51,13 +53,11 @@ def main() -> None:
     if data is None:
         sys.exit("PARQUETRY_DATA names no folder with camvid in it")
     camvid, work = data / "camvid", arguments.work / ("small" if arguments.small else "")
-    steps, epochs, seeds = arguments.steps, arguments.autoencoder_epochs, arguments.seeds
-    if arguments.small:
-        steps, epochs, seeds = 24, 1, seeds[:1]
+    plan, seeds = Plan.of(arguments), arguments.seeds[:1] if arguments.small else arguments.seeds
     every = sum(1 for line in (camvid / "train.txt").read_text().splitlines() if line.strip())
     folders = {_FEW: few_labels(camvid, work / "few", _FEW), every: camvid}
     found = [
-        {"arm": arm, "n": count, "seed": seed, "mIoU": measured(camvid, folder, count, arm, seed, steps, epochs, work)}
+        {"arm": arm, "n": count, "seed": seed, "mIoU": measured(camvid, folder, count, arm, seed, plan, work)}
         for count, folder in folders.items()
         for arm in ARMS
         for seed in seeds
@@ -73,33 +73,58 @@ def main() -> None:
     record("labels", rows, headline, __doc__ or "", small=arguments.small)
 
 
-def measured(camvid: Path, folder: Path, count: int, arm: str, seed: int, steps: int, epochs: int, work: Path) -> float:
+@dataclass(frozen=True)
+class Plan:
+    """What all trainings share."""
+
+    steps: int
+    autoencoder_epochs: int
+    height_px: int
+    threads: int | None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Plan:
+        short = (24, 1) if arguments.small else (arguments.steps, arguments.autoencoder_epochs)
+        return cls(*short, arguments.height_px, arguments.threads)
+
+    @property
+    def width_px(self) -> int:
+        return self.height_px * 4 // 3
+
+    @property
+    def on(self) -> list[Any]:
+        return [] if self.threads is None else ["--train.threads", self.threads]
+
+
+def measured(camvid: Path, folder: Path, count: int, arm: str, seed: int, plan: Plan, work: Path) -> float:
     """The test mIoU of one training."""
     out = work / f"{arm}-{count}-{seed}"
     done = out / "measured.json"
     if done.exists():
         return json.loads(done.read_text())["miou"]
     source, architecture = ARMS[arm]
-    passes = max(1, steps * 8 // count)
-    given = ["--images", folder, "--out", out, "--architecture", architecture, *_BOX, "--recipe", "none"]
+    passes = max(1, plan.steps * 8 // count)
+    given = ["--images", folder, "--out", out, "--architecture", architecture, "--recipe", "none", *plan.on]
+    given += ["--height_px", plan.height_px, "--width_px", plan.width_px]
     given += ["--baseline", "none", "--objective", "cross_entropy + 0.5 * dice", "--train.epochs", passes]
     given += ["--train.evaluate_every_epochs", max(1, passes // 6), "--train.batch_rows", 8]
     given += ["--train.learning_rate", 0.002, "--train.precision", "bfloat16", "--train.seed", seed]
     if source is None:
         given += [item for name, value in _SHAPE.items() for item in (f"--{name}", json.dumps(value))]
     else:
-        given += ["--init", autoencoder(camvid, source, epochs, work)]
+        given += ["--init", autoencoder(camvid, source, plan, work)]
     job("train_image_segmenter", *given)
     found = job("evaluate", "--model", out, "--data", camvid, "--split", "test")["metrics"]["miou"]
     done.write_text(json.dumps({"miou": found}))
     return found
 
 
-def autoencoder(camvid: Path, name: str, epochs: int, work: Path) -> Path:
+def autoencoder(camvid: Path, name: str, plan: Plan, work: Path) -> Path:
     """Train an autoencoder on the training images, or find it there."""
     out = work / name
     shape = [item for key, value in _SHAPE.items() for item in (f"--model.{key}", json.dumps(value))]
-    box = ["--task.height_px", 180, "--task.width_px", 240]
+    box = ["--task.height_px", plan.height_px, "--task.width_px", plan.width_px, *plan.on]
+    epochs = plan.autoencoder_epochs
     given = ["--train.epochs", epochs, "--train.precision", "bfloat16", "--train.evaluate_every_epochs", epochs]
     job("train_autoencoder", "--images", camvid, "--out", out, *shape, *box, *_AUTOENCODERS[name], *given)
     return out
