@@ -22,10 +22,12 @@ from typing import Any
 from scipy import stats
 
 from benchmarks.camvid import job
+from benchmarks.measures.interval_plot import Mark, interval_plot
 from benchmarks.record import data_folder, record
 
 _SHAPE = {"widths": [16, 32, 64, 96], "blocks": [1, 2, 2, 2]}
 _FEW = 11
+PLOT = Path(__file__).parent.parent / "docs" / "labels.svg"
 #: What each arm starts from, and its network.
 ARMS: dict[str, tuple[str | None, str]] = {
     "scratch": (None, "unet"),
@@ -70,7 +72,22 @@ def main() -> None:
         "gain_at_11": means[best, _FEW] - means["scratch", _FEW],
         "gain_at_367": max(means[arm, every] for arm in ARMS if arm != "scratch") - means["scratch", every],
     }
+    if not arguments.small:
+        PLOT.write_text(plot(rows))
     record("labels", rows, headline, __doc__ or "", small=arguments.small)
+
+
+def plot(rows: list[dict[str, Any]]) -> str:
+    """The means with their intervals, as SVG."""
+    groups = {
+        f"{count} labelled images": [
+            Mark(name=row["arm"], mean=row["mIoU"], reach=row["reach"], values=row["seeds"])
+            for row in rows
+            if row["n"] == count
+        ]
+        for count in dict.fromkeys(row["n"] for row in rows)
+    }
+    return interval_plot("What an autoencoder is worth to a segmenter: CamVid, equal steps", groups, "mIoU on test")
 
 
 @dataclass(frozen=True)
@@ -148,10 +165,10 @@ def few_labels(camvid: Path, folder: Path, count: int) -> Path:
 def summary(found: list[dict[str, Any]], arm: str, count: int) -> dict[str, Any]:
     """Mean and interval over the seeds of an arm."""
     values = [row["mIoU"] for row in found if (row["arm"], row["n"]) == (arm, count)]
-    row = {"arm": arm, "n": count, "mIoU": statistics.fmean(values), "interval": None, "seeds": values}
+    row = {"arm": arm, "n": count, "mIoU": statistics.fmean(values), "reach": None, "seeds": values}
     if len(values) > 1:
-        reach = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-        row["interval"] = f"+-{reach:.3f}"
+        spread = statistics.stdev(values) / math.sqrt(len(values))
+        row["reach"] = float(stats.t.ppf(0.975, len(values) - 1)) * spread
     return row
 
 
