@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _ROW, _TOP, _LEFT, _RIGHT = 720, 26, 40, 190, 30
+_WIDTH, _ROW, _TOP, _LEFT, _RIGHT = 720, 26, 40, 260, 30
 _GROUP_GAP = 18
 _COLOURS = ("#3366aa", "#bb5533", "#338855", "#775599", "#886611", "#555555")
 
