@@ -14,6 +14,7 @@ from pipeline.errors import InputError
 from pipeline.text.encodings import checked_text, is_unicode
 from pipeline.text.graphemes import after_cluster, end_of_space, last_boundary, last_word
 from pipeline.text.stops import item_starts, sentence_ends
+from pipeline.text.unpunctuated import LEAST_CHARS, has_no_stops, starts_without_stops
 
 Spans = Sequence[Sequence[int]]
 
@@ -54,11 +55,13 @@ def parse_record(line: bytes) -> dict[str, Any]:
     return {"text": checked_text(text), "doc_id": doc_id, "paragraphs": paragraphs}
 
 
-def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
+def split_sentences(text: str, max_chars: int = 2000, may_begin: Sequence[int] = ()) -> np.ndarray:
     """Split a text into sentences (start, end), int64 (s, 2). They tile the text; white space ends the sentence before.
 
     This uses rules and no model (`pipeline.text.stops`): stops, abbreviations, initials, closing quotes, lists, blank
-    lines. Every position where a paragraph can begin should start a sentence, so the rules rather split too often. A sentence of more
+    lines. Every position where a paragraph can begin should start a sentence, so the rules rather split too often.
+    Where the rules find a stretch without any punctuation, `pipeline.text.unpunctuated` says where sentences may begin,
+    and they begin at the places ``may_begin``, too, such as the beginnings of cues. A sentence of more
     than ``max_chars`` code points is cut after white space, or else between two grapheme clusters. A cluster that is
     longer is cut at ``max_chars``. The limit counts without white space at the end, since no sentence but the first
     begins with white space (other than white space with a combining mark on it, which is a character to be seen).
@@ -72,6 +75,7 @@ def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
     )
     starts = np.unique(np.fromiter((after_cluster(text, place) for place in places), np.int64))
     edges = np.concatenate([[0], starts[(starts > first) & (starts < len(text))], [len(text)]])
+    edges = _with_unmarked_starts(text, edges, first, np.array(may_begin, np.int64))
     if (np.diff(edges) > max_chars).any():
         edges = np.array(_cut_long(text, edges.tolist(), max_chars), np.int64)
     return np.stack([edges[:-1], edges[1:]], axis=1)
@@ -116,6 +120,24 @@ def join_paragraphs(text: str, paragraphs: Spans, glue: str = " ") -> tuple[str,
 def paragraph_starts(text: str, paragraphs: Spans) -> list[int]:
     """Where each paragraph begins, after its leading white space: no sentence begins with white space."""
     return [end - len(text[start:end].lstrip()) for start, end in paragraphs]
+
+
+def _with_unmarked_starts(text: str, edges: np.ndarray, first: int, may_begin: np.ndarray) -> np.ndarray:
+    """The edges of sentences, with more of them inside stretches that have no punctuation. No sentence but the first
+    begins before ``first``, where the white space at the beginning of the text ends."""
+    found = [edges]
+    for index in np.flatnonzero(np.diff(edges) >= LEAST_CHARS).tolist():
+        start, end = int(edges[index]), int(edges[index + 1])
+        if has_no_stops(text, start, end):
+            places = [*starts_without_stops(text, start, end).tolist(), *may_begin[_between(may_begin, start, end)]]
+            inside = np.array([after_cluster(text, int(place)) for place in places], np.int64)
+            found.append(inside[(inside > first) & (inside < end)])
+    return np.unique(np.concatenate(found)) if len(found) > 1 else edges
+
+
+def _between(places: np.ndarray, start: int, end: int) -> slice:
+    """Those of the rising places that lie in [start, end)."""
+    return slice(*np.searchsorted(places, [start, end]).tolist())
 
 
 def _cut_long(text: str, edges: list[int], max_chars: int) -> list[int]:

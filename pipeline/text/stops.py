@@ -35,8 +35,8 @@ _IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _THAI_END = "\u0e01-\u0e4e\u0e81-\u0edf"
 _THAI_BEGIN = "\u0e01-\u0e2e\u0e40-\u0e44\u0e81-\u0eae\u0ec0-\u0ec4\u0edc-\u0edf"
 
-# The end of a sentence in any script: a stop, optional closing marks and white space (a guillemet may stand apart, as in
-# French); or a colon or dash before direct speech ('he said:-- "Come in."'; ":-" and ": -" are such dashes).
+# The end of a sentence in any script: a stop, optional closing marks and white space (a guillemet may stand apart, as
+# in French); or a colon or dash before direct speech ('he said:-- "Come in."'; ":-" and ": -" are such dashes).
 _END = re.compile(
     rf"(?<![{SPACED_STOPS}])(?P<stop>[{SPACED_STOPS}]++)(?P<closed>[{_CLOSERS}]*+(?:[ \u00a0\u202f]»(?=\s))?)\s++"
     rf"|(?:(?<=[^\s.!?…]):(?:\s?-)?|--|[—–])[{_CLOSERS}]*+\s++(?=[{_ALL_OPENERS}(\[\d]|[^\W\d_a-z])"
@@ -95,8 +95,8 @@ _GEORGIAN = ("\u10d0", "\u10ff")
 
 
 def sentence_ends(text: str) -> Iterator[int]:
-    """Where a sentence begins since one ends before, in code points, in no order. White space belongs to the one before.
-    The end of the text may be among them."""
+    """Where a sentence begins since one ends before, in code points, in no order. White space belongs to the sentence
+    before it. The end of the text may be among the places."""
     begin = 0
     for match in _END.finditer(text):
         if _ends(text, match, begin):
