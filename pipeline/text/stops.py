@@ -29,6 +29,7 @@ FREE_STOPS = (
 _SHADS = "\u0f0d-\u0f12\u0f14"
 _CLOSERS = "\"'”’“‘»«›‹)\\]}*_」』）》〉】〕"
 _OPENERS = "\"'“‘«"
+_DASHES = ("—", "–", "―")
 _ALL_OPENERS = "\"'“‘«»„‚「『《"
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 # A letter of Thai or Lao that a word may end or begin with; no word begins with the sign of repetition.
@@ -44,7 +45,7 @@ _END = re.compile(
 # The same in scripts of their own: a stop that is no decimal point, and no part of the Khmer "etc."; a mark of ASCII
 # between ideographs; the shads of Tibetan; white space in Thai or Lao; the question mark of Greek.
 _OTHER_END = re.compile(
-    rf"(?P<free>(?:[{FREE_STOPS}](?<![．․﹒](?=[\d０-９]))(?<!។(?=ល។)))++)[{_CLOSERS}!?]*+\s*+"
+    rf"(?P<free>(?:[{FREE_STOPS}](?<![．․﹒](?=[\d０-９]))(?<!។(?=ល។))(?<!។ល។))++)[{_CLOSERS}!?]*+\s*+"
     rf"|(?<=[{_IDEOGRAPH}])[!?]++(?=[{_IDEOGRAPH}])"
     rf"|(?P<shad>[{_SHADS}](?:\s?[{_SHADS}])*+\s*+)"
     rf"|[{_THAI_END}][{_CLOSERS}]*+\s++(?=[{_ALL_OPENERS}(]*+[{_THAI_BEGIN}])"
@@ -124,9 +125,13 @@ def _ends(text: str, match: re.Match[str], begin: int) -> bool:
     is_small = following.islower() and not _GEORGIAN[0] <= following <= _GEORGIAN[1]
     stop = match["stop"]
     if stop is None:
-        return not is_small
+        # A dash where a sentence begins is the mark of dialogue.
+        before = text[max(begin, match.start() - _LONGEST_MARK) : match.start()].rstrip(" \t\u00a0")
+        return not is_small and bool(before) and before[-1] not in "\n\r\u2028"
     if is_small or following in ".,;:!?…)]":
         return False
+    if following in _DASHES and text[match.end() + 1 : match.end() + 3].lstrip()[:1].islower():
+        return False  # who speaks: "—¿Llueve? —preguntó."
     if following == "»" and (text[match.end() + 1 : match.end() + 2] or " ").isspace():
         return False
     if stop != "." or match["closed"] or following in _OPENERS:
@@ -158,12 +163,10 @@ def _is_abbreviation(text: str, stop: int, after: int, begin: int) -> bool:
     if _NUMBERED.fullmatch(word[0]):
         number = _NUMBER.match(text, after)
         return number is not None and not (number[0] == "I" and word[0].lower() == "no")
-    if len(word[0]) == 1:
-        if word[0].isupper():
-            return word[0] != "I"
-        return not word[0].isdigit() and _LETTER_AND_STOP.match(text, after) is not None
     if word[0].isdigit():
         return len(word[0]) <= 2 and _AFTER_DAY.match(text, after) is not None
+    if len(word[0]) == 1:
+        return word[0] != "I" if word[0].isupper() else _LETTER_AND_STOP.match(text, after) is not None
     return _ABBREVIATION.fullmatch(word[0]) is not None
 
 
