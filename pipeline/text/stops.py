@@ -68,6 +68,7 @@ _LINE = re.compile(
 _BULLET = re.compile(rf"(?<=\s)[{_BULLETS}]")
 _ITEM_END = re.compile(r"\)\s")
 _ITEM = re.compile(r"(?<=\s)(?:\d{1,2}|[a-z])\.?\Z")
+_LETTER_ITEM = re.compile(r"[a-z]{1,2}[.)]\s+[^\W\d_a-z]")
 _MARK_ONLY = re.compile(rf"(?:\A|[{_LINE_END}])\s*\(?{_MARK}\Z")
 _LONGEST_MARK = 12
 _BRACKET_REACH = 60
@@ -128,7 +129,7 @@ def _ends(text: str, match: re.Match[str], begin: int) -> bool:
         # A dash where a sentence begins is the mark of dialogue.
         before = text[max(begin, match.start() - _LONGEST_MARK) : match.start()].rstrip(" \t\u00a0")
         return not is_small and bool(before) and before[-1] not in "\n\r\u2028"
-    if is_small or following in ".,;:!?…)]":
+    if (is_small and _LETTER_ITEM.match(text, match.end()) is None) or following in ".,;:!?…)]":
         return False
     if following in _DASHES and text[match.end() + 1 : match.end() + 3].lstrip()[:1].islower():
         return False  # who speaks: "—¿Llueve? —preguntó."
