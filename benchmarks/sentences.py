@@ -19,9 +19,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from benchmarks.documents import chapters
-from benchmarks.measures.sentence_cases import cases
 from benchmarks.record import data_folder, record
 from pipeline.text.inputs import join_paragraphs, paragraph_starts, split_sentences
+from testing.sentence_cases import cases
 
 _LIBRARIES = ("sentencex", "nupunkt")
 _ROUNDS = 3

@@ -14,6 +14,7 @@ from importlib import resources
 from io import BytesIO
 
 import numpy as np
+import regex
 
 from pipeline.splitmix import mix_array
 from pipeline.text.characters import code_points, lower_case
@@ -36,7 +37,7 @@ _CHUNK_WORDS = 1 << 16
 _AROUND = 3  # words on either side that the features of a gap use
 _SUFFIX_CHARS = 3
 _CASED = 0.02, 0.5  # the share of words with a capital, in text whose case says something
-_MARK = re.compile(r"[^\w\s'’`-]")
+_MARK = regex.compile(r"[^\p{L}\p{M}\p{N}\s'’`-]")
 _WORD = re.compile(r"\S+")
 _LINE_END = re.compile(r"[\n\r\x85\u2028]\s*")
 # Scripts that put white space only between clauses: Thai, Lao, Tibetan, Burmese, Khmer, kana and ideographs.
