@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -24,6 +25,7 @@ from pipeline.text.evidence import SENTENCE_FIELDS, sentence_columns, sentences_
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
 from pipeline.text.formats.detection import ENDINGS
 from pipeline.text.inputs import Spans, join_paragraphs, paragraph_starts, split_sentences, with_less_space
+from pipeline.text.language import language_name, language_of
 from pipeline.text.outputs import (
     DESCRIPTION,
     PARAGRAPH_TYPE,
@@ -44,10 +46,12 @@ _DOCUMENT_FIELDS = {
     "text_sha256": pa.string(),
     "encoding": pa.string(),
     "format": pa.string(),
+    "language": pa.string(),
 }
 _TEXT_FIELD = {"text": pa.large_string()}
 _KEPT_FIELDS = _DOCUMENT_FIELDS | _TEXT_FIELD | {"starts": pa.large_list(pa.int64())} | SENTENCE_FIELDS
 _SAMPLE_FIELDS = FEATURE_FIELDS | {"labels": pa.large_list(pa.int8()), "missed": pa.int64()}
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 _NOT_SCORED = -1
 _PRIME = 2**31 - 1
 _BINS = 500  # equal bins of probability in the statistics of validation
@@ -120,6 +124,10 @@ class TextSegmentation(Task):
     for text as speech-to-text writes it. Which ones depends on their texts alone. None without
     hide_breaks_in_training."""
 
+    languages: tuple[str, ...] = added(())
+    """Languages that the model was trained on, as codes such as en. Documents in others are counted as unusual. []: it
+    is not known, and none is."""
+
     def __post_init__(self) -> None:
         check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
         check(self, "context_sentences", self.context_sentences >= 0, "not be negative")
@@ -138,6 +146,8 @@ class TextSegmentation(Task):
         rule = "not be less than the min_paragraph_chars"
         check(self, "max_paragraph_chars", most is None or most >= self.min_paragraph_chars, rule)
         check(self, "granularity", 0 <= self.granularity <= 1, "be in [0, 1]")
+        rule = "be codes of languages, such as en or pt-BR"
+        check(self, "languages", all(_LANGUAGE.fullmatch(code) for code in self.languages), rule)
         check(self, "unpunctuated_fraction", 0 <= self.unpunctuated_fraction <= 1, "be in [0, 1]")
         for name in ("pause_weight", "layout_weight"):
             check(self, name, 0 <= getattr(self, name) <= 100, "be in [0, 100]")
@@ -201,6 +211,17 @@ class TextSegmentation(Task):
         texts = [pa.array([text.as_py()], pa.string()) for text in predicted["text"]] if self.with_text else []
         columns["text"] = pa.chunked_array(texts, pa.string())
         return pa.table([_as(columns[field.name], field.type) for field in self.schema], schema=self.schema)
+
+    def unusual(self, rows: pa.Table) -> list[str]:
+        """``language CODE`` for each document in a language that is none of ``languages``."""
+        if not self.languages:
+            return []
+        known = {code.partition("-")[0] for code in self.languages}
+        return [f"language {code}" for code in rows["language"].drop_null().to_pylist() if code not in known]
+
+    def unusual_text(self, name: str) -> str:
+        known = ", ".join(map(language_name, self.languages))
+        return f"are in {language_name(name.removeprefix('language '))}; the model was trained on {known}"
 
     def _encode_document(self, predicted: pa.Table, row: int) -> dict[str, Any]:
         """The paragraphs (start, end, score) of a document, their times and pages, and how sure they are."""
@@ -351,6 +372,7 @@ class TextSegmentation(Task):
             "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "encoding": document.encoding,
             "format": document.format,
+            "language": language_of(text),
             "text": text if self.with_text else None,
             "starts": sentences[:, 0],
             **sentence_columns(document, sentences, weights, with_breaks=self.only_at_breaks),

@@ -87,7 +87,18 @@ def test_a_row_has_what_the_schema_says() -> None:
     found = segment(TASK, model(), inputs(text.encode("utf-16"), b"Lonely."))
     assert found.schema == TASK.schema
     assert found.schema.names == [
-        *("doc_id", "num_chars", "text_sha256", "encoding", "format", "paragraphs", "num_paragraphs", "times", "pages"),
+        *(
+            "doc_id",
+            "num_chars",
+            "text_sha256",
+            "encoding",
+            "format",
+            "language",
+            "paragraphs",
+            "num_paragraphs",
+            "times",
+            "pages",
+        ),
         *("confidence", "uncertainty", "novelty", "novelty_raw", "embedding"),
     ]
     first, second = found.to_pylist()
