@@ -33,6 +33,7 @@ _SETTINGS = {
     "model.hidden": 192,
     "model.recurrent_members": 1,
     "model.attention_members": 0,
+    "task.languages": '["en"]',
     "train.precision": "bfloat16",
     "validation_fraction": 0.02,
 }

@@ -148,6 +148,7 @@ def language_name(code: str) -> str:
 def _likeliest(sample: str) -> tuple[str, float]:
     found: Counter[str] = Counter()
     for label, probability in _classifier().rank(sample):
+        assert isinstance(label, str)
         found[_CODES.get(label, label)] += probability
     return found.most_common(1)[0]
 
