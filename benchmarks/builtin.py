@@ -38,7 +38,13 @@ _SETTINGS = {
     "validation_fraction": 0.02,
 }
 # A training that goes on: with a smaller step, and without the second answer to each window, which takes half the time.
-_CONTINUED = {"init": f"builtin:{NAME}", "train.epochs": 2, "train.learning_rate": 1e-3, "task.consistency": 0.0}
+_CONTINUED = {
+    "init": f"builtin:{NAME}",
+    "train.epochs": 2,
+    "train.learning_rate": 1e-3,
+    "task.consistency": 0.0,
+    "train.threads": 1,
+}
 _LICENCE = (
     "Trained on 799 chapters of public-domain books in English, and on nothing else. The weights are under the licence "
     "of this project."
