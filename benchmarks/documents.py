@@ -25,6 +25,7 @@ from benchmarks.record import data_folder, record
 from pipeline.table.readers import open_delta
 from pipeline.text.inputs import join_paragraphs, paragraph_starts, split_sentences
 from pipeline.text.metrics import Score, score, summarize
+from pipeline.text.plain import without_marks
 
 FOLDS = 4
 
@@ -91,6 +92,17 @@ def hide(books: Path, out: Path) -> tuple[Path, list[dict[str, Any]]]:
             truths.append({"doc_id": chapter["doc_id"], "kind": chapter["kind"], "text": text, "spans": spans})
     hidden = ({"doc_id": item["doc_id"], "text": item["text"]} for item in truths)
     write_once(out, "".join(json.dumps(item) + "\n" for item in hidden))
+    return out, truths
+
+
+def hide_marks(books: Path, out: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """The same as `hide`, but without punctuation and case."""
+    truths = []
+    for chapter in chapters(books):
+        if chapter["split"] == "val":
+            text, spans = without_marks(chapter["text"], chapter["paragraphs"])
+            truths.append({"doc_id": chapter["doc_id"], "kind": chapter["kind"], "text": text, "spans": spans})
+    write_once(out, "".join(json.dumps({"doc_id": item["doc_id"], "text": item["text"]}) + "\n" for item in truths))
     return out, truths
 
 

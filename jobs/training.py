@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from jobs.console import say, warn
 from jobs.failures import name_failures
 from pipeline import config, storage
 from pipeline.distributed import train
-from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, Prepared
+from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, Prepared, check_sources
 from pipeline.distributed.session import require_gpu
 from pipeline.errors import DONE, RequestError
 from pipeline.quality.training_page import training_page
@@ -70,8 +70,10 @@ def train_package(
     data: dict[str, Any],
     copies: tuple[train.CopyWeights, ...] = (),
     fit: Fit = train.fit,
+    sources: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Prepare the samples, then train while holding the lease on ``settings.out``. Needs a Ray session. ``fit`` trains.
+    Each of several ``sources`` must have something to learn.
 
     A finished training is found, and another training in ``settings.out`` refused, before anything is written. The
     samples are prepared before the lease is taken, so that a request that they refuse leaves nothing behind.
@@ -93,7 +95,7 @@ def train_package(
         return finished
     if train_config.gpu:
         require_gpu(settings.cluster, "train.gpu")
-    plan = dataclasses.replace(plan, **_prepared(task, training, validation))
+    plan = dataclasses.replace(plan, **_prepared(task, training, validation, sources))
     life = Life(plan.out, f"training-{os.getpid()}", settings.lease_s, option="out")
     held = life.begin()
     if (submitted := submission_id()) is not None:
@@ -123,7 +125,9 @@ def _drawn(plan: train.Plan, validation: Preparation, summary: dict[str, Any]) -
         return {}
 
 
-def _prepared(task: Task, training: Preparation, validation: Preparation) -> dict[str, Prepared]:
+def _prepared(
+    task: Task, training: Preparation, validation: Preparation, sources: Sequence[str]
+) -> dict[str, Prepared]:
     """The prepared samples, as fields of a plan. What was written is deleted if the request is refused."""
     try:
         found = training.prepare(), validation.prepare()
@@ -134,6 +138,8 @@ def _prepared(task: Task, training: Preparation, validation: Preparation) -> dic
             part.check_truth(task, name)
             if missing := part.missing_classes():
                 warn(f"no {task.truth_unit} in the {name} labels: {', '.join(missing)}")
+        if len(sources) > 1:
+            check_sources(sources, found, task)
     except RequestError:
         training.discard()
         validation.discard()

@@ -10,16 +10,18 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import ray
 
@@ -29,6 +31,7 @@ from pipeline.distributed.session import release_actors
 from pipeline.errors import InputError, RequestError
 from pipeline.json_text import to_json
 from pipeline.rows import INPUT_SCHEMA, RECORD, FailedInput, by_code, error_value, failed_input
+from pipeline.source.corpora import Sources
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.source.keys import VERSION_KEY, digests
 from pipeline.storage.columnar import has_arrow_end, own_file, read_arrow
@@ -47,6 +50,16 @@ _RECEIPT = pa.schema(
         ("truth", pa.map_(pa.string(), pa.int64())),
     ]
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceCounts:
+    """What one of several sources has given."""
+
+    rows: int
+    truth: int
+    """The number of labels (`Task.truth`) in its samples."""
+    inputs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +82,17 @@ class Prepared:
     """Digest of the versions of the label files; None if there are none."""
     outdated: bool = False
     """Whether samples of other labels lie at ``uri``."""
+    sources: tuple[SourceCounts, ...] = ()
+    """What each source has given, if there are several; see `Sources`."""
+    weights: tuple[float, ...] = ()
+    """How often the samples of each source are drawn in an epoch; (): all once."""
 
     def load(self) -> Samples:
         """The samples. Local shards are memory-mapped; remote ones are downloaded once to this machine."""
-        return Samples([_load_shard(storage.join(self.uri, name)) for name in self.shards])
+        shards = [_load_shard(storage.join(self.uri, name)) for name in self.shards]
+        if not self.weights:
+            return Samples(shards)
+        return Samples(shards, list(zip((source.rows for source in self.sources), self.weights, strict=True)))
 
     def check_truth(self, task: Task, part: str) -> None:
         """`RequestError` if the labels of the samples leave nothing to learn or to measure. ``part``: their name."""
@@ -114,12 +134,17 @@ class Preparation:
         fetch_config: FetchConfig | None = None,
         block_rows: int = 64,
         block_bytes: int = 32 << 20,
+        sources: Sources | None = None,
     ) -> None:
-        """``part``: `TRAINING` or `VALIDATION`. Inputs whose bytes the function ``keep`` rejects are left out."""
+        """``part``: `TRAINING` or `VALIDATION`. Inputs whose bytes the function ``keep`` rejects are left out.
+
+        A worker holds one block at a time: at most ``block_rows`` inputs, and as many as have ``block_bytes`` together.
+        """
         self.inputs = inputs
         """The listing that the samples are prepared from."""
         self._inputs, self._task, self._out, self._part = inputs, task, storage.canonical(out), part
         self._keep, self._fetch, self._block = keep, fetch_config or FetchConfig(), (block_rows, block_bytes)
+        self._sources = sources if sources is not None and len(sources.names) > 1 else None
         identity = {
             "task": [type(task).__name__, config.identity(task)],
             "inputs": hashlib.sha256(digests(inputs, (*VERSION_KEY, "label_uri")).tobytes()).hexdigest(),
@@ -138,7 +163,7 @@ class Preparation:
         """What `prepare` will return, but without the samples. Reads only the index."""
         index = self._index()
         outdated = index is not None and not self._is_current(index)
-        return Prepared(uri=self._folder, labels=self._labels, outdated=outdated)
+        return Prepared(uri=self._folder, labels=self._labels, outdated=outdated, weights=self._weights())
 
     def prepare(self) -> Prepared:
         """Prepare the samples, or find them there. Needs a Ray session.
@@ -158,7 +183,12 @@ class Preparation:
             failures=tuple(FailedInput(**item) for item in index.get("failures", ())),
             truth=index.get("truth", {}),
             labels=self._labels,
+            sources=tuple(SourceCounts(**item) for item in index.get("sources", ())) if self._sources else (),
+            weights=self._weights(),
         )
+
+    def _weights(self) -> tuple[float, ...]:
+        return () if self._sources is None or self._part != TRAINING else self._sources.weights
 
     def discard(self) -> None:
         """Delete what lies in the folder of these samples, for a request that is refused after all."""
@@ -170,7 +200,11 @@ class Preparation:
                     os.rmdir(folder)
 
     def _prepare(self) -> dict[str, Any]:
-        blocks = split(self._inputs, *self._block)
+        first = np.array([0]) if self._sources is None else np.unique(self._sources.first_inputs())
+        edges = itertools.pairwise([*first[first < self._inputs.num_rows].tolist(), self._inputs.num_rows])
+        blocks = [
+            block for start, end in edges for block in split(self._inputs.slice(start, end - start), *self._block)
+        ]
         places = mark(self._folder, inputs=self._inputs["uri"].to_pylist())
         try:
             receipts = _run(blocks, _Sampling(self._task, self._folder, self._keep, self._fetch, places))
@@ -193,6 +227,8 @@ class Preparation:
             "truth": dict(truth),
             "labels": self._labels,
         }
+        if self._sources is not None:
+            index["sources"] = [dataclasses.asdict(item) for item in _by_source(self._sources, receipts)]
         if not index["rows"]:
             self.discard()
             first = f"; the first: {failures[0]}" if failures else ""
@@ -221,7 +257,9 @@ class Preparation:
             return False
 
     def _is_current(self, index: dict[str, Any]) -> bool:
-        """Whether the samples of an index were prepared from the present labels."""
+        """Whether the samples of an index were prepared from the present labels, and its shards from the sources."""
+        if self._sources is not None and len(index.get("sources", ())) != len(self._sources.names):
+            return False
         if "labels" in index:
             return index["labels"] == self._labels
         newest = max(self._inputs["label_mtime"].drop_null().to_pylist(), default=None)
@@ -250,6 +288,25 @@ class RecordSplit:
         except ValueError:
             return True
         return not isinstance(record, dict) or record.get("split") == self.name
+
+
+def _by_source(sources: Sources, receipts: list[dict[str, Any]]) -> list[SourceCounts]:
+    """What each source has given; each receipt is of inputs of one source."""
+    inputs = np.bincount(sources.of_inputs, minlength=len(sources.names)).tolist()
+    rows, truth = [0] * len(inputs), [0] * len(inputs)
+    for receipt in receipts:
+        number = int(sources.of_inputs[receipt["first"]])
+        rows[number] += receipt["rows"]
+        truth[number] += sum(dict(receipt["truth"]).values())
+    return [SourceCounts(rows=a, truth=b, inputs=c) for a, b, c in zip(rows, truth, inputs, strict=True)]
+
+
+def check_sources(names: Sequence[str], parts: Sequence[Prepared], task: Task) -> None:
+    """`RequestError` if one of several sources has nothing to learn in any part, such as texts without paragraphs."""
+    for name, *counts in zip(names, *(part.sources for part in parts), strict=True):
+        if not sum(item.truth for item in counts):
+            inputs = sum(item.inputs for item in counts)
+            raise RequestError(f"data {name!r}: no {task.truth_unit} in its {inputs} inputs")
 
 
 def _run(blocks: list[pa.Table], work: _Sampling) -> list[dict[str, Any]]:

@@ -156,7 +156,8 @@ class Plan:
         config = settings_of.identity(self.config)
         for name in ("workers", "gpu", "threads", "checkpoint_s", "max_failures"):
             config.pop(name, None)
-        return {
+        weights = {"weights": list(self.train.weights)} if len(set(self.train.weights)) > 1 else {}
+        return weights | {
             "task": settings_of.identity(self.task),
             "model": [self.model_name, models.identity_of(self.model_name, self.model_config)],
             "copies": repr(self.copies),
@@ -379,6 +380,7 @@ def _named(identity: dict[str, Any]) -> dict[str, Any]:
         "task": identity["task"],
         "train": identity["config"],
         "init and novelty": identity["copies"],
+        "weights": identity.get("weights"),
         "training inputs": training,
         "validation inputs": validation,
     }

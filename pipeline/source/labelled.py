@@ -134,6 +134,12 @@ def held_out(inputs: pa.Table, fraction: float) -> tuple[pa.Table, pa.Table]:
 
     Both have at least one input. `RequestError` if there are fewer than two.
     """
+    chosen = is_held_out(inputs, fraction)
+    return _numbered(inputs.filter(pa.array(~chosen))), _numbered(inputs.filter(pa.array(chosen)))
+
+
+def is_held_out(inputs: pa.Table, fraction: float) -> np.ndarray:
+    """Which inputs `held_out` holds out, (n,) bool."""
     if inputs.num_rows < 2:
         rule = "at least 2 inputs are needed, since a part of them is held out for validation"
         raise RequestError(f"{rule}; got only {inputs['uri'][0].as_py()!r}")
@@ -141,7 +147,7 @@ def held_out(inputs: pa.Table, fraction: float) -> tuple[pa.Table, pa.Table]:
     rank = np.argsort([hashlib.sha256(row.tobytes()).digest() for row in names], kind="stable")
     chosen = np.zeros(inputs.num_rows, bool)
     chosen[rank[: min(max(1, round(fraction * inputs.num_rows)), inputs.num_rows - 1)]] = True
-    return _numbered(inputs.filter(pa.array(~chosen))), _numbered(inputs.filter(pa.array(chosen)))
+    return chosen
 
 
 def _split_lines(folder: str, name: str) -> Iterator[tuple[int, str]]:

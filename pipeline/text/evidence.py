@@ -30,9 +30,10 @@ SENTENCE_FIELDS = {
 
 
 def sentences_of(document: Document, max_chars: int, weights: dict[str, float]) -> np.ndarray:
-    """The sentences (s, 2) of `split_sentences`, cut also at the breaks that are evident. ``weights``: a factor for
+    """The sentences (s, 2) of `split_sentences`, cut also at the breaks that are evident, and in text without
+    punctuation at all breaks. ``weights``: a factor for
     each kind of evidence (`Document.evidence_of`)."""
-    sentences = split_sentences(document.text, max_chars)
+    sentences = split_sentences(document.text, max_chars, document.breaks)
     if not len(document.breaks):
         return sentences
     evident = np.array(document.evidence) * weights[document.evidence_of] >= _BEGINS_SENTENCE

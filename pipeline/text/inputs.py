@@ -13,32 +13,14 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.text.encodings import checked_text, is_unicode
 from pipeline.text.graphemes import after_cluster, end_of_space, last_boundary, last_word
+from pipeline.text.stops import item_starts, sentence_ends
+from pipeline.text.unpunctuated import LEAST_CHARS, has_no_stops, starts_without_stops
 
 Spans = Sequence[Sequence[int]]
 
-_CLOSERS = "\"'”’»›)\\]}*_"
-_OPENERS = "\"'“‘«"
-# The end of a sentence is one of three things: a stop, optional closing marks and white space; a CJK stop, which needs
-# no white space; or a colon or dash before direct speech ('he said:-- "Come in."'; ":-" and ": -" are such dashes).
-_STOP = re.compile(
-    rf"(?<![.!?…؟۔।॥])(?P<stop>[.!?…؟۔।॥]++)(?P<closed>[{_CLOSERS}]*+)\s++"
-    r"|[。！？｡]+[」』”’）》】\"']*\s*"
-    rf"|(?:(?<=[^\s.!?…]):(?:\s?-)?|--|[—–])[{_CLOSERS}]*\s+(?=[{_OPENERS}(\[\d]|[^\W\d_a-z])"
-)
 _LINE_END = r"(?>\r\n|[\n\r\x85\u2028])"  # atomic, so that CR LF is never two
 _BLANK_LINE = re.compile(rf"{_LINE_END}[^\S\n\r\x85\u2028\u2029]*{_LINE_END}\s*|[\u2029\f]\s*")
-_LAST_WORD = re.compile(r"[^\W_]+(?:\.[^\W_]+)*\Z")
-_LONGEST_ABBREVIATION = 12
-# Titles and other abbreviations that stand before a name and almost never end a sentence.
-_ABBREVIATION = re.compile(
-    "mr|mrs|ms|messrs|mme|mlle|dr|prof|rev|hon|st|ste|gen|col|maj|capt|lieut|lt|sgt|corp|adm|gov|sen|rep|pres|supt|bros|"
-    "vs|viz|cf|e[.]g|i[.]e|approx|ca|mt|ft",
-    re.IGNORECASE,
-)
-# Abbreviations only before a number, since "no" and "art" are words, too.
-_NUMBERED = re.compile("nos?|vols?|pp?|figs?|ch|sect?|art", re.IGNORECASE)
 _KINDS = {list: "a list", dict: "an object"}
-_NUMBER = re.compile(r"\d|[IVXLC]+\b")
 
 
 def parse_record(line: bytes) -> dict[str, Any]:
@@ -73,11 +55,13 @@ def parse_record(line: bytes) -> dict[str, Any]:
     return {"text": checked_text(text), "doc_id": doc_id, "paragraphs": paragraphs}
 
 
-def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
+def split_sentences(text: str, max_chars: int = 2000, may_begin: Sequence[int] = ()) -> np.ndarray:
     """Split a text into sentences (start, end), int64 (s, 2). They tile the text; white space ends the sentence before.
 
-    This uses rules and no model: stops, abbreviations, initials, closing quotes, blank lines. Every position where a
-    paragraph can begin should start a sentence, so the rules rather split too often than too rarely. A sentence of more
+    This uses rules and no model (`pipeline.text.stops`): stops, abbreviations, initials, closing quotes, lists, blank
+    lines. Every position where a paragraph can begin should start a sentence, so the rules rather split too often.
+    Where the rules find a stretch without any punctuation, `pipeline.text.unpunctuated` says where sentences may begin,
+    and they begin at the places ``may_begin``, too, such as the beginnings of cues. A sentence of more
     than ``max_chars`` code points is cut after white space, or else between two grapheme clusters. A cluster that is
     longer is cut at ``max_chars``. The limit counts without white space at the end, since no sentence but the first
     begins with white space (other than white space with a combining mark on it, which is a character to be seen).
@@ -86,11 +70,12 @@ def split_sentences(text: str, max_chars: int = 2000) -> np.ndarray:
         return np.empty((0, 2), np.int64)
     first = len(text) - len(text.lstrip())
     # Arrays, because for short sentences Python integers would need twenty times the memory of the text.
-    ends = (match.end() for match in _STOP.finditer(text) if _ends_sentence(text, match))
-    stops = np.fromiter((after_cluster(text, end) for end in ends), np.int64)
-    breaks = np.fromiter((after_cluster(text, match.end()) for match in _BLANK_LINE.finditer(text)), np.int64)
-    starts = np.union1d(stops, breaks)
+    places = itertools.chain(
+        sentence_ends(text), item_starts(text), (match.end() for match in _BLANK_LINE.finditer(text))
+    )
+    starts = np.unique(np.fromiter((after_cluster(text, place) for place in places), np.int64))
     edges = np.concatenate([[0], starts[(starts > first) & (starts < len(text))], [len(text)]])
+    edges = _with_unmarked_starts(text, edges, first, np.array(may_begin, np.int64))
     if (np.diff(edges) > max_chars).any():
         edges = np.array(_cut_long(text, edges.tolist(), max_chars), np.int64)
     return np.stack([edges[:-1], edges[1:]], axis=1)
@@ -137,25 +122,22 @@ def paragraph_starts(text: str, paragraphs: Spans) -> list[int]:
     return [end - len(text[start:end].lstrip()) for start, end in paragraphs]
 
 
-def _ends_sentence(text: str, match: re.Match[str]) -> bool:
-    following = text[match.end() : match.end() + 1]
-    stop = match["stop"]
-    if stop is None:
-        return True
-    if following.islower() or following in ".,;:!?…)]":
-        return False
-    if stop != "." or match["closed"] or following in _OPENERS:
-        return True
-    position = match.start()
-    word = _LAST_WORD.search(text, max(0, position - _LONGEST_ABBREVIATION), position)
-    if word is None:
-        return True
-    # "I" is a pronoun more often than a number or an initial.
-    if _NUMBERED.fullmatch(word[0]):
-        number = _NUMBER.match(text, match.end())
-        return number is None or (number[0] == "I" and word[0].lower() == "no")
-    is_initial = len(word[0]) == 1 and word[0].isupper() and word[0] != "I" and "A" <= word[0] <= "Z"
-    return not is_initial and _ABBREVIATION.fullmatch(word[0]) is None
+def _with_unmarked_starts(text: str, edges: np.ndarray, first: int, may_begin: np.ndarray) -> np.ndarray:
+    """The edges of sentences, with more of them inside stretches that have no punctuation. No sentence but the first
+    begins before ``first``, where the white space at the beginning of the text ends."""
+    found = [edges]
+    for index in np.flatnonzero(np.diff(edges) >= LEAST_CHARS).tolist():
+        start, end = int(edges[index]), int(edges[index + 1])
+        if has_no_stops(text, start, end):
+            places = [*starts_without_stops(text, start, end).tolist(), *may_begin[_between(may_begin, start, end)]]
+            inside = np.array([after_cluster(text, int(place)) for place in places], np.int64)
+            found.append(inside[(inside > first) & (inside < end)])
+    return np.unique(np.concatenate(found)) if len(found) > 1 else edges
+
+
+def _between(places: np.ndarray, start: int, end: int) -> slice:
+    """Those of the rising places that lie in [start, end)."""
+    return slice(*np.searchsorted(places, [start, end]).tolist())
 
 
 def _cut_long(text: str, edges: list[int], max_chars: int) -> list[int]:

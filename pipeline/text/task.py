@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -23,7 +24,8 @@ from pipeline.text.decoding import Limits, best_begins, shifted_scores
 from pipeline.text.evidence import SENTENCE_FIELDS, sentence_columns, sentences_of
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
 from pipeline.text.formats.detection import ENDINGS
-from pipeline.text.inputs import join_paragraphs, paragraph_starts, split_sentences, with_less_space
+from pipeline.text.inputs import Spans, join_paragraphs, paragraph_starts, split_sentences, with_less_space
+from pipeline.text.language import language_name, language_of
 from pipeline.text.outputs import (
     DESCRIPTION,
     PARAGRAPH_TYPE,
@@ -32,6 +34,7 @@ from pipeline.text.outputs import (
     certainty,
     paragraphs_from_begins,
 )
+from pipeline.text.plain import keeps_case, share_of, without_marks
 from pipeline.text.reading import ReadDocument, read_document
 from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
 from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at
@@ -43,10 +46,12 @@ _DOCUMENT_FIELDS = {
     "text_sha256": pa.string(),
     "encoding": pa.string(),
     "format": pa.string(),
+    "language": pa.string(),
 }
 _TEXT_FIELD = {"text": pa.large_string()}
 _KEPT_FIELDS = _DOCUMENT_FIELDS | _TEXT_FIELD | {"starts": pa.large_list(pa.int64())} | SENTENCE_FIELDS
 _SAMPLE_FIELDS = FEATURE_FIELDS | {"labels": pa.large_list(pa.int8()), "missed": pa.int64()}
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 _NOT_SCORED = -1
 _PRIME = 2**31 - 1
 _BINS = 500  # equal bins of probability in the statistics of validation
@@ -59,7 +64,8 @@ class TextSegmentation(Task):
 
     kind: ClassVar[str] = "text_segmenter"
     #: 2: a CR LF is one end of a line, and long sentences are cut between grapheme clusters.
-    results: ClassVar[int] = 2
+    #: 3: sentences in scripts of their own, in lists, and in text without punctuation.
+    results: ClassVar[int] = 3
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
     inputs: ClassVar[InputKind] = InputKind(
         suffixes=(*ENDINGS, ".jsonl", ".parquet", ".tar", ".tgz"),
@@ -113,6 +119,14 @@ class TextSegmentation(Task):
     0: they do not count."""
     with_text: bool = added(False)
     """Write the text, into which the offsets point, to the column text."""
+    unpunctuated_fraction: float = added(0.15)
+    """Fraction of the documents that are learned a second time without punctuation, three of four also without case,
+    for text as speech-to-text writes it. Which ones depends on their texts alone. None without
+    hide_breaks_in_training."""
+
+    languages: tuple[str, ...] = added(())
+    """Languages that the model was trained on, as codes such as en. Documents in others are counted as unusual. []: it
+    is not known, and none is."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
@@ -132,6 +146,9 @@ class TextSegmentation(Task):
         rule = "not be less than the min_paragraph_chars"
         check(self, "max_paragraph_chars", most is None or most >= self.min_paragraph_chars, rule)
         check(self, "granularity", 0 <= self.granularity <= 1, "be in [0, 1]")
+        rule = "be codes of languages, such as en or pt-BR"
+        check(self, "languages", all(_LANGUAGE.fullmatch(code) for code in self.languages), rule)
+        check(self, "unpunctuated_fraction", 0 <= self.unpunctuated_fraction <= 1, "be in [0, 1]")
         for name in ("pause_weight", "layout_weight"):
             check(self, name, 0 <= getattr(self, name) <= 100, "be in [0, 100]")
 
@@ -195,6 +212,17 @@ class TextSegmentation(Task):
         columns["text"] = pa.chunked_array(texts, pa.string())
         return pa.table([_as(columns[field.name], field.type) for field in self.schema], schema=self.schema)
 
+    def unusual(self, rows: pa.Table) -> list[str]:
+        """``language CODE`` for each document in a language that is none of ``languages``."""
+        if not self.languages:
+            return []
+        known = {code.partition("-")[0] for code in self.languages}
+        return [f"language {code}" for code in rows["language"].drop_null().to_pylist() if code not in known]
+
+    def unusual_text(self, name: str) -> str:
+        known = ", ".join(map(language_name, self.languages))
+        return f"are in {language_name(name.removeprefix('language '))}; the model was trained on {known}"
+
     def _encode_document(self, predicted: pa.Table, row: int) -> dict[str, Any]:
         """The paragraphs (start, end, score) of a document, their times and pages, and how sure they are."""
         starts, scores = values_at(predicted, "starts", row), values_at(predicted, "scores", row)
@@ -232,7 +260,8 @@ class TextSegmentation(Task):
 
         ``labels`` of the sentences are 1 where a paragraph begins, 0 elsewhere, and -1 if the sentence is not scored.
         ``missed`` is the number of paragraphs that begin inside a scored sentence; no answer can find them. In a
-        document without ``paragraphs``, blank lines separate them.
+        document without ``paragraphs``, blank lines separate them. Documents of the ``unpunctuated_fraction`` give
+        samples of a second text, too, which has no punctuation.
         """
         nested, errors = each_row("prepare", _rows(inputs), self._prepare_labelled)
         rows, row_errors = [], []
@@ -343,6 +372,7 @@ class TextSegmentation(Task):
             "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "encoding": document.encoding,
             "format": document.format,
+            "language": language_of(text),
             "text": text if self.with_text else None,
             "starts": sentences[:, 0],
             **sentence_columns(document, sentences, weights, with_breaks=self.only_at_breaks),
@@ -352,8 +382,14 @@ class TextSegmentation(Task):
     def _prepare_labelled(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         read = self._read(row)
         text, paragraphs = read.text, read.known_paragraphs()
+        variants = [(text, paragraphs)]
         if self.hide_breaks_in_training:
-            text, paragraphs = join_paragraphs(text, paragraphs)
+            variants = [join_paragraphs(text, paragraphs)]
+            if share_of(text, "unpunctuated") < self.unpunctuated_fraction:
+                variants.append(without_marks(text, paragraphs, keep_case=keeps_case(text)))
+        return [sample for found, spans in variants if found for sample in self._samples(found, spans)]
+
+    def _samples(self, text: str, paragraphs: Spans) -> list[dict[str, Any]]:
         sentences = split_sentences(text, self.max_sentence_chars)
         features = self._features(text, sentences)
         # The first paragraph always begins with the document, so it is not scored.

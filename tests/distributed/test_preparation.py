@@ -19,6 +19,7 @@ from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation
 from pipeline.errors import RequestError
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.segmenters.unet import UNetConfig
+from pipeline.source.corpora import corpus
 from pipeline.source.labelled import all_inputs, held_out, split_files
 from pipeline.text.task import TextSegmentation
 
@@ -189,3 +190,47 @@ def test_one_input_cannot_be_divided(folder: Path) -> None:
     assert [part.num_rows for part in held_out(two, 0.9)] == [1, 1]
     with pytest.raises(RequestError, match=r"at least 2 inputs are needed, .*got only '.*images/0.png'"):
         held_out(two.slice(0, 1), 0.1)
+
+
+def text_sources(place: Path, *counts: int) -> list[str]:
+    """Folders with so many texts of three paragraphs each."""
+    for number, count in enumerate(counts):
+        (place / str(number)).mkdir()
+        for index in range(count):
+            text = f"The rain fell on {index}.\n\nNobody came.\n\nThe door of {number} stood open."
+            (place / str(number) / f"{index}.txt").write_text(text)
+    return [str(place / str(number)) for number in range(len(counts))]
+
+
+def test_sources_are_drawn_by_their_weights(tmp_path: Path) -> None:
+    uris, task = text_sources(tmp_path, 3, 2), TextSegmentation(buckets=64, unpunctuated_fraction=0)
+    found = corpus(uris, [1, 3], task.inputs)
+    made = Preparation(found.inputs, task, str(tmp_path / "out"), sources=found.sources)
+    prepared = made.prepare()
+    assert [(item.rows, item.truth, item.inputs) for item in prepared.sources] == [(3, 6, 3), (2, 4, 2)]
+    samples = prepared.load()
+    assert len(samples) == 3 + 3 * 2
+    assert np.bincount(samples.places(np.arange(9))).tolist() == [1, 1, 1, 3, 3]
+    assert made.planned().weights == prepared.weights == (1.0, 3.0)
+    held = Preparation(found.inputs, task, str(tmp_path / "out"), part=VALIDATION, sources=found.sources)
+    assert len(held.prepare().load()) == 5, "weights are for learning only"
+
+
+def test_a_source_that_is_added_is_prepared(tmp_path: Path) -> None:
+    uris, task = text_sources(tmp_path, 2, 2), TextSegmentation(buckets=64)
+    both = corpus([str(tmp_path / "?" / "*.txt")], (), task.inputs)
+    one = Preparation(both.inputs, task, str(tmp_path / "out"), sources=both.sources).prepare()
+    apart = corpus(uris, (), task.inputs)
+    assert apart.inputs["uri"].to_pylist() == both.inputs["uri"].to_pylist()
+    found = Preparation(apart.inputs, task, str(tmp_path / "out"), sources=apart.sources).prepare()
+    assert (one.sources, len(found.sources)) == ((), 2)
+
+
+def test_a_source_without_paragraphs_is_named(tmp_path: Path) -> None:
+    uris, task = text_sources(tmp_path, 2, 2), TextSegmentation(buckets=64)
+    for index in range(2):
+        (tmp_path / "1" / f"{index}.txt").write_text("The rain fell. Nobody came.")
+    found = corpus(uris, (), task.inputs)
+    prepared = Preparation(found.inputs, task, str(tmp_path / "out"), sources=found.sources).prepare()
+    with pytest.raises(RequestError, match=r"/1': no paragraph boundary in its 2 inputs"):
+        preparation.check_sources(uris, [prepared], task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -86,7 +87,18 @@ def test_a_row_has_what_the_schema_says() -> None:
     found = segment(TASK, model(), inputs(text.encode("utf-16"), b"Lonely."))
     assert found.schema == TASK.schema
     assert found.schema.names == [
-        *("doc_id", "num_chars", "text_sha256", "encoding", "format", "paragraphs", "num_paragraphs", "times", "pages"),
+        *(
+            "doc_id",
+            "num_chars",
+            "text_sha256",
+            "encoding",
+            "format",
+            "language",
+            "paragraphs",
+            "num_paragraphs",
+            "times",
+            "pages",
+        ),
         *("confidence", "uncertainty", "novelty", "novelty_raw", "embedding"),
     ]
     first, second = found.to_pylist()
@@ -354,7 +366,8 @@ def test_members_answer_together_and_are_trained_apart() -> None:
 
 def test_it_learns_what_paragraphs_begin_with() -> None:
     table = inputs(*(record(story(12, seed)) for seed in range(12)), wrapping="json")
-    samples = Samples([TASK.prepare_samples(table).drop(["error"])])
+    task = dataclasses.replace(TASK, unpunctuated_fraction=0.0)
+    samples = Samples([task.prepare_samples(table).drop(["error"])])
     config = TrainConfig(epochs=30, batch_rows=8, learning_rate=0.02, ema_decay=0.9, evaluate_every_epochs=10)
     trainer = Trainer(TASK, model(), config, samples, samples)
     for _ in trainer.run():
