@@ -31,6 +31,7 @@ ERROR_CODES = {
     "not_text": "the bytes are not text",
     "bad_encoding": "the bytes are not valid in the expected encoding",
     "bad_document": "the file is broken, or not of the format that its name or its first bytes say",
+    "other_data": "the file is sound, and no document: JSON that is no transcript",
     "encrypted": "the document needs a password",
     "no_text": "the document has no text, such as a scan whose pages are images",
     "no_paragraphs": "the document does not say where its paragraphs begin, so it is no truth",
@@ -39,6 +40,10 @@ ERROR_CODES = {
     "out_of_memory": "the input does not fit into memory even alone",
     "internal": "the pipeline failed on this input",
 }
+
+
+#: Codes of inputs that are as they should be, and only not for this task. They do not count as failures of a run.
+NOT_FOR_THE_TASK = frozenset({"other_data"})
 
 
 class InputError(Exception):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.errors import ERROR_BUDGET, JobFailed
+from pipeline.errors import ERROR_BUDGET, NOT_FOR_THE_TASK, JobFailed
 
 
 class ErrorBudgetSpent(JobFailed):
@@ -74,11 +74,14 @@ class RunCounts:
         self.errors = Counter(errors)
 
     def check_budget(self, max_error_rate: float, error_floor: int) -> None:
-        """Raise `ErrorBudgetSpent` if the failed inputs exceed both the fraction and the number."""
-        if self.failed > error_floor and self.failed > max_error_rate * (self.failed + self.done):
+        """Raise `ErrorBudgetSpent` if the failed inputs exceed both the fraction and the number. Inputs that are not for
+        the task count neither as failed nor as done."""
+        counted = Counter({code: count for code, count in self.errors.items() if code not in NOT_FOR_THE_TASK})
+        failed = self.failed - (self.errors.total() - counted.total())
+        if failed > error_floor and failed > max_error_rate * (failed + self.done):
             raise ErrorBudgetSpent(
-                f"{self.failed} of {self.failed + self.done} inputs failed, more than max_error_rate "
-                f"{max_error_rate} allows: {dict(self.errors.most_common(3))}"
+                f"{failed} of {failed + self.done} inputs failed, more than max_error_rate "
+                f"{max_error_rate} allows: {dict(counted.most_common(3))}"
             )
 
     def progress(self) -> str:

@@ -859,7 +859,7 @@ def _documents() -> dict[str, tuple[Callable[[], bytes], tuple[Row, ...]]]:
         "cut.docx": (lambda: b"PK\x03\x04" + bytes(40), _bad("bad_document")),
         "no book.epub": (lambda: PROSE.encode(), _bad("bad_document")),
         "backwards.vtt": (lambda: b"WEBVTT\n\n00:02.000 --> 00:01.000\nx\n", _bad("bad_document")),
-        "metadata.json": (lambda: b'{"id": 1}', _bad("bad_document")),
+        "metadata.json": (lambda: b'{"id": 1}', _bad("other_data")),
         "utf-8 with a mark.txt": (lambda: PROSE.encode("utf-8-sig"), _text(PROSE, "utf-8-sig")),
         "two marks.txt": (lambda: codecs.BOM_UTF8 * 2 + b"a", _text("\ufeffa", "utf-8-sig")),
         "utf-16 le.txt": (

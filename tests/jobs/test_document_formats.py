@@ -26,7 +26,7 @@ BROKEN = {
     "latin.html": (b"<html><p>\xe9", "bad_encoding"),
     "latin.md": (b"# \xe9", "bad_encoding"),
     "locked.pdf": (document_files.pdf(PARAGRAPHS, password="p"), "encrypted"),
-    "metadata.json": (b'{"a": 1}', "bad_document"),
+    "metadata.json": (b'{"a": 1}', "other_data"),
     "negative.vtt": (b"WEBVTT\n\n-00:01.000 --> 00:02.000\nx\n", "bad_document"),
     "no times.srt": (b"1\nx\n", "bad_document"),
     "scan.pdf": (document_files.scan(), "no_text"),

@@ -85,6 +85,15 @@ def test_counts_become_the_summary() -> None:
     assert caught.value.exit_code == ERROR_BUDGET
 
 
+def test_inputs_that_are_not_for_the_task_spend_no_budget() -> None:
+    counts = RunCounts(listed=12, pending=12)
+    counts.add(rows=10, failed=["other_data"] * 8, fetched_bytes=0, stage_seconds={})
+    counts.check_budget(max_error_rate=0.1, error_floor=0)
+    counts.add(rows=2, failed=["empty"], fetched_bytes=0, stage_seconds={})
+    with pytest.raises(ErrorBudgetSpent, match=r"1 of 4 inputs failed, .*{'empty': 1}"):
+        counts.check_budget(max_error_rate=0.1, error_floor=0)
+
+
 def test_a_run_is_named_after_all_before_it_whatever_the_clock() -> None:
     first = run_name("")
     assert run_name(first) > first

@@ -18,11 +18,13 @@ NAME = "whisper"
 
 
 def read(data: bytes) -> Document:
-    """Raises `InputError`: what `decode_text` and `document_of_cues` raise, and ``bad_document`` for other JSON."""
+    """Raises `InputError`: what `decode_text` and `document_of_cues` raise, ``bad_document`` for what is no JSON, and
+    ``other_data`` for JSON that is no transcript."""
     text, encoding = decode_text(data)
     segments = segments_of(text)
     if segments is None:
-        raise InputError("bad_document", "the JSON file is no transcript: it has no segments with start, end and text")
+        code = "other_data" if _is_json(text) else "bad_document"
+        raise InputError(code, "the JSON file is no transcript: it has no segments with start, end and text")
     return document_of_cues(_cues(segments), form=NAME, encoding=encoding)
 
 
@@ -37,6 +39,14 @@ def segments_of(text: str) -> list[dict[str, Any]] | None:
         return None
     is_transcript = all(isinstance(item, dict) and {"start", "end", "text"} <= item.keys() for item in segments)
     return segments if is_transcript else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _cues(segments: list[dict[str, Any]]) -> Iterator[tuple[float, float, str]]:

@@ -53,7 +53,7 @@ HOSTILE = {
     "a transcript with a truth value": (b'{"segments": [{"start": true, "end": 1, "text": "a"}]}', "whisper",
                                         "bad_document"),
     "half a surrogate pair": (b'{"segments": [{"start": 0, "end": 1, "text": "\\ud800"}]}', "whisper", "not_text"),
-    "other JSON": (b'{"a": 1}', "whisper", "bad_document"),
+    "other JSON": (b'{"a": 1}', "whisper", "other_data"),
     "JSON that is nested deeply": (b"[" * 100_000, "whisper", "bad_document"),
     "a page of scripts": (b"<html><script>x</script></html>", "html", "no_text"),
     "an encoding that is none": (b"<html><meta charset=klingon><p>x", "html", "bad_encoding"),
