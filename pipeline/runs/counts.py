@@ -74,8 +74,8 @@ class RunCounts:
         self.errors = Counter(errors)
 
     def check_budget(self, max_error_rate: float, error_floor: int) -> None:
-        """Raise `ErrorBudgetSpent` if the failed inputs exceed both the fraction and the number. Inputs that are not for
-        the task count neither as failed nor as done."""
+        """Raise `ErrorBudgetSpent` if the failed inputs exceed both the fraction and the number. Inputs that are not
+        for the task count neither as failed nor as done."""
         counted = Counter({code: count for code, count in self.errors.items() if code not in NOT_FOR_THE_TASK})
         failed = self.failed - (self.errors.total() - counted.total())
         if failed > error_floor and failed > max_error_rate * (failed + self.done):
