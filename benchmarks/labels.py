@@ -60,9 +60,9 @@ def main() -> None:
     folders = {_FEW: few_labels(camvid, work / "few", _FEW), every: camvid}
     found = [
         {"arm": arm, "n": count, "seed": seed, "mIoU": measured(camvid, folder, count, arm, seed, plan, work)}
+        for seed in seeds  # first, so that a benchmark that is cut off has whole seeds
         for count, folder in folders.items()
         for arm in ARMS
-        for seed in seeds
     ]
     rows = [summary(found, arm, count) for count in folders for arm in ARMS]
     means = {(row["arm"], row["n"]): row["mIoU"] for row in rows}
