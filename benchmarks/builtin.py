@@ -43,6 +43,7 @@ _CONTINUED = {
     "train.epochs": 1,
     "train.learning_rate": 2e-3,
     "task.consistency": 0.0,
+    "task.unpunctuated_fraction": 0.6,
     "train.threads": 1,
 }
 _LICENCE = (
