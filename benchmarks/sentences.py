@@ -75,8 +75,8 @@ def _libraries() -> dict[str, Splitter]:
             version(name)
     except PackageNotFoundError:
         sys.exit(f"this benchmark needs {' and '.join(_LIBRARIES)}: pip install {' '.join(_LIBRARIES)}")
-    import nupunkt
-    import sentencex
+    import nupunkt  # pyright: ignore[reportMissingImports]
+    import sentencex  # pyright: ignore[reportMissingImports]
 
     def by_sentencex(text: str, language: str) -> list[int]:
         return [item["start_index"] for item in sentencex.get_sentence_boundaries(language, text)]

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.text.formats.document import Document
 from pipeline.text.graphemes import after_cluster
-from pipeline.text.inputs import split_sentences
+from pipeline.text.inputs import split_with_odds
 
 #: Evidence, with its weight, from which on a break begins a sentence, even without a stop before it.
 _BEGINS_SENTENCE = 2.0
@@ -29,18 +29,20 @@ SENTENCE_FIELDS = {
 }
 
 
-def sentences_of(document: Document, max_chars: int, weights: dict[str, float]) -> np.ndarray:
-    """The sentences (s, 2) of `split_sentences`, cut also at the breaks that are evident, and in text without
-    punctuation at all breaks. ``weights``: a factor for
-    each kind of evidence (`Document.evidence_of`)."""
-    sentences = split_sentences(document.text, max_chars, document.breaks)
+def sentences_of(document: Document, max_chars: int, weights: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The sentences (s, 2) of `split_with_odds`, cut also at the breaks that are evident, and in text without
+    punctuation at all breaks; and their odds. ``weights``: a factor for each kind of evidence
+    (`Document.evidence_of`)."""
+    sentences, odds = split_with_odds(document.text, max_chars, document.breaks)
     if not len(document.breaks):
-        return sentences
+        return sentences, odds
     evident = np.array(document.evidence) * weights[document.evidence_of] >= _BEGINS_SENTENCE
     places = np.array(document.breaks, np.int64)[evident]
     is_whole = [after_cluster(document.text, int(place)) == place for place in places]
     edges = np.union1d(sentences[:, 0], places[np.array(is_whole, bool)])
-    return np.stack([edges, np.append(edges[1:], len(document.text))], axis=1)
+    found = np.full(len(edges), np.nan, np.float32)
+    found[np.searchsorted(edges, sentences[:, 0])] = odds
+    return np.stack([edges, np.append(edges[1:], len(document.text))], axis=1), found
 
 
 def sentence_columns(

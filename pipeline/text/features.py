@@ -24,6 +24,11 @@ _REPEAT_SENTENCES = (1, 4, 20)
 _CONTENT_TOKENS = 128  # tokens of a sentence that are used; more of a very long sentence adds little
 _REPEATABLE_CHARS = 4  # shorter words are repeated everywhere, so their repetition is not counted
 
+# In text without punctuation this column holds the odds of a sentence. In other text it says that a sentence has no
+# tokens, which none has but a first one of white space: packages of all versions see the same in ordinary text.
+_ODDS_COLUMN = 2
+_ODDS_SHIFT, _ODDS_SCALE = 3.5, 2.0
+
 _QUOTES = "\"'“”‘’«»„「」『』"
 _APOSTROPHES = "'’"
 
@@ -54,8 +59,11 @@ class _Tokens:
     sentence: np.ndarray
 
 
-def sentence_features(text: str, sentences: np.ndarray, buckets: int, *, see_breaks: bool) -> SentenceFeatures:
-    """Features of the ``sentences`` (s, 2), which tile ``text``. Line breaks are used only if ``see_breaks``."""
+def sentence_features(
+    text: str, sentences: np.ndarray, buckets: int, *, see_breaks: bool, odds: np.ndarray | None = None
+) -> SentenceFeatures:
+    """Features of the ``sentences`` (s, 2), which tile ``text``. Line breaks are used only if ``see_breaks``. ``odds``
+    (s,): the log-odds that a sentence begins there, of those inside text without punctuation, NaN for others."""
     parts, quotations = [], Quotations(text, sentences)
     for lead, start, end in _chunks(sentences):
         offset, stop = int(sentences[lead, 0]), int(sentences[end - 1, 1])
@@ -66,8 +74,11 @@ def sentence_features(text: str, sentences: np.ndarray, buckets: int, *, see_bre
         spoken_frame, spoken_dense = quotations.features(start, end, buckets)
         frame, dense = np.concatenate([frame, spoken_frame], axis=1), np.concatenate([dense, spoken_dense], axis=1)
         parts.append((content, counts, frame, dense))
-    joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    return SentenceFeatures(*joined)
+    content, counts, frame, dense = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    if odds is not None:
+        unmarked = ~np.isnan(odds)
+        dense[unmarked, _ODDS_COLUMN] = np.clip((odds[unmarked] + _ODDS_SHIFT) / _ODDS_SCALE, 0, 4)
+    return SentenceFeatures(content, counts, frame, dense)
 
 
 def _chunks(sentences: np.ndarray) -> Iterator[tuple[int, int, int]]:

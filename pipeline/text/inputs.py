@@ -66,8 +66,14 @@ def split_sentences(text: str, max_chars: int = 2000, may_begin: Sequence[int] =
     longer is cut at ``max_chars``. The limit counts without white space at the end, since no sentence but the first
     begins with white space (other than white space with a combining mark on it, which is a character to be seen).
     """
+    return split_with_odds(text, max_chars, may_begin)[0]
+
+
+def split_with_odds(text: str, max_chars: int = 2000, may_begin: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """`split_sentences`, and for each sentence that begins inside a stretch without punctuation the log-odds that one
+    does, float32 (s,); NaN for sentences that the rules have found."""
     if not text:
-        return np.empty((0, 2), np.int64)
+        return np.empty((0, 2), np.int64), np.empty(0, np.float32)
     first = len(text) - len(text.lstrip())
     # Arrays, because for short sentences Python integers would need twenty times the memory of the text.
     places = itertools.chain(
@@ -75,10 +81,12 @@ def split_sentences(text: str, max_chars: int = 2000, may_begin: Sequence[int] =
     )
     starts = np.unique(np.fromiter((after_cluster(text, place) for place in places), np.int64))
     edges = np.concatenate([[0], starts[(starts > first) & (starts < len(text))], [len(text)]])
-    edges = _with_unmarked_starts(text, edges, first, np.array(may_begin, np.int64))
+    edges, unmarked, odds = _with_unmarked_starts(text, edges, first, np.array(may_begin, np.int64))
     if (np.diff(edges) > max_chars).any():
         edges = np.array(_cut_long(text, edges.tolist(), max_chars), np.int64)
-    return np.stack([edges[:-1], edges[1:]], axis=1)
+    found = np.full(len(edges) - 1, np.nan, np.float32)
+    found[np.searchsorted(edges, unmarked)] = odds
+    return np.stack([edges[:-1], edges[1:]], axis=1), found
 
 
 def with_less_space(text: str, sentences: np.ndarray, max_chars: int) -> tuple[str, np.ndarray]:
@@ -122,17 +130,25 @@ def paragraph_starts(text: str, paragraphs: Spans) -> list[int]:
     return [end - len(text[start:end].lstrip()) for start, end in paragraphs]
 
 
-def _with_unmarked_starts(text: str, edges: np.ndarray, first: int, may_begin: np.ndarray) -> np.ndarray:
-    """The edges of sentences, with more of them inside stretches that have no punctuation. No sentence but the first
-    begins before ``first``, where the white space at the beginning of the text ends."""
-    found = [edges]
+def _with_unmarked_starts(
+    text: str, edges: np.ndarray, first: int, may_begin: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The edges of sentences, with more of them inside stretches that have no punctuation; and these, with the log-odds
+    that a sentence begins there. No sentence but the first begins before ``first``, where the text's first white space
+    ends."""
+    places: list[np.ndarray] = [np.empty(0, np.int64)]
+    odds: list[np.ndarray] = [np.empty(0, np.float32)]
     for index in np.flatnonzero(np.diff(edges) >= LEAST_CHARS).tolist():
         start, end = int(edges[index]), int(edges[index + 1])
         if has_no_stops(text, start, end):
-            places = [*starts_without_stops(text, start, end).tolist(), *may_begin[_between(may_begin, start, end)]]
-            inside = np.array([after_cluster(text, int(place)) for place in places], np.int64)
-            found.append(inside[(inside > first) & (inside < end)])
-    return np.unique(np.concatenate(found)) if len(found) > 1 else edges
+            found, scores = starts_without_stops(text, start, end, may_begin[_between(may_begin, start, end)])
+            moved = np.array([after_cluster(text, place) for place in found.tolist()], np.int64)
+            moved, once = np.unique(moved, return_index=True)
+            inside = (moved > max(first, start)) & (moved < end)
+            places.append(moved[inside])
+            odds.append(scores[once][inside])
+    added = np.concatenate(places)
+    return np.union1d(edges, added) if len(added) else edges, added, np.concatenate(odds)
 
 
 def _between(places: np.ndarray, start: int, end: int) -> slice:

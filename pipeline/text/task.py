@@ -24,7 +24,7 @@ from pipeline.text.decoding import Limits, best_begins, shifted_scores
 from pipeline.text.evidence import SENTENCE_FIELDS, sentence_columns, sentences_of
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
 from pipeline.text.formats.detection import ENDINGS
-from pipeline.text.inputs import Spans, join_paragraphs, paragraph_starts, split_sentences, with_less_space
+from pipeline.text.inputs import Spans, join_paragraphs, paragraph_starts, split_with_odds, with_less_space
 from pipeline.text.language import language_name, language_of
 from pipeline.text.outputs import (
     DESCRIPTION,
@@ -365,7 +365,7 @@ class TextSegmentation(Task):
         read = self._read(row)
         document, text = read.document, read.text
         weights = {"pauses": self.pause_weight, "layout": self.layout_weight}
-        sentences = sentences_of(document, self.max_sentence_chars, weights)
+        sentences, odds = sentences_of(document, self.max_sentence_chars, weights)
         return {
             "doc_id": read.doc_id,
             "num_chars": len(text),
@@ -376,7 +376,7 @@ class TextSegmentation(Task):
             "text": text if self.with_text else None,
             "starts": sentences[:, 0],
             **sentence_columns(document, sentences, weights, with_breaks=self.only_at_breaks),
-            **feature_columns(self._features(text, sentences)),
+            **feature_columns(self._features(text, sentences, odds)),
         }
 
     def _prepare_labelled(self, row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -390,8 +390,8 @@ class TextSegmentation(Task):
         return [sample for found, spans in variants if found for sample in self._samples(found, spans)]
 
     def _samples(self, text: str, paragraphs: Spans) -> list[dict[str, Any]]:
-        sentences = split_sentences(text, self.max_sentence_chars)
-        features = self._features(text, sentences)
+        sentences, odds = split_with_odds(text, self.max_sentence_chars)
+        features = self._features(text, sentences, odds)
         # The first paragraph always begins with the document, so it is not scored.
         begins = np.array(paragraph_starts(text, paragraphs[1:]), np.int64)
         labels = np.isin(sentences[:, 0], begins).astype(np.int8)
@@ -406,9 +406,10 @@ class TextSegmentation(Task):
             raise InputError("too_long", f"the document has {len(read.text)} characters, more than {self.max_chars}")
         return read
 
-    def _features(self, text: str, sentences: np.ndarray) -> SentenceFeatures:
+    def _features(self, text: str, sentences: np.ndarray, odds: np.ndarray) -> SentenceFeatures:
         text, sentences = with_less_space(text, sentences, self.max_sentence_chars)
-        return sentence_features(text, sentences, self.buckets, see_breaks=not self.hide_breaks_in_training)
+        see_breaks = not self.hide_breaks_in_training
+        return sentence_features(text, sentences, self.buckets, see_breaks=see_breaks, odds=odds)
 
     def _sample(
         self, features: SentenceFeatures, labels: np.ndarray, missed: np.ndarray, window: tuple[int, int, int, int]

@@ -58,14 +58,24 @@ def has_no_stops(text: str, start: int, end: int) -> bool:
     return marks <= most
 
 
-def starts_without_stops(text: str, start: int, end: int) -> np.ndarray:
-    """Where sentences may begin inside the stretch [start, end) of a text: int64 (n,), rising, without ``start``."""
+def starts_without_stops(text: str, start: int, end: int, may_begin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where sentences may begin inside the stretch [start, end) of a text: int64 (n,), rising, without ``start``; and
+    the log-odds that they do, float32 (n,). The places ``may_begin`` in the stretch are among them."""
     piece = text[start:end]
-    lines = [match.end() for match in _LINE_END.finditer(piece)]
-    clauses = [match.end() for match in _CLAUSE.finditer(piece)]
     spans = word_spans(piece)
-    found = np.union1d(_chosen(piece, spans), np.array([*lines, *clauses], np.int64))
-    return found[(found > 0) & (found < len(piece))] + start
+    if len(spans) < 2:
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    odds = log_odds(piece, spans, _weights())
+    places = [
+        spans[chosen_gaps(odds, THRESHOLD), 0],
+        [match.end() for match in _LINE_END.finditer(piece)],
+        [match.end() for match in _CLAUSE.finditer(piece)],
+        may_begin - start,
+    ]
+    found = np.unique(np.concatenate([np.asarray(part, np.int64) for part in places]))
+    found = found[(found > 0) & (found < len(piece))]
+    word = np.minimum(np.searchsorted(spans[:, 0], found), len(spans) - 1)
+    return found + start, odds[word]
 
 
 def word_spans(piece: str) -> np.ndarray:
@@ -132,12 +142,6 @@ def chosen_gaps(scores: np.ndarray, threshold: float) -> np.ndarray:
     empty = groups[np.diff(np.searchsorted(found, np.append(groups, len(scores)))) == 0]
     best = [int(group + scores[group : group + _FARTHEST_WORDS].argmax()) for group in empty]
     return np.union1d(found, np.array(best, np.int64))
-
-
-def _chosen(piece: str, spans: np.ndarray) -> np.ndarray:
-    if len(spans) < 2:
-        return np.empty(0, np.int64)
-    return spans[chosen_gaps(log_odds(piece, spans, _weights()), THRESHOLD), 0]
 
 
 def _shifted(values: np.ndarray, by: int) -> np.ndarray:
