@@ -15,7 +15,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.camvid import job
-from benchmarks.documents import hide, measure
+from benchmarks.document_novelty import fit
+from benchmarks.document_training import book_rows
+from benchmarks.documents import segmented
+from benchmarks.measures import document_sets
 from benchmarks.record import data_folder, record
 from pipeline import config, package
 from pipeline.text.task import TextSegmentation
@@ -23,7 +26,7 @@ from pipeline.text.task import TextSegmentation
 NAME = "paragraphs-en"
 _FOLDER = Path(__file__).parent.parent / "pipeline" / "builtin" / NAME
 _BUCKETS = 16_384
-_SETTINGS = {
+SETTINGS = {
     "task.buckets": _BUCKETS,
     "model.buckets": _BUCKETS,
     "model.vector_size": 96,
@@ -50,20 +53,17 @@ def main() -> None:
     if data is None:
         sys.exit("PARQUETRY_DATA names no folder with books in it")
     books, work = data / "books" / "books.jsonl.gz", arguments.work / "small" if arguments.small else arguments.work
-    given = [item for name, value in _SETTINGS.items() for item in (f"--{name}", value)]
+    given = [item for name, value in SETTINGS.items() for item in (f"--{name}", value)]
     small = ["--train.epochs", 1] if arguments.small else []
     trained = job(
         "train_text_segmenter", "--documents", books, "--split", "train", "--out", work / "tagger", *given, *small
     )
-    hidden, truths = hide(books, work / "val.jsonl")
     half = halved(work / "tagger", work / NAME, card={})
-    table = job("segment_documents", "--source", hidden, "--model", half, "--sink", work / "sink")
-    rows = measure(str(work / "sink"), truths)
-    busy = sum(table["stage_seconds"][name] for name in ("prepare", "predict", "encode"))
+    chapters = document_sets.books(data, "val")
+    rows = book_rows(chapters, segmented("builtin", str(half), {"books": chapters}, work)["books"])
     headline = {
         "f1_builtin_books": rows[0]["f1"],
         "builtin_bytes": sum(file.stat().st_size for file in half.iterdir()),
-        "chars_per_s_core": sum(len(truth["text"]) for truth in truths) / busy,
         "training_seconds": trained["training_seconds"],
     }
     if arguments.install:
@@ -76,6 +76,7 @@ def main() -> None:
         }
         shutil.rmtree(_FOLDER, ignore_errors=True)
         halved(work / "tagger", _FOLDER, card=made)
+        fit(_FOLDER, document_sets.books(data, "train"))
     record("builtin", rows, headline, f"seed 0, one run. {__doc__}", small=arguments.small)
 
 

@@ -34,11 +34,17 @@ class Document:
     """Title of the book, or genre."""
     kind: str = ""
     """``fiction`` or ``nonfiction``."""
+    split: str = ""
 
 
 def books(data: Path, split: str) -> list[Document]:
     """The chapters of the books of a split, paragraphs joined by one space."""
-    rows = (row for row in records(data / "books" / "books.jsonl.gz") if row["split"] == split)
+    return chapters(data / "books" / "books.jsonl.gz", split)
+
+
+def chapters(file: Path, split: str) -> list[Document]:
+    """The same, of a file of chapters."""
+    rows = (row for row in records(file) if row["split"] == split)
     return [_joined(row, row["paragraphs"], row["title"], row["kind"]) for row in rows]
 
 
@@ -96,7 +102,9 @@ def _joined(row: dict[str, Any], paragraphs: Sequence[Sequence[int]], group: str
     text, spans = join_paragraphs(row["text"], paragraphs)
     starts = paragraph_starts(text, spans)
     units = split_sentences(text)[:, 0].tolist()
-    return Document(doc_id=row["doc_id"], text=text, starts=starts, units=units, group=group, kind=kind)
+    return Document(
+        doc_id=row["doc_id"], text=text, starts=starts, units=units, group=group, kind=kind, split=row["split"]
+    )
 
 
 def _of_sentences(row: dict[str, Any]) -> Document:
