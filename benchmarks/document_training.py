@@ -44,6 +44,7 @@ _TOPICS = {
     "model.hidden": 192,
     "model.recurrent_members": 1,
     "model.attention_members": 0,
+    "task.consistency": 0,
     "train.epochs": 2,
 }
 _BROWN = {
@@ -131,7 +132,7 @@ def _builtin_settings() -> dict[str, Any]:
 
 
 def _one_thread() -> dict[str, Any]:
-    return {"train.threads": 1, "train.workers": 1}
+    return {"train.threads": 1, "train.workers": 1, "train.precision": "bfloat16"}
 
 
 def hold_out(source: Path, fold: int, out: Path) -> Path:

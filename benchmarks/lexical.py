@@ -13,6 +13,7 @@ import itertools
 import re
 import shutil
 import sys
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from benchmarks.measures.document_sets import CHOI, choi
 from benchmarks.record import data_folder, record
 from pipeline import models, package
 from pipeline.models.documents.lexical import LexicalSegmenter
-from pipeline.text.characters import SINGLE, TABLE_END, WORD, kinds_of
 from pipeline.text.features import sentence_features
 from pipeline.text.metrics import pk
 from pipeline.text.task import TextSegmentation
@@ -33,6 +33,8 @@ from pipeline.text.task import TextSegmentation
 NAMES = ("texttiling", "c99")
 _FOLDER = Path(__file__).parent.parent / "pipeline" / "builtin"
 _BUCKETS = 65_536
+#: ASCII and Latin-1, general punctuation, and that of Chinese and Japanese.
+_PUNCTUATION_BLOCKS = (range(0x20, 0x100), range(0x2010, 0x2060), range(0x3000, 0x3040), range(0xFF00, 0xFF66))
 _TOKEN = re.compile(r"\w+(?:['’]\w+)*|\S")
 #: Error in per cent that Choi (2000) gives, by subset, the number of segments unknown.
 _PUBLISHED = {"c99": (13, 18, 10, 10), "texttiling": (46, 44, 43, 48)}
@@ -74,11 +76,9 @@ def segmenter(name: str) -> LexicalSegmenter:
     """The method with its usual settings, which ignores stop words and punctuation."""
     model = models.build(name, {"buckets": _BUCKETS})
     assert isinstance(model, LexicalSegmenter), name
-    characters = np.arange(TABLE_END, dtype=np.uint32)
-    single = [chr(code) for code in characters[kinds_of(characters) == SINGLE] if not 0xD800 <= code < 0xE000]
-    # An ideograph is a token of its own and no punctuation.
-    punctuation = [character for character in single if not character.isalnum()]
-    assert kinds_of(np.array([ord("a")], np.uint32))[0] == WORD
+    # Only what stands in texts: each ignored character takes an id from words that share its hash.
+    characters = [chr(code) for block in _PUNCTUATION_BLOCKS for code in block]
+    punctuation = [character for character in characters if unicodedata.category(character)[0] in "PS"]
     model.ignore(torch.from_numpy(_ids([*sorted(ENGLISH_STOP_WORDS), *punctuation])))
     return model.eval()
 

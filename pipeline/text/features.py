@@ -56,18 +56,20 @@ class _Tokens:
 
 def sentence_features(text: str, sentences: np.ndarray, buckets: int, *, see_breaks: bool) -> SentenceFeatures:
     """Features of the ``sentences`` (s, 2), which tile ``text``. Line breaks are used only if ``see_breaks``."""
-    parts, quotations = [], Quotations(text, sentences)
+    size, quotations = len(sentences), Quotations(text, sentences)
+    content, counts = [np.empty(0, np.int32)], np.empty(size, np.int32)
+    # Filled part by part, since arrays that are joined at the end take twice the memory of a long text.
+    frame, dense = np.empty((size, FRAME_FEATURES), np.int32), np.empty((size, DENSE_FEATURES), np.float32)
     for lead, start, end in _chunks(sentences):
         offset, stop = int(sentences[lead, 0]), int(sentences[end - 1, 1])
         tokens = _tokenize(text[offset:stop], sentences[lead:end] - offset)
-        content, counts = _content(tokens, buckets, start - lead)
-        frame = _frame(tokens, sentences[lead:end] - offset, buckets, see_breaks)[start - lead :]
-        dense = _dense(tokens, sentences[lead:end] - offset)[start - lead :]
-        spoken_frame, spoken_dense = quotations.features(start, end, buckets)
-        frame, dense = np.concatenate([frame, spoken_frame], axis=1), np.concatenate([dense, spoken_dense], axis=1)
-        parts.append((content, counts, frame, dense))
-    joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    return SentenceFeatures(*joined)
+        words, counts[start:end] = _content(tokens, buckets, start - lead)
+        content.append(words)
+        spans, here = sentences[lead:end] - offset, slice(start, end)
+        frame[here, :-QUOTATION_FRAME] = _frame(tokens, spans, buckets, see_breaks)[start - lead :]
+        dense[here, :-QUOTATION_DENSE] = _dense(tokens, spans)[start - lead :]
+        frame[here, -QUOTATION_FRAME:], dense[here, -QUOTATION_DENSE:] = quotations.features(start, end, buckets)
+    return SentenceFeatures(np.concatenate(content), counts, frame, dense)
 
 
 def _chunks(sentences: np.ndarray) -> Iterator[tuple[int, int, int]]:

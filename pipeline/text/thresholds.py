@@ -7,9 +7,10 @@ import numpy as np
 _EXACT_SENTENCES = 32
 _NODES = 7
 _LEAST_PROBABILITY = 1e-7
-#: Standard deviation of the unknown offset of a document's log-odds, and what they are multiplied by.
-OFFSET_STD = 0.0
-SLOPE = 1.0
+#: Standard deviation of the unknown offset of a document's log-odds, and what they are multiplied by. Of the rules that
+#: left no book below the guess "every sentence", this one had the best F1 (`python -m benchmarks.thresholds`).
+OFFSET_STD = 1.5
+SLOPE = 0.7
 
 
 def best_threshold(scores: np.ndarray, offset_std: float = OFFSET_STD, slope: float = SLOPE) -> float:
@@ -30,7 +31,7 @@ def best_threshold(scores: np.ndarray, offset_std: float = OFFSET_STD, slope: fl
     likely = np.sort(scores[1:])[::-1]
     if not len(likely):
         return 1.0
-    probabilities, weights = _probabilities(likely, offset_std, slope)
+    probabilities, weights = offset_probabilities(likely, offset_std, slope)
     if len(likely) <= _EXACT_SENTENCES:
         expected = weights @ _expected_f1(probabilities)
     else:
@@ -42,7 +43,7 @@ def best_threshold(scores: np.ndarray, offset_std: float = OFFSET_STD, slope: fl
     return float(likely[best])
 
 
-def _probabilities(likely: np.ndarray, offset_std: float, slope: float) -> tuple[np.ndarray, np.ndarray]:
+def offset_probabilities(likely: np.ndarray, offset_std: float, slope: float) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities (q, n) of the boundaries for each offset of a Gauss-Hermite quadrature, and its weights (q,)."""
     clipped = np.clip(likely.astype(np.float64), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
     if offset_std == 0 and slope == 1:

@@ -63,9 +63,9 @@ def test_an_unknown_offset_is_averaged_over(likely: list[float], deviation: floa
 def test_scores_that_tell_nothing_give_many_boundaries() -> None:
     """With scores that are all alike, every sentence begins a paragraph. With scores that tell much, few do."""
     alike = np.array([1, *np.linspace(0.2, 0.21, 60)], np.float32)
-    assert (alike[1:] >= best_threshold(alike, 1.5, 0.7)).sum() == 60
+    assert (alike[1:] >= best_threshold(alike)).sum() == 60
     apart = np.array([1, *[0.98] * 10, *[0.01] * 50], np.float32)
-    assert (apart[1:] >= best_threshold(apart, 1.5, 0.7)).sum() == 10
+    assert (apart[1:] >= best_threshold(apart)).sum() == 10
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=30, max_size=40))

@@ -124,6 +124,8 @@ def test_no_tagger_starts_from_one() -> None:
 def test_the_package_in_the_installation_divides_a_document(name: str) -> None:
     """Two topics, of two alphabets of made-up words, through the task as in a run."""
     found = package.load(f"builtin:{name}", "text_segmenter")
+    # Stop words and punctuation take few of the ids, or words that share them would be ignored, too.
+    assert 400 < found.weights()["ignored"].sum() < 700
     task = config.from_dict(TextSegmentation, found.task)
     sentences = [f"The {a}{b}{a} and the {b}{a}{c} of {c}{b}{c}." for a in "bdfgk" for b in "aei" for c in "aei"]
     others = [
@@ -135,6 +137,7 @@ def test_the_package_in_the_installation_divides_a_document(name: str) -> None:
     rows = task.encode(task.predict(found.model(), prepared, torch.device("cpu"))).to_pylist()
     starts = [span["start"] for span in rows[0]["paragraphs"]]
     edge = len(" ".join(sentences)) + 1
-    assert min(abs(start - edge) for start in starts) <= len(others[0])
+    # A token sequence of 20 words is about two of these sentences.
+    assert min(abs(start - edge) for start in starts) <= 3 * len(others[0])
     assert all(0 <= span["score"] <= 1 for span in rows[0]["paragraphs"])
     assert len(starts) < len(sentences) / 2
