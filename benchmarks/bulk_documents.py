@@ -1,10 +1,10 @@
 """Bulk document segmentation by ``builtin:paragraphs-en``: speed, where the time goes, and memory.
 
-Speed: text files of the books of split val, from files to a table on one core (``--cluster.cpus 1``). Start-up is taken
-out: a second run has three times as many files, and the rate is that of the difference. The bound is reading the same
-files and splitting them into sentences, alone, in one process with one thread. Medians of runs in turn.
+Speed: the books of split val as text files, from the files to the rows of a Parquet file, in one process with one
+thread; processor time, so that other work on the machine counts little. The bound is reading the same files and
+splitting them into sentences. Medians of runs in turn. Ray, its start and its copies between processes are not in it.
 
-Parts: the same files in one process and thread, step by step.
+Parts: the same, step by step.
 
 Memory: one text of 100 MB through prepare, predict and encode, each step in the same process; the peak is VmHWM, which
 is the process's own, and is set back before the text is read.
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
-from benchmarks.camvid import job
 from benchmarks.measures import document_sets
 from benchmarks.record import data_folder, record
 from pipeline import config, package
@@ -79,36 +79,31 @@ def main() -> None:
 
 
 def speed(texts: list[str], place: Path, repeats: int) -> list[dict[str, Any]]:
-    """Characters a second and core from file to table, and of reading and splitting alone."""
+    """Characters a second and core from files to rows, and of reading and splitting alone."""
+    files = []
+    for number, text in enumerate(texts):
+        files.append(place / f"{number:04}.txt")
+        files[-1].write_text(text)
+    found = package.load(MODEL)
+    task, model = config.from_dict(TextSegmentation, found.task), found.model()
     ours, bound = [], []
-    for number in range(repeats):
-        few, many = (write_files(texts, place / f"{number}-{copies}", copies) for copies in (1, 3))
-        seconds = [timed_run(folder, place / f"sink-{number}-{folder.name}") for folder in (few, many)]
-        ours.append(2 * sum(map(len, texts)) / max(1e-9, seconds[1] - seconds[0]))
-        started = time.perf_counter()
-        for file in sorted(few.iterdir()):
+    for _ in range(repeats):
+        times = [time.process_time()]
+        for start in range(0, len(files), _BATCH):
+            inputs = _inputs([file.read_bytes() for file in files[start : start + _BATCH]])
+            prepared = task.prepare(inputs).drop(["error"])
+            pq.write_table(task.encode(task.predict(model, prepared, torch.device("cpu"))), place / f"{start}.parquet")
+        times.append(time.process_time())
+        for file in files:
             split_sentences(read_document(file.read_bytes(), "object").text)
-        bound.append(sum(map(len, texts)) / (time.perf_counter() - started))
-    named = {"from file to table": ours, "reading and splitting into sentences": bound}
+        times.append(time.process_time())
+        for rates, begin, end in zip((ours, bound), times[:-1], times[1:], strict=True):
+            rates.append(sum(map(len, texts)) / (end - begin))
+    named = {"from files to rows": ours, "reading and splitting into sentences": bound}
     return [
         {"part": name, "characters a second and core": statistics.median(rates), "all": rates}
         for name, rates in named.items()
     ]
-
-
-def write_files(texts: list[str], folder: Path, copies: int) -> Path:
-    """Write every text so many times, each with a line of its own so that no two files are the same."""
-    folder.mkdir()
-    for copy in range(copies):
-        for number, text in enumerate(texts):
-            (folder / f"{copy}-{number:04}.txt").write_text(f"{text} Copy {copy}.")
-    return folder
-
-
-def timed_run(folder: Path, sink: Path) -> float:
-    started = time.perf_counter()
-    job("segment_documents", "--source", folder, "--model", MODEL, "--sink", sink, "--cluster.cpus", 1)
-    return time.perf_counter() - started
 
 
 def steps(texts: list[str]) -> list[dict[str, Any]]:
@@ -119,13 +114,13 @@ def steps(texts: list[str]) -> list[dict[str, Any]]:
     with _timed(inner):
         for start in range(0, len(texts), _BATCH):
             inputs = _inputs(texts[start : start + _BATCH])
-            times = [time.perf_counter()]
+            times = [time.process_time()]
             prepared = task.prepare(inputs).drop(["error"])
-            times.append(time.perf_counter())
+            times.append(time.process_time())
             predicted = task.predict(model, prepared, torch.device("cpu"))
-            times.append(time.perf_counter())
+            times.append(time.process_time())
             task.encode(predicted)
-            times.append(time.perf_counter())
+            times.append(time.process_time())
             for name, begin, end in zip(outer, times[:-1], times[1:], strict=True):
                 outer[name] += end - begin
     characters = sum(map(len, texts))
@@ -147,9 +142,9 @@ def _timed(seconds: dict[str, float]) -> Iterator[None]:
 
     def timing(name: str) -> Callable[..., Any]:
         def called(*given: Any, **named: Any) -> Any:
-            started = time.perf_counter()
+            started = time.process_time()
             result = originals[name](*given, **named)
-            seconds[name] += time.perf_counter() - started
+            seconds[name] += time.process_time() - started
             return result
 
         return called
@@ -180,7 +175,7 @@ def memory(texts: list[str], megabytes: int) -> tuple[float, float, float]:
     texts.clear()
     before = _resident()["VmRSS"] - len(data) / _MIB
     Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back (Linux)
-    started = time.perf_counter()
+    started = time.process_time()
     inputs = _inputs([data])
     del data
     prepared = task.prepare(inputs).drop(["error"])
@@ -188,7 +183,7 @@ def memory(texts: list[str], megabytes: int) -> tuple[float, float, float]:
     predicted = task.predict(model, prepared, torch.device("cpu"))
     del prepared
     assert task.encode(predicted).num_rows == 1
-    return before, _resident()["VmHWM"], time.perf_counter() - started
+    return before, _resident()["VmHWM"], time.process_time() - started
 
 
 def _inputs(texts: list[Any]) -> pa.Table:
