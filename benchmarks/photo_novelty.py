@@ -22,7 +22,8 @@ from torch import Tensor
 
 from benchmarks.record import data_folder, record
 from pipeline import config, package
-from pipeline.images.feature_novelty import STRANGE, auroc, features, reference
+from pipeline.feature_gaussian import auroc
+from pipeline.images.feature_novelty import STRANGE, features, reference
 from pipeline.images.inputs import FORMATS, decode_fitted
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.segmenters.interface import Segmenter

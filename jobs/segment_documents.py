@@ -31,7 +31,8 @@ class SegmentDocuments(SegmentSettings):
     """Segment documents: write the paragraphs of all documents of a source to a Parquet table."""
 
     model: str = DEFAULT_MODEL
-    """URI of the model package; builtin:paragraphs-en is a small tagger of English texts that comes with parquetry."""
+    """URI of the model package; builtin:paragraphs-en is a small tagger of English texts that comes with parquetry;
+    builtin:texttiling and builtin:c99 compare words and have learned nothing."""
     max_chars: int | None = None
     """Largest number of characters of a document; longer ones become error rows. null: the package's limit."""
     threshold: float | None = None

@@ -86,5 +86,5 @@ def test_a_package_of_the_project_is_loaded_by_its_name() -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 8_000_000
     assert {"config.json", "model.safetensors", "card.md"} <= {file.name for file in folder.iterdir()}
     assert all(value.dtype != torch.float16 for value in found.model().state_dict().values())
-    with pytest.raises(RequestError, match=r"model 'builtin:nothing' must be one of builtin:paragraphs-en"):
+    with pytest.raises(RequestError, match=r"model 'builtin:nothing' must be one of builtin:c99, builtin:para"):
         package.load("builtin:nothing")

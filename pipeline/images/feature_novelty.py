@@ -1,8 +1,8 @@
 """Novelty of an image by the segmenter's own features: how far they are from those of the training images.
 
 The features of an image are the means and the standard deviations of the channels of the encoder's coarsest map. A
-Gaussian is fitted to those of training images: probabilistic principal components (Tipping and Bishop 1999). The raw
-novelty is the squared Mahalanobis distance to its mean (Lee et al. 2018). Its percentile is among held-out images.
+Gaussian is fitted to those of training images (`pipeline.feature_gaussian`). The raw novelty is the squared distance to
+its mean, and its percentile is among held-out images.
 
 The segmenter sees a stranger's parts as something that it knows, and may be sure of its mask. Its features are still
 in places where those of training images are not.
@@ -22,44 +22,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.config import check
+from pipeline.feature_gaussian import FeatureGaussian, fitted, rounded
 
-_COMPONENTS = 16
-_FLOOR = 0.05  # added to variances, so that a direction in which training images hardly differ does not decide alone
 _STEPS = 1_000  # between the quantiles of the reference: 0.1 per cent each
-_DIGITS = 6
 
 #: Makes an image (3, h, w) in [0, 1] strange.
 Change = Callable[[Float[Tensor, "3 h w"]], Float[Tensor, "3 h w"]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureReference:
+class FeatureReference(FeatureGaussian):
     """A Gaussian of the features of training images, and how far held-out images are from it."""
 
-    mean: tuple[float, ...]
-    """Mean of each feature."""
-    deviation: tuple[float, ...]
-    """Standard deviation of each feature, by which it is divided."""
-    components: tuple[tuple[float, ...], ...]
-    """Principal components of the features that were so divided."""
-    variances: tuple[float, ...]
-    """Variance along each component."""
-    rest: float
-    """Mean variance in all other directions."""
     quantiles: tuple[float, ...]
     """Quantiles of the raw novelty of held-out images, lowest to highest, at equal steps of probability."""
 
     def __post_init__(self) -> None:
-        check(self, "deviation", len(self.deviation) == len(self.mean), "have a value for each feature")
-        check(self, "variances", len(self.variances) == len(self.components), "have a value for each component")
+        super().__post_init__()
         check(self, "quantiles", list(self.quantiles) == sorted(self.quantiles), "be sorted, lowest first")
-
-    def raw(self, features: np.ndarray) -> np.ndarray:
-        """The squared distance of features (n, d) to the mean, (n,), in multiples of the variances."""
-        scaled = (features - np.array(self.mean)) / np.array(self.deviation)
-        along = scaled @ np.array(self.components).T
-        outside = (scaled**2).sum(1) - (along**2).sum(1)
-        return (along**2 / (np.array(self.variances) + _FLOOR)).sum(1) + outside / (self.rest + _FLOOR)
 
     def percentile(self, raw: np.ndarray) -> np.ndarray:
         """Percentage of held-out images whose raw novelty is lower."""
@@ -81,26 +61,9 @@ def features(maps: Float[Tensor, "b c h w"], valid: Sequence[tuple[float, float]
 
 def reference(learned: np.ndarray, held_out: np.ndarray) -> FeatureReference:
     """Fit a reference to the features (n, d) of training images and (m, d) of held-out images."""
-    mean, deviation = learned.mean(0), learned.std(0) + 1e-6
-    _, singular, directions = np.linalg.svd((learned - mean) / deviation, full_matrices=False)
-    variances = singular**2 / len(learned)
-    count = min(_COMPONENTS, len(variances))
-    fitted = FeatureReference(
-        mean=_rounded(mean),
-        deviation=_rounded(deviation),
-        components=tuple(map(_rounded, directions[:count])),
-        variances=_rounded(variances[:count]),
-        rest=float(variances[count:].sum() / max(1, learned.shape[1] - count)),
-        quantiles=(0.0, 1.0),
-    )
-    quantiles = np.quantile(fitted.raw(held_out), np.linspace(0, 1, _STEPS + 1))
-    return dataclasses.replace(fitted, quantiles=_rounded(np.maximum.accumulate(quantiles)))
-
-
-def auroc(known: np.ndarray, strange: np.ndarray) -> float:
-    """The probability that a strange image has a higher score than a known one; ties count half."""
-    higher = strange[:, None] > known[None, :]
-    return float((higher + 0.5 * (strange[:, None] == known[None, :])).mean())
+    found = FeatureReference(**fitted(learned), quantiles=(0.0, 1.0))
+    quantiles = np.quantile(found.raw(held_out), np.linspace(0, 1, _STEPS + 1))
+    return dataclasses.replace(found, quantiles=rounded(np.maximum.accumulate(quantiles)))
 
 
 def _jigsaw(image: Tensor) -> Tensor:
@@ -146,8 +109,3 @@ STRANGE: dict[str, Change] = {
     "magnified": _magnified,
     "turned": _turned,
 }
-
-
-def _rounded(values: np.ndarray) -> tuple[float, ...]:
-    """Values with six significant digits, which are what a distance needs, in a third of the space."""
-    return tuple(float(f"{value:.{_DIGITS}g}") for value in values)

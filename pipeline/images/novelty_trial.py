@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.feature_gaussian import auroc
 from pipeline.images.calibration import Sureness
-from pipeline.images.feature_novelty import STRANGE, FeatureReference, auroc, features, reference
+from pipeline.images.feature_novelty import STRANGE, FeatureReference, features, reference
 from pipeline.images.novelty import LEAST_IMAGES
 from pipeline.images.views import plain_view, with_views
 from pipeline.models.segmenters.interface import Segmenter

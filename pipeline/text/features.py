@@ -64,21 +64,23 @@ def sentence_features(
 ) -> SentenceFeatures:
     """Features of the ``sentences`` (s, 2), which tile ``text``. Line breaks are used only if ``see_breaks``. ``odds``
     (s,): the log-odds that a sentence begins there, of those inside text without punctuation, NaN for others."""
-    parts, quotations = [], Quotations(text, sentences)
+    size, quotations = len(sentences), Quotations(text, sentences)
+    content, counts = [np.empty(0, np.int32)], np.empty(size, np.int32)
+    # Filled part by part, since arrays that are joined at the end take twice the memory of a long text.
+    frame, dense = np.empty((size, FRAME_FEATURES), np.int32), np.empty((size, DENSE_FEATURES), np.float32)
     for lead, start, end in _chunks(sentences):
         offset, stop = int(sentences[lead, 0]), int(sentences[end - 1, 1])
         tokens = _tokenize(text[offset:stop], sentences[lead:end] - offset)
-        content, counts = _content(tokens, buckets, start - lead)
-        frame = _frame(tokens, sentences[lead:end] - offset, buckets, see_breaks)[start - lead :]
-        dense = _dense(tokens, sentences[lead:end] - offset)[start - lead :]
-        spoken_frame, spoken_dense = quotations.features(start, end, buckets)
-        frame, dense = np.concatenate([frame, spoken_frame], axis=1), np.concatenate([dense, spoken_dense], axis=1)
-        parts.append((content, counts, frame, dense))
-    content, counts, frame, dense = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        words, counts[start:end] = _content(tokens, buckets, start - lead)
+        content.append(words)
+        spans, here = sentences[lead:end] - offset, slice(start, end)
+        frame[here, :-QUOTATION_FRAME] = _frame(tokens, spans, buckets, see_breaks)[start - lead :]
+        dense[here, :-QUOTATION_DENSE] = _dense(tokens, spans)[start - lead :]
+        frame[here, -QUOTATION_FRAME:], dense[here, -QUOTATION_DENSE:] = quotations.features(start, end, buckets)
     if odds is not None:
         unmarked = ~np.isnan(odds)
         dense[unmarked, _ODDS_COLUMN] = np.clip((odds[unmarked] + _ODDS_SHIFT) / _ODDS_SCALE, 0, 4)
-    return SentenceFeatures(content, counts, frame, dense)
+    return SentenceFeatures(np.concatenate(content), counts, frame, dense)
 
 
 def _chunks(sentences: np.ndarray) -> Iterator[tuple[int, int, int]]:

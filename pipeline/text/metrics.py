@@ -1,4 +1,4 @@
-"""Metrics of paragraph boundaries: Pk, WindowDiff, precision, recall and F1.
+"""Metrics of paragraph boundaries: Pk, WindowDiff, boundary similarity, precision, recall and F1.
 
 A segmentation of n units (sentences) is given by its boundaries, bool (n - 1,): element i is True if a segment ends
 after unit i.
@@ -125,6 +125,36 @@ def window_diff(reference: np.ndarray, found: np.ndarray, k: int | None = None) 
     """
     truth, answer = _crossed(reference, found, k)
     return float((truth != answer).mean()) if len(truth) else 0.0
+
+
+def boundary_similarity(reference: np.ndarray, found: np.ndarray, near: int = 2) -> float:
+    """Boundary similarity B (Fournier 2013), in [0, 1], higher is better; 1 if neither has a boundary.
+
+    Boundaries at the same place match. One of the reference and one of the answer that are less than ``near`` places
+    apart are a near miss, which counts as a pair and loses its distance / ``near``. Every other boundary is wrong. B is
+    1 minus what is lost over the number of matches, near misses and wrong boundaries.
+    """
+    assert len(reference) == len(found), (len(reference), len(found))
+    matches = int((reference & found).sum())
+    truth, answer = (np.flatnonzero(flags & ~other) for flags, other in ((reference, found), (found, reference)))
+    distances = _near_misses(truth.tolist(), answer.tolist(), near)
+    wrong = len(truth) + len(answer) - 2 * len(distances)
+    pairs = matches + len(distances) + wrong
+    return 1 - (wrong + sum(distances) / near) / pairs if pairs else 1.0
+
+
+def _near_misses(truth: list[int], answer: list[int], near: int) -> list[int]:
+    """The distances of the near misses, nearest first and from left to right; each boundary is in one at most."""
+    distances, free = [], (set(truth), set(answer))
+    for distance in range(1, near):
+        for place in sorted(free[0] | free[1]):
+            for one, other in (free, free[::-1]):
+                if place in one and place + distance in other:
+                    one.remove(place)
+                    other.remove(place + distance)
+                    distances.append(distance)
+                    break
+    return distances
 
 
 def mean(values: Iterable[float]) -> float:

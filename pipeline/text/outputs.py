@@ -25,8 +25,6 @@ DESCRIPTION = {
     "byte order mark; in Python text[start:end]. They tile the text. text_sha256 is the SHA-256 of the text in UTF-8.",
 }
 
-_EXACT_SENTENCES = 32
-
 
 def paragraphs_from_begins(
     starts: np.ndarray, scores: np.ndarray, num_chars: int, begins: np.ndarray
@@ -43,45 +41,6 @@ def paragraphs_from_begins(
     score = scores[begins].astype(np.float32)
     score[0] = 1.0
     return start, np.append(start[1:], num_chars), score
-
-
-def best_threshold(scores: np.ndarray) -> float:
-    """The threshold with the best expected F1 for one document, if its scores (s,) are probabilities.
-
-    The F1 of the k likeliest boundaries, with probabilities p, is about 2 sum(p) / (k + sum of all p). The k with the
-    largest F1 is used (Lipton et al. 2014, Optimal Thresholding of Classifiers to Maximize F1 Measure). For short
-    documents, where this approximation is bad, the expected F1 is computed exactly. If the probability that there is no
-    boundary at all is larger than the best F1, no boundary is chosen.
-
-    The threshold is chosen for each document because the scores of a document unlike the training documents are lower
-    throughout; a fixed threshold would find nothing there.
-    """
-    likely = np.sort(scores[1:].astype(np.float64))[::-1]
-    if not len(likely):
-        return 1.0
-    if len(likely) <= _EXACT_SENTENCES:
-        expected = _expected_f1(likely)
-    else:
-        expected = 2 * np.cumsum(likely) / (np.arange(1, len(likely) + 1) + likely.sum())
-    best = int(expected.argmax())
-    if np.prod(1 - likely) > expected[best]:
-        return float(np.nextafter(np.float32(likely[0]), np.float32(2)))
-    return float(likely[best])
-
-
-def _expected_f1(likely: np.ndarray) -> np.ndarray:
-    """The exact expected F1 of the k likeliest boundaries, k = 1 to n, if the probabilities (n,) are independent."""
-    size = len(likely)
-    hits = [np.ones(1)]  # distribution of the number of true boundaries among the first k
-    rest = [np.ones(1)]  # the same among the last k
-    for index in range(size):
-        hits.append(np.convolve(hits[-1], [1 - likely[index], likely[index]]))
-        rest.append(np.convolve(rest[-1], [1 - likely[-1 - index], likely[-1 - index]]))
-    expected = np.empty(size)
-    for k in range(1, size + 1):
-        hit, missed = np.arange(k + 1)[:, None], np.arange(size - k + 1)[None]
-        expected[k - 1] = hits[k] @ (2 * hit / (k + hit + missed)) @ rest[size - k]
-    return expected
 
 
 def certainty(scores: np.ndarray) -> tuple[float, float] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -26,18 +26,20 @@ from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_fe
 from pipeline.text.formats.detection import ENDINGS
 from pipeline.text.inputs import Spans, join_paragraphs, paragraph_starts, split_with_odds, with_less_space
 from pipeline.text.language import language_name, language_of
+from pipeline.text.novelty import FOLDS, NOVELTY_COLUMNS, DocumentReference
+from pipeline.text.novelty_trial import tried, words_of
 from pipeline.text.outputs import (
     DESCRIPTION,
     PARAGRAPH_TYPE,
     TIMES_TYPE,
-    best_threshold,
     certainty,
     paragraphs_from_begins,
 )
 from pipeline.text.plain import keeps_case, share_of, without_marks
 from pipeline.text.reading import ReadDocument, read_document
+from pipeline.text.thresholds import best_threshold
 from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
-from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at
+from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at, word_ends
 from pipeline.training.losses import Batch, Loss, Statistics
 
 _DOCUMENT_FIELDS = {
@@ -54,6 +56,7 @@ _SAMPLE_FIELDS = FEATURE_FIELDS | {"labels": pa.large_list(pa.int8()), "missed":
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 _NOT_SCORED = -1
 _PRIME = 2**31 - 1
+_HASHED_CHARS = 1 << 20
 _BINS = 500  # equal bins of probability in the statistics of validation
 _NEWTON_STEPS = 8
 
@@ -64,7 +67,8 @@ class TextSegmentation(Task):
 
     kind: ClassVar[str] = "text_segmenter"
     #: 2: a CR LF is one end of a line, and long sentences are cut between grapheme clusters.
-    #: 3: sentences in scripts of their own, in lists, and in text without punctuation.
+    #: 3: sentences in scripts of their own, in lists, and in text without punctuation; the threshold of a document is$
+    #: for an unknown offset of its scores.
     results: ClassVar[int] = 3
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
     inputs: ClassVar[InputKind] = InputKind(
@@ -123,10 +127,13 @@ class TextSegmentation(Task):
     """Fraction of the documents that are learned a second time without punctuation, three of four also without case,
     for text as speech-to-text writes it. Which ones depends on their texts alone. None without
     hide_breaks_in_training."""
-
     languages: tuple[str, ...] = added(())
     """Languages that the model was trained on, as codes such as en. Documents in others are counted as unusual. []: it
     is not known, and none is."""
+    novelty_reference: DocumentReference | None = added(None)
+    """Statistics of the training documents, by which the novelty of a document is told; null: nothing tells it."""
+    novelty_remark: str | None = added(None)
+    """How well novelty tells strange documents from others, or why it is null."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
@@ -176,23 +183,42 @@ class TextSegmentation(Task):
 
         Documents are cut into windows that overlap by twice the context, so the memory of the model is bounded.
         """
+        documents = [features_at(prepared, row) for row in range(prepared.num_rows)]
+        scores = self.scores(model, documents, device)
+        kept = prepared.select([*_KEPT_FIELDS])
+        kept = kept.append_column("scores", pa.array(scores, pa.large_list(pa.float32())))
+        for name, values in self._novelty(model, documents).items():
+            kept = kept.append_column(name, values)
+        return kept
+
+    def scores(self, model: nn.Module, documents: list[SentenceFeatures], device: torch.device) -> list[np.ndarray]:
+        """For each document, the probability of each of its sentences that a paragraph begins there, float32 (s,)."""
         self._check_model(model)
         model = model.eval()
-        documents = [features_at(prepared, row) for row in range(prepared.num_rows)]
         scores = [np.empty(len(document.counts), np.float32) for document in documents]
+        ends = [word_ends(document) for document in documents]
         windows = [
             (row, *window) for row, document in enumerate(documents) for window in self._windows(len(document.counts))
         ]
         for begin in range(0, len(windows), self.window_batch):
             chosen = windows[begin : begin + self.window_batch]
-            batch = padded([cut(documents[row], start, end) for row, start, end, _, _ in chosen])
+            batch = padded([cut(documents[row], ends[row], start, end) for row, start, end, _, _ in chosen])
             with torch.inference_mode():
                 logits = _logits(model, {name: tensor.to(device) for name, tensor in batch.items()})
                 probabilities = torch.sigmoid(logits.float().mean(0)).cpu().numpy()
             for found, (row, start, _, first, last) in zip(probabilities, chosen, strict=True):
                 scores[row][first:last] = found[first - start : last - start]
-        kept = prepared.select([*_KEPT_FIELDS])
-        return kept.append_column("scores", pa.array(scores, pa.large_list(pa.float32())))
+        return scores
+
+    def _novelty(self, model: nn.Module, documents: list[SentenceFeatures]) -> dict[str, pa.Array]:
+        """The columns ``novelty`` and ``novelty_raw`` of documents; null without a reference."""
+        reference, weights = self.novelty_reference, words_of(model)
+        if reference is None or weights is None or not documents:
+            return {name: pa.nulls(len(documents), pa.float32()) for name in NOVELTY_COLUMNS}
+        statistics = reference.statistics(self.buckets, weights)
+        raw = reference.raw(np.stack([statistics.of(document) for document in documents]))
+        ranks = reference.percentile(raw, np.array([len(document.content) for document in documents]))
+        return dict(zip(NOVELTY_COLUMNS, (pa.array(values, pa.float32()) for values in (ranks, raw)), strict=True))
 
     def encode(self, predicted: pa.Table) -> pa.Table:
         rows = [self._encode_document(predicted, row) for row in range(predicted.num_rows)]
@@ -206,7 +232,10 @@ class TextSegmentation(Task):
         columns["paragraphs"] = pa.ListArray.from_arrays(offsets, values)
         columns["num_paragraphs"] = [len(item) for item in paragraphs]
         columns |= {name: [row[name] for row in rows] for name in ("times", "pages", "confidence", "uncertainty")}
-        columns |= {name: pa.nulls(predicted.num_rows) for name in ("novelty", "novelty_raw", "embedding")}
+        unknown = pa.nulls(predicted.num_rows)
+        found = predicted.column_names
+        columns |= {name: predicted[name] if name in found else unknown for name in NOVELTY_COLUMNS}
+        columns["embedding"] = unknown
         # A chunk for each text: an array of strings holds at most 2 GiB.
         texts = [pa.array([text.as_py()], pa.string()) for text in predicted["text"]] if self.with_text else []
         columns["text"] = pa.chunked_array(texts, pa.string())
@@ -361,6 +390,34 @@ class TextSegmentation(Task):
             "threshold": self.threshold if self.threshold is not None else chosen / _BINS,
         }
 
+    def calibrated(
+        self, model: nn.Module, held_out: Iterable[pa.Table], learned: Iterable[pa.Table] = ()
+    ) -> TextSegmentation:
+        """With what novelty needs. Windows count as documents; none of the statistics goes by what was learned."""
+        windows = [
+            features_at(batch, row) for part in (learned, held_out) for batch in part for row in range(batch.num_rows)
+        ]
+        # Neighbours are often of one author, so a fold has a quarter of the windows in their order.
+        return self.with_novelty(model, windows, [place * FOLDS // len(windows) for place in range(len(windows))])
+
+    def with_novelty(
+        self, model: nn.Module, documents: Sequence[SentenceFeatures], groups: Sequence[int]
+    ) -> TextSegmentation:
+        """The task with the novelty of training documents. ``groups`` as in `pipeline.text.novelty.reference`."""
+        weights = words_of(model)
+        if weights is None:
+            return self
+
+        def scores(document: SentenceFeatures) -> np.ndarray:
+            return self.scores(model, [document], torch.device("cpu"))[0]
+
+        reference, remark = tried(documents, groups, self.buckets, weights, scores)
+        return replace(self, novelty_reference=reference, novelty_remark=remark)
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        return {"novelty": self.novelty_remark or "null: the package has no statistics of its training documents"}
+
     def _prepare_document(self, row: dict[str, Any]) -> dict[str, Any]:
         read = self._read(row)
         document, text = read.document, read.text
@@ -369,7 +426,7 @@ class TextSegmentation(Task):
         return {
             "doc_id": read.doc_id,
             "num_chars": len(text),
-            "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "text_sha256": _sha256_of(text),
             "encoding": document.encoding,
             "format": document.format,
             "language": language_of(text),
@@ -401,7 +458,7 @@ class TextSegmentation(Task):
         return [self._sample(features, labels, missed, window) for window in self._windows(len(sentences))]
 
     def _read(self, row: dict[str, Any]) -> ReadDocument:
-        read = read_document(row["data"], row["format"])
+        read = read_document(row.pop("data"), row["format"])  # so that the bytes are gone when there is a text
         if len(read.text) > self.max_chars:
             raise InputError("too_long", f"the document has {len(read.text)} characters, more than {self.max_chars}")
         return read
@@ -417,7 +474,7 @@ class TextSegmentation(Task):
         start, end, first, last = window
         seen = np.full(end - start, _NOT_SCORED, np.int8)
         seen[first - start : last - start] = labels[first:last]
-        columns = feature_columns(cut(features, start, end))
+        columns = feature_columns(cut(features, word_ends(features), start, end))
         return columns | {"labels": seen, "missed": int(missed[first:last].sum())}
 
     def _windows(self, count: int) -> Iterator[tuple[int, int, int, int]]:
@@ -444,6 +501,14 @@ def _rows(inputs: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows one by one, so that only one document is in Python's memory at a time."""
     for row in range(inputs.num_rows):
         yield {"data": inputs["data"][row].as_py(), "format": inputs["format"][row].as_py()}
+
+
+def _sha256_of(text: str) -> str:
+    """The SHA-256 of a text in UTF-8, without a copy of the whole text."""
+    digest = hashlib.sha256()
+    for start in range(0, len(text), _HASHED_CHARS):
+        digest.update(text[start : start + _HASHED_CHARS].encode())
+    return digest.hexdigest()
 
 
 def _dropped(ids: Tensor, seeds: Tensor, rate: float) -> Tensor:

@@ -35,10 +35,14 @@ def features_at(table: pa.Table, row: int) -> SentenceFeatures:
     return SentenceFeatures(content, counts, frame.reshape(-1, FRAME_FEATURES), dense.reshape(-1, DENSE_FEATURES))
 
 
-def cut(features: SentenceFeatures, start: int, end: int) -> SentenceFeatures:
-    """The features of the sentences [start, end)."""
-    begin = int(features.counts[:start].sum())
-    stop = begin + int(features.counts[start:end].sum())
+def word_ends(features: SentenceFeatures) -> np.ndarray:
+    """Where the words of each sentence end, after a 0: int64 (s + 1,)."""
+    return np.append(0, np.cumsum(features.counts, dtype=np.int64))
+
+
+def cut(features: SentenceFeatures, ends: np.ndarray, start: int, end: int) -> SentenceFeatures:
+    """The features of the sentences [start, end). ``ends`` as `word_ends` returns them."""
+    begin, stop = int(ends[start]), int(ends[end])
     return SentenceFeatures(
         features.content[begin:stop], features.counts[start:end], features.frame[start:end], features.dense[start:end]
     )

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pipeline.config import from_dict, to_dict
-from pipeline.images.feature_novelty import STRANGE, auroc, features, reference
+from pipeline.feature_gaussian import auroc
+from pipeline.images.feature_novelty import STRANGE, features, reference
 from pipeline.images.labels import described_classes
 from pipeline.images.task import ImageSegmentation
 from pipeline.models.segmenters.interface import Segmenter

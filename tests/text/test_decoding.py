@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.text.decoding import Limits, best_begins, boundary_gains, shifted_scores
-from pipeline.text.outputs import best_threshold
+from pipeline.text.thresholds import best_threshold
 
 SENTENCES = st.lists(st.tuples(st.integers(1, 60), st.floats(0, 1, width=32)), min_size=1, max_size=9)
 LIMITS = st.tuples(st.integers(0, 80), st.none() | st.integers(1, 120)).filter(lambda x: x[1] is None or x[0] <= x[1])

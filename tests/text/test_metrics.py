@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pytest
 import segeval
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.text.metrics import (
     Counts,
     boundaries_of,
+    boundary_similarity,
     count_boundaries,
     mean,
     pk,
@@ -45,6 +46,27 @@ def test_equal_to_segeval(pair: tuple[np.ndarray, np.ndarray]) -> None:
     expected_wd = segeval.window_diff(masses(found), masses(reference), **arguments)
     assert pk(reference, found) == pytest.approx(float(expected_pk), abs=1e-12)
     assert window_diff(reference, found) == pytest.approx(float(expected_wd), abs=1e-12)
+
+
+@given(PAIRS, st.integers(2, 4))
+def test_boundary_similarity_is_that_of_segeval(pair: tuple[np.ndarray, np.ndarray], near: int) -> None:
+    assume(any(flags.any() for flags in pair))  # segeval knows no answer without boundaries
+    arguments = {"boundary_format": segeval.BoundaryFormat.mass, "n_t": near}
+    expected = segeval.boundary_similarity(*(masses(flags) for flags in pair), **arguments)
+    assert boundary_similarity(*pair, near) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_boundary_similarity_by_hand() -> None:
+    """Boundaries at 1 and 4 against 1, 3 and 7: one match, one near miss that loses 1/2, and one wrong: 1 - 1.5 / 3."""
+    reference, found = np.isin(np.arange(9), [1, 4]), np.isin(np.arange(9), [1, 3, 7])
+    assert boundary_similarity(reference, found) == 0.5
+    assert boundary_similarity(found, reference) == 0.5
+    assert boundary_similarity(reference, reference) == 1
+    nothing = np.zeros(9, bool)
+    assert boundary_similarity(reference, nothing) == 0
+    assert boundary_similarity(nothing, nothing) == 1
+    # A boundary is in one near miss at most: 4 against 3 and 5 is a near miss and a wrong one.
+    assert boundary_similarity(np.isin(np.arange(9), [4]), np.isin(np.arange(9), [3, 5])) == 0.25
 
 
 def test_by_hand() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -11,34 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.text.decoding import Limits, best_begins
-from pipeline.text.outputs import best_threshold, certainty, paragraphs_from_begins, render_html
-
-
-def f1(truth: tuple[int, ...], chosen: tuple[int, ...]) -> float:
-    hits = sum(a and b for a, b in zip(truth, chosen, strict=True))
-    return 2 * hits / (sum(truth) + sum(chosen)) if sum(truth) + sum(chosen) else 1.0
-
-
-@given(st.lists(st.floats(0.001, 0.999), min_size=1, max_size=6))
-def test_the_threshold_of_short_documents_is_the_best_by_enumeration(likely: list[float]) -> None:
-    """Against the expected F1 of every choice, over every possible truth."""
-    scores = np.array([1.0, *likely], np.float32)
-    truths = list(itertools.product((0, 1), repeat=len(likely)))
-    weights = [np.prod([p if t else 1 - p for p, t in zip(likely, truth, strict=True)]) for truth in truths]
-
-    def expected(chosen: tuple[int, ...]) -> float:
-        return float(sum(weight * f1(truth, chosen) for weight, truth in zip(weights, truths, strict=True)))
-
-    chosen = tuple(int(score >= np.float32(best_threshold(scores))) for score in scores[1:])
-    assert expected(chosen) >= max(expected(choice) for choice in truths) - 1e-6
-
-
-def test_the_threshold_of_documents_worked_by_hand() -> None:
-    # 40 sentences: k = 10: 18 / (10 + 9 + 3) = 0.82; k = 11: 18.2 / 23 = 0.79; k = 9: 16.2 / 21 = 0.77.
-    assert best_threshold(np.array([1, *[0.9] * 10, *[0.1] * 30], np.float32)) == pytest.approx(0.9)
-    # Nothing is right with 0.95, one boundary with 0.05.
-    assert best_threshold(np.array([1, 0.05], np.float32)) > 0.05
-    assert best_threshold(np.array([1], np.float32)) == 1.0
+from pipeline.text.outputs import certainty, paragraphs_from_begins, render_html
 
 
 def by_threshold(

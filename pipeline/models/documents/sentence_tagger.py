@@ -303,6 +303,8 @@ class _Block(nn.Module):
 
 def init_from_tagger(tagger: nn.Module, other: nn.Module) -> list[str]:
     """Copy all weights of another tagger; returns the names of the tensors. `RequestError` if a setting differs."""
+    if not isinstance(other, SentenceTagger):
+        raise RequestError(f"init must be a package of a sentence_tagger, got a {type(other).__name__}")
     for field in fields(SentenceTaggerConfig):
         mine, theirs = getattr(tagger.config, field.name), getattr(other.config, field.name)
         if mine != theirs and field.name != "dropout":
