@@ -18,6 +18,7 @@ from pipeline.models.autoencoders.interface import Autoencoder
 from pipeline.models.autoencoders.ladder_vae import LadderVAE, LadderVAEConfig
 from pipeline.models.classifiers.latent_classifier import LatentClassifier, LatentClassifierConfig
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
+from pipeline.models.documents.sentence_vae import SentenceVAE, SentenceVAEConfig
 from pipeline.models.regions.slot_vae import SlotVAE, SlotVAEConfig
 from pipeline.models.segmenters.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusConfig
 from pipeline.models.segmenters.fcn import FCN, FCNConfig
@@ -43,6 +44,7 @@ MODELS: dict[str, tuple[type, type]] = {
     "slot_vae": (SlotVAEConfig, SlotVAE),
     "latent_classifier": (LatentClassifierConfig, LatentClassifier),
     "sentence_tagger": (SentenceTaggerConfig, SentenceTagger),
+    "sentence_vae": (SentenceVAEConfig, SentenceVAE),
 }
 
 #: The names of networks that are imported as they are. They have no weights of ours, and nothing trains them.

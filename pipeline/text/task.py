@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -151,8 +151,16 @@ class TextSegmentation(Task):
     def prepare(self, inputs: pa.Table) -> pa.Table:
         """Columns of the document, ``starts`` of its sentences, what its format says of them (`SENTENCE_FIELDS`), and
         their features as in `SentenceFeatures`."""
-        rows, errors = each_row("prepare", _rows(inputs), self._prepare_document)
-        return _table(_KEPT_FIELDS | FEATURE_FIELDS, rows).append_column("error", errors)
+        return self.prepare_with(
+            inputs, FEATURE_FIELDS, lambda text, sentences: feature_columns(self._features(text, sentences))
+        )
+
+    def prepare_with(
+        self, inputs: pa.Table, fields: dict[str, pa.DataType], features: Callable[[str, np.ndarray], dict[str, Any]]
+    ) -> pa.Table:
+        """`prepare` with other features: columns of the given ``fields`` from a text and its sentences (s, 2)."""
+        rows, errors = each_row("prepare", read_inputs(inputs), lambda row: self._prepare_document(row, features))
+        return _table(_KEPT_FIELDS | fields, rows).append_column("error", errors)
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """Replace the features by ``scores``: for each sentence, the probability that a paragraph begins there.
@@ -234,7 +242,7 @@ class TextSegmentation(Task):
         ``missed`` is the number of paragraphs that begin inside a scored sentence; no answer can find them. In a
         document without ``paragraphs``, blank lines separate them.
         """
-        nested, errors = each_row("prepare", _rows(inputs), self._prepare_labelled)
+        nested, errors = each_row("prepare", read_inputs(inputs), self._prepare_labelled)
         rows, row_errors = [], []
         for samples, error in zip(nested, errors.to_pylist(), strict=True):
             rows += samples or [None]
@@ -332,7 +340,9 @@ class TextSegmentation(Task):
             "threshold": self.threshold if self.threshold is not None else chosen / _BINS,
         }
 
-    def _prepare_document(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _prepare_document(
+        self, row: dict[str, Any], features: Callable[[str, np.ndarray], dict[str, Any]]
+    ) -> dict[str, Any]:
         read = self._read(row)
         document, text = read.document, read.text
         weights = {"pauses": self.pause_weight, "layout": self.layout_weight}
@@ -346,7 +356,7 @@ class TextSegmentation(Task):
             "text": text if self.with_text else None,
             "starts": sentences[:, 0],
             **sentence_columns(document, sentences, weights, with_breaks=self.only_at_breaks),
-            **feature_columns(self._features(text, sentences)),
+            **features(text, sentences),
         }
 
     def _prepare_labelled(self, row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -363,6 +373,10 @@ class TextSegmentation(Task):
         holders = np.searchsorted(sentences[:, 0], begins, side="right") - 1
         missed = np.bincount(holders[sentences[holders, 0] != begins], minlength=len(sentences))
         return [self._sample(features, labels, missed, window) for window in self._windows(len(sentences))]
+
+    def read_text(self, row: dict[str, Any]) -> str:
+        """The text of a row of `read_inputs`. Raises `InputError`."""
+        return self._read(row).text
 
     def _read(self, row: dict[str, Any]) -> ReadDocument:
         read = read_document(row["data"], row["format"])
@@ -403,7 +417,7 @@ class TextSegmentation(Task):
             )
 
 
-def _rows(inputs: pa.Table) -> Iterator[dict[str, Any]]:
+def read_inputs(inputs: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows one by one, so that only one document is in Python's memory at a time."""
     for row in range(inputs.num_rows):
         yield {"data": inputs["data"][row].as_py(), "format": inputs["format"][row].as_py()}

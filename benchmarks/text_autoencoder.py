@@ -1,0 +1,218 @@
+"""An autoencoder of sentences, and paragraphs that it finds without labels: trained on the books of split train.
+
+A fiftieth of the training chapters is held out to choose the weights by. The likelihood of split val is that of evenly
+spread windows of 8 sentences, by the importance-weighted bound of ``IMPORTANCE_SAMPLES`` samples, with the ends of
+sentences. How places are compared (`DepthConfig`) is chosen on chapters of split train, by the F1 of boundaries there;
+val chooses nothing. F1, Pk and WindowDiff are those of ``benchmarks.documents``, beside the guesses that every sentence
+begins a paragraph, and that none does. Resumable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks.camvid import job
+from benchmarks.documents import chapters, hide, measure
+from benchmarks.record import data_folder, record
+from pipeline import config, package
+from pipeline.models.documents.sentence_vae import SentenceVAE
+from pipeline.rows import INPUT_SCHEMA
+from pipeline.text.inputs import join_paragraphs, paragraph_starts, split_sentences
+from pipeline.text.metrics import score, summarize
+from pipeline.text.reconstruction import SentenceReconstruction
+from pipeline.text.topic_depth import DepthConfig, depths, scores
+from pipeline.training.samples import Samples
+from pipeline.training.trainer import statistics
+
+IMPORTANCE_SAMPLES = 10
+_WINDOWS = 600  # of split val, of 8 sentences each
+_EVERY = 8  # of the training chapters, which choose
+_TRAINING = {
+    "train.epochs": 2,
+    "train.batch_rows": 8,
+    "train.precision": "bfloat16",
+    "train.threads": 1,
+    "task.pretraining": 0.2,
+    "task.warmup": 0.3,
+    "validation_fraction": 0.02,
+}
+_BLOCKS = (1, 2, 3, 4, 6, 8)
+_SMOOTHING = (0, 1, 2)
+_CUTOFFS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--work", type=Path, default=Path(".bench/text_autoencoder"), help="where everything goes")
+    parser.add_argument("--small", action="store_true", help="few documents, one epoch: shows that it runs")
+    arguments = parser.parse_args()
+    data = data_folder()
+    if data is None:
+        sys.exit("PARQUETRY_DATA names no folder with books in it")
+    books, work = data / "books" / "books.jsonl.gz", arguments.work / "small" if arguments.small else arguments.work
+    work.mkdir(parents=True, exist_ok=True)
+    known = list(chapters(books))
+    if arguments.small:
+        known, books = _few(known, work / "books.jsonl")
+    small = ["--train.epochs", 1, "--model.decoder_hidden", 64, "--model.encoder_hidden", 32] if arguments.small else []
+    given = [item for name, value in _TRAINING.items() for item in (f"--{name}", value)]
+    trained = job(
+        "train_text_autoencoder",
+        "--documents",
+        books,
+        "--split",
+        "train",
+        "--out",
+        work / "autoencoder",
+        *given,
+        *small,
+    )
+    training = [chapter for chapter in known if chapter["split"] == "train"]
+    chosen, tried = choose(str(work / "autoencoder"), training[::_EVERY])
+    found = with_depth(work / "autoencoder", work / "package", chosen, training[::_EVERY])
+    likelihood = _once(work / f"likelihood-{found.digest}.json", lambda: likelihood_of(found, known))
+    hidden, truths = hide(books, work / "val.jsonl")
+    sink = work / f"sink-{found.digest}"
+    job("segment_documents", "--source", hidden, "--model", work / "package", "--sink", sink)
+    rows = measure(str(sink), truths)
+    guesses = guessed(truths)
+    rows = [row | guesses[row["documents of"]] for row in rows]
+    drawn = job("sample", "--model", work / "package", "--out", work / "samples", "--count", 10, "--sentences", 8)
+    samples = {"text": Path(drawn["text"]).read_text()}
+    rows += [{"documents of": f"chosen {key}", "value": value} for key, value in config.to_dict(chosen).items()]
+    rows += [{"documents of": f"val {name}", "value": value} for name, value in likelihood.items()]
+    rows += [{"documents of": "training seconds since it last started", "value": trained["training_seconds"]}]
+    rows += [{"documents of": "samples", "text": samples, "tried": tried}]
+    headline = {
+        "nll_word_val": likelihood["nll_word"],
+        "active_units": likelihood["active_units"],
+        "f1_unsupervised_books": rows[0]["f1"],
+        "f1_all": rows[0]["f1 of all"],
+        "parameters": trained["parameters"],
+    }
+    print(samples["text"])
+    record("text_autoencoder", rows, headline, f"seed 0, one run. {__doc__}", small=arguments.small)
+
+
+def likelihood_of(found: package.Package, known: list[dict[str, Any]]) -> dict[str, float]:
+    """The metrics of the autoencoder on evenly spread windows of the val chapters."""
+    task = config.from_dict(SentenceReconstruction, found.task)
+    task = dataclasses.replace(task, importance_samples=IMPORTANCE_SAMPLES)
+    data = [json.dumps({"text": item["text"]}).encode() for item in known if item["split"] == "val"]
+    columns = {"data": data, "format": ["json"] * len(data), "label": [None] * len(data)}
+    prepared = task.prepare_samples(pa.table(columns, schema=INPUT_SCHEMA)).drop_columns(["error"])
+    places = np.linspace(0, prepared.num_rows - 1, min(_WINDOWS, prepared.num_rows)).astype(np.int64)
+    samples = Samples([prepared])
+    total = statistics(task, found.model(), samples, places, 16, 0, torch.device("cpu"))
+    return task.summarize(total) | {"sentences": float(total["sentences"])}
+
+
+def posteriors(
+    uri: str, documents: Iterable[dict[str, Any]]
+) -> tuple[SentenceReconstruction, list[tuple[np.ndarray, np.ndarray]]]:
+    """The task of a package, and mean and variance of the latents (s, d) of the sentences of each document, whose
+    paragraphs are joined by one space."""
+    found = package.load(uri, SentenceReconstruction.kind)
+    task, model = config.from_dict(SentenceReconstruction, found.task), found.model()
+    assert isinstance(model, SentenceVAE)
+    moments = []
+    for document in documents:
+        text, _ = join_paragraphs(document["text"], document["paragraphs"])
+        with torch.inference_mode():
+            posterior = task.posterior_of(model, text)
+        moments.append((posterior.mean.double().numpy(), posterior.log_variance.double().exp().numpy()))
+    return task, moments
+
+
+def choose(uri: str, documents: Sequence[dict[str, Any]]) -> tuple[DepthConfig, list[dict[str, Any]]]:
+    """The comparison of places with the best F1 on some documents, and what was tried."""
+    _, moments = posteriors(uri, documents)
+    truths = [join_paragraphs(document["text"], document["paragraphs"]) for document in documents]
+    sentences = [split_sentences(text)[:, 0] for text, _ in truths]
+    starts = [paragraph_starts(text, spans) for text, spans in truths]
+    tried: list[dict[str, Any]] = []
+    for block, smoothing in itertools.product(_BLOCKS, _SMOOTHING):
+        how = DepthConfig(block_sentences=block, smoothing_sentences=smoothing)
+        found = [depths(mean, variance, how) for mean, variance in moments]
+        usual = _usual(found)
+        for cutoff in _CUTOFFS:
+            one = dataclasses.replace(how, cutoff=cutoff)
+            results = [
+                score(truth, places[scores(depth, usual, one) >= 0.5].tolist(), places.tolist())
+                for truth, places, depth in zip(starts, sentences, found, strict=True)
+            ]
+            total = summarize(results)
+            line = {"f1": total.counts.f1, "f1 of all": total.trivial.f1, "pk": total.pk}
+            tried.append({**config.to_dict(one), **line, "macro f1": total.macro_f1})
+    best = max(tried, key=lambda line: line["f1"])
+    return config.from_dict(DepthConfig, {key: best[key] for key in config.to_dict(DepthConfig())}), tried
+
+
+def with_depth(source: Path, out: Path, depth: DepthConfig, documents: list[dict[str, Any]]) -> package.Package:
+    """The package with another comparison of places, and how deep places of some documents usually are."""
+    task, moments = posteriors(str(source), documents)
+    assert task.known is not None
+    known = dataclasses.replace(task.known, depth=_usual([depths(*moment, depth) for moment in moments]))
+    found = package.load(str(source))
+    card = {"made of": f"{source.name}, by python -m benchmarks.text_autoencoder", "depth": config.to_dict(depth)}
+    return package.save(
+        str(out),
+        model_name=found.model_name,
+        model=found.model(),
+        task=dataclasses.replace(task, depth=depth, known=known),
+        card=card,
+    )
+
+
+def guessed(truths: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Pk and WindowDiff of the guesses that all sentences begin a paragraph, and that none does, by kind of book."""
+    found: dict[str, dict[str, float]] = {}
+    for kind in ("all", "fiction", "nonfiction"):
+        results: dict[str, list[Any]] = {"all": [], "none": []}
+        for truth in truths:
+            if kind in ("all", truth["kind"]):
+                sentences = split_sentences(truth["text"])[:, 0].tolist()
+                starts = paragraph_starts(truth["text"], truth["spans"])
+                for name, guess in (("all", sentences), ("none", [0])):
+                    results[name].append(score(starts, guess, sentences))
+        found[kind] = {}
+        for name, scored in results.items():
+            total = summarize(scored)
+            found[kind] |= {f"pk of {name}": total.pk, f"window_diff of {name}": total.window_diff}
+    return found
+
+
+def _usual(found: list[np.ndarray]) -> tuple[float, float]:
+    every = np.concatenate(found)
+    return float(every.mean()), float(every.std())
+
+
+def _once(file: Path, work: Any) -> dict[str, float]:
+    """What a function returns, which is written to a file, and read from there the next time."""
+    if not file.exists():
+        file.write_text(json.dumps(work()))
+    return json.loads(file.read_text())
+
+
+def _few(known: list[dict[str, Any]], out: Path) -> tuple[list[dict[str, Any]], Path]:
+    """Every eightieth chapter of each split, as a file of its own."""
+    few = [item for split in ("train", "val") for item in [one for one in known if one["split"] == split][::80]]
+    content = "".join(json.dumps(item) + "\n" for item in few)
+    if not out.exists() or out.read_text() != content:
+        out.write_text(content)
+    return few, out
+
+
+if __name__ == "__main__":
+    main()
