@@ -39,14 +39,16 @@ IMPORTANCE_SAMPLES = 10
 _WINDOWS = 600  # of split val, of 8 sentences each
 _EVERY = 8  # of the training chapters, which choose
 _TRAINING = {
-    "train.epochs": 2,
+    "train.epochs": 1,
     "train.batch_rows": 8,
+    "train.learning_rate": 4e-3,
     "train.precision": "bfloat16",
     "train.threads": 1,
     "task.pretraining": 0.2,
     "task.warmup": 0.3,
     "validation_fraction": 0.02,
 }
+_SMALL = {"train.epochs": 1, "model.decoder_hidden": 64, "model.encoder_hidden": 32, "validation_fraction": 0.3}
 _BLOCKS = (1, 2, 3, 4, 6, 8)
 _SMOOTHING = (0, 1, 2)
 _CUTOFFS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
@@ -65,8 +67,8 @@ def main() -> None:
     known = list(chapters(books))
     if arguments.small:
         known, books = _few(known, work / "books.jsonl")
-    small = ["--train.epochs", 1, "--model.decoder_hidden", 64, "--model.encoder_hidden", 32] if arguments.small else []
-    given = [item for name, value in _TRAINING.items() for item in (f"--{name}", value)]
+    settings = _TRAINING | (_SMALL if arguments.small else {})
+    given = [item for name, value in settings.items() for item in (f"--{name}", value)]
     trained = job(
         "train_text_autoencoder",
         "--documents",
@@ -76,7 +78,6 @@ def main() -> None:
         "--out",
         work / "autoencoder",
         *given,
-        *small,
     )
     training = [chapter for chapter in known if chapter["split"] == "train"]
     chosen, tried = choose(str(work / "autoencoder"), training[::_EVERY])
@@ -88,7 +89,7 @@ def main() -> None:
     rows = measure(str(sink), truths)
     guesses = guessed(truths)
     rows = [row | guesses[row["documents of"]] for row in rows]
-    drawn = job("sample", "--model", work / "package", "--out", work / "samples", "--count", 10, "--sentences", 8)
+    drawn = job("sample", "--model", work / "package", "--out", work / "samples", "--count", 10)
     samples = {"text": Path(drawn["text"]).read_text()}
     rows += [{"documents of": f"chosen {key}", "value": value} for key, value in config.to_dict(chosen).items()]
     rows += [{"documents of": f"val {name}", "value": value} for name, value in likelihood.items()]

@@ -87,7 +87,7 @@ class SentenceReconstruction(Task):
     anew."""
     warmup: float = 0.25
     """Part of the training, after that, in which the weight of the KL divergence rises to 1."""
-    free_nats: float = 0.1
+    free_nats: float = 0.25
     """KL divergence in nats of each latent of a sentence that costs nothing (free bits)."""
     word_dropout: float = 0.3
     """Fraction of the subwords that are hidden from the decoder in training, so that it uses the latents."""
@@ -219,6 +219,16 @@ class SentenceReconstruction(Task):
         rows = range(samples.num_rows)
         return _padded([tuple(values_at(samples, name, row) for name in _TOKEN_FIELDS) for row in rows])
 
+    def start(self, model: nn.Module, samples: Iterable[pa.Table]) -> None:
+        """Begin with the frequencies of the subwords."""
+        network = self._network(model)
+        counts = torch.zeros(network.config.vocabulary, dtype=torch.long)
+        for table in samples:
+            for row in range(table.num_rows):
+                ids = torch.from_numpy(values_at(table, "ids", row).astype(np.int64))
+                counts += torch.bincount(ids, minlength=len(counts))
+        network.set_frequencies(counts)
+
     def renew(self, model: nn.Module, step: int, steps: int, seed: int) -> list[str]:
         """Reset the decoder when the KL divergence begins to count, so that it learns with latents that already tell of
         the sentence (Li et al. 2019, A Surprisingly Effective Fix for Deep Latent Variable Modeling of Text)."""
@@ -241,7 +251,7 @@ class SentenceReconstruction(Task):
         drawn = self._drawn(network, noise, batch)
         sentences = _flat(batch)
         total = torch.zeros((), device=drawn.device)
-        logs = {"reconstruction": total.clone(), "kl": total.clone()}
+        logs = {"reconstruction_subword": total.clone(), "kl_subword": total.clone()}
         for group in alike_in_length(sentences["lengths"], _GROUP):
             part = _cut(sentences, group)
             posterior = network.encode(part["ids"], part["lengths"])
@@ -249,8 +259,8 @@ class SentenceReconstruction(Task):
             likely = network.log_likelihood(latents, part["ids"], part["lengths"], BEGIN, part.get("hidden"))
             cost = kl(posterior, standard_normal(posterior.mean))
             total = total - likely.sum() + weight * cost.clamp(min=self.free_nats).sum()
-            logs["reconstruction"] -= likely.detach().sum()
-            logs["kl"] += cost.detach().sum()
+            logs["reconstruction_subword"] -= likely.detach().sum()
+            logs["kl_subword"] += cost.detach().sum()
         return Loss(total=total, units=sentences["lengths"].sum().float(), logs=logs)
 
     def kl_weight(self, step: int, steps: int) -> float:

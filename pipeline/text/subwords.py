@@ -34,7 +34,7 @@ def learn_pieces(texts: Iterable[str], size: int) -> tuple[str, ...]:
     that are equally frequent, the lowest bytes are first. Pairs that occur once are not joined."""
     runs: Counter[str] = Counter()
     for text in texts:
-        runs.update(_RUN.findall(text))
+        runs.update(_runs(text))
     words = [([bytes([byte]) for byte in run.encode()], count) for run, count in sorted(runs.items())]
     pairs: Counter[tuple[bytes, bytes]] = Counter()
     places: defaultdict[tuple[bytes, bytes], set[int]] = defaultdict(set)
@@ -97,6 +97,11 @@ def _joined(parts: Sequence[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
     return found
 
 
+def _runs(text: str) -> list[str]:
+    """The runs of a text, in which each word has one space before it."""
+    return _RUN.findall("".join(f" {word}" for word in text.split()))
+
+
 class Subwords:
     """Texts to ids and back. ``pieces`` are those of `learn_pieces`; ids are in [0, ``size``)."""
 
@@ -120,7 +125,7 @@ class Subwords:
         white space, of which any amount counts as one space. `END` is the last id if there is room for all."""
         ids: list[int] = []
         words = 0
-        for run in _RUN.findall("".join(f" {word}" for word in text.split())):
+        for run in _runs(text):
             if len(ids) >= most:
                 return ids[:most], words
             words += run[0] == " "

@@ -17,7 +17,7 @@ from torch.nn import functional
 from pipeline.config import check
 from pipeline.models.autoencoders.latents import Gaussian
 
-_DECODER = ("decoder_state", "decoder", "output", "bias")
+_DECODER = ("decoder_state", "decoder", "output")
 _LOG_VARIANCES = (-10.0, 4.0)  # outside of them an exponential would only bring overflow
 
 
@@ -128,17 +128,21 @@ class SentenceVAE(nn.Module):
         written = self.output(read)
         return functional.linear(written, self.table.weight.to(written.dtype), self.bias.to(written.dtype))
 
+    def set_frequencies(self, counts: Int[Tensor, " k"]) -> None:
+        """Begin with the logarithms of the subwords' frequencies, of which one more is counted for each subword."""
+        with torch.no_grad():
+            self.bias.copy_(((counts + 1) / (counts + 1).sum()).log())
+
     def reset_decoder(self, seed: int) -> list[str]:
-        """Give the decoder new random weights, a function of the seed; returns the names of its parameters."""
+        """Give the decoder new random weights, a function of the seed; returns the names of its parameters. What it
+        shares with the encoder stays, and so do the subwords' frequencies."""
         generator = torch.Generator().manual_seed(seed)
         found = {name: value for name, value in self.named_parameters() if name.partition(".")[0] in _DECODER}
         with torch.no_grad():
             for name, value in found.items():
                 part = getattr(self, name.partition(".")[0])
-                # As torch initialises these layers, but for the bias of the output, which starts at 0.
-                size = part.hidden_size if isinstance(part, nn.GRU) else getattr(part, "in_features", None)
-                drawn = torch.rand(value.shape, generator=generator) * 2 - 1
-                value.copy_(drawn * size**-0.5 if size else torch.zeros_like(value))
+                size = part.hidden_size if isinstance(part, nn.GRU) else part.in_features
+                value.copy_((torch.rand(value.shape, generator=generator) * 2 - 1) * size**-0.5)
         return list(found)
 
 

@@ -47,7 +47,8 @@ def write(
 
 
 def _beam(model: SentenceVAE, latents: Tensor, config: WritingConfig, ends: tuple[int, int]) -> list[int]:
-    """The sentence with the largest mean log probability of its subwords, of those that end within the beam."""
+    """The sentence with the largest mean log probability of its subwords: of the first ``beam_width`` that end, or if
+    there are fewer, also of those that had to be cut."""
     begin, end = ends
     beams: list[tuple[float, list[int]]] = [(0.0, [])]
     state: Tensor | None = None
@@ -68,10 +69,10 @@ def _beam(model: SentenceVAE, latents: Tensor, config: WritingConfig, ends: tupl
                 following.append((total, [*beams[row][1], token]))
                 kept.append(row)
         if len(finished) >= config.beam_width:
-            break
+            return max(finished, key=lambda item: item[0])[1]
         beams, state = following, state[:, kept].contiguous()
-    chosen = finished or [(total / len(ids), ids) for total, ids in beams]
-    return max(chosen, key=lambda item: item[0])[1]
+    cut = [(total / len(ids), ids) for total, ids in beams]
+    return max([*finished, *cut], key=lambda item: item[0])[1]
 
 
 def _nucleus(
