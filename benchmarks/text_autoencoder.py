@@ -20,14 +20,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import scipy.sparse as sparse
 import torch
 
 from benchmarks.camvid import job
-from benchmarks.documents import chapters, hide, measure
+from benchmarks.documents import FOLDS, chapters, hide, measure
+from benchmarks.measures.boundary_probe import latents_of, probe_f1, words_of
 from benchmarks.record import data_folder, record
 from pipeline import config, package
 from pipeline.models.documents.sentence_vae import SentenceVAE
 from pipeline.rows import INPUT_SCHEMA
+from pipeline.text.features import sentence_features
 from pipeline.text.inputs import join_paragraphs, paragraph_starts, split_sentences
 from pipeline.text.metrics import score, summarize
 from pipeline.text.reconstruction import SentenceReconstruction
@@ -48,6 +51,8 @@ _TRAINING = {
     "task.warmup": 0.3,
     "validation_fraction": 0.02,
 }
+_PROBE_BUCKETS = 1 << 16
+_PROBE = "Logistic regression of paragraph boundaries on the training books, without every fourth, which are tested."
 _SMALL = {"train.epochs": 1, "model.decoder_hidden": 64, "model.encoder_hidden": 32, "validation_fraction": 0.3}
 _BLOCKS = (1, 2, 3, 4, 6, 8)
 _SMOOTHING = (0, 1, 2)
@@ -57,6 +62,7 @@ _CUTOFFS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--work", type=Path, default=Path(".bench/text_autoencoder"), help="where everything goes")
+    parser.add_argument("--probe", action="store_true", help="only: do latents tell more of boundaries than words?")
     parser.add_argument("--small", action="store_true", help="few documents, one epoch: shows that it runs")
     arguments = parser.parse_args()
     data = data_folder()
@@ -80,6 +86,9 @@ def main() -> None:
         *given,
     )
     training = [chapter for chapter in known if chapter["split"] == "train"]
+    if arguments.probe:
+        record("boundary_probe", probe(str(work / "autoencoder"), training), {}, _PROBE, small=False, write=False)
+        return
     chosen, tried = choose(str(work / "autoencoder"), training[::_EVERY])
     found = with_depth(work / "autoencoder", work / "package", chosen, training[::_EVERY])
     likelihood = _once(work / f"likelihood-{found.digest}.json", lambda: likelihood_of(found, known))
@@ -158,6 +167,30 @@ def choose(uri: str, documents: Sequence[dict[str, Any]]) -> tuple[DepthConfig, 
             tried.append({**config.to_dict(one), **line, "macro f1": total.macro_f1})
     best = max(tried, key=lambda line: line["f1"])
     return config.from_dict(DepthConfig, {key: best[key] for key in config.to_dict(DepthConfig())}), tried
+
+
+def probe(uri: str, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """F1 of a linear probe on every fourth book of split train, with and without latents of the sentences."""
+    task, moments = posteriors(uri, documents)
+    held = sorted({document["title"] for document in documents})
+    inputs: dict[str, list[tuple[sparse.csr_matrix, np.ndarray]]] = {"words": [], "words and latents": []}
+    for document, (mean, _) in zip(documents, moments, strict=True):
+        text, spans = join_paragraphs(document["text"], document["paragraphs"])
+        sentences = split_sentences(text, task.max_sentence_chars)
+        labels = np.isin(sentences[:, 0], paragraph_starts(text, spans))
+        words = words_of(sentence_features(text, sentences, _PROBE_BUCKETS, see_breaks=False), _PROBE_BUCKETS)
+        inputs["words"].append((words, labels))
+        both = sparse.hstack([words, sparse.csr_matrix(latents_of(mean).astype(np.float32))], format="csr")
+        inputs["words and latents"].append((both, labels))
+    rows = []
+    for fold in range(FOLDS):
+        is_out = [document["title"] in held[fold::FOLDS] for document in documents]
+        found = {}
+        for name, every in inputs.items():
+            apart = [[item for item, out in zip(every, is_out, strict=True) if out == part] for part in (False, True)]
+            found[f"f1 of {name}"] = probe_f1(*apart)
+        rows.append({"held-out books": fold, **found})
+    return rows
 
 
 def with_depth(source: Path, out: Path, depth: DepthConfig, documents: list[dict[str, Any]]) -> package.Package:

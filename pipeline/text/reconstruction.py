@@ -22,6 +22,7 @@ from pipeline.noise import Noise
 from pipeline.rows import InputKind, each_row
 from pipeline.task import Task
 from pipeline.text.inputs import split_sentences
+from pipeline.text.subword_windows import TOKEN_FIELDS, cut_sentences, flat, joined_windows, padded_sentences
 from pipeline.text.subwords import BEGIN, Subwords
 from pipeline.text.succession import Succession, fit_succession
 from pipeline.text.task import TextSegmentation, read_inputs
@@ -29,12 +30,7 @@ from pipeline.text.topic_depth import DepthConfig, depths, scores
 from pipeline.text.windows import values_at
 from pipeline.training.losses import Batch, Loss, Statistics
 
-_TOKEN_FIELDS = {
-    "ids": pa.large_list(pa.int32()),
-    "lengths": pa.large_list(pa.int32()),
-    "words": pa.large_list(pa.int32()),
-}
-_SAMPLE_FIELDS = _TOKEN_FIELDS | {"begins_document": pa.bool_()}
+_SAMPLE_FIELDS = TOKEN_FIELDS | {"begins_document": pa.bool_()}
 _GROUP = 32  # sentences of similar lengths that the model reads together
 _ACTIVE_VARIANCE = 0.01
 _LIKELIHOOD_SENTENCES = 64  # of a document, evenly spread, whose likelihood is its novelty
@@ -168,7 +164,7 @@ class SentenceReconstruction(Task):
     def prepare(self, inputs: pa.Table) -> pa.Table:
         """The columns of `TextSegmentation.prepare`, with ``ids`` of the subwords of all sentences, their ``lengths``
         and the numbers of their ``words`` in place of its features."""
-        return self.paragraphs().prepare_with(inputs, _TOKEN_FIELDS, self._tokens)
+        return self.paragraphs().prepare_with(inputs, TOKEN_FIELDS, self._tokens)
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """Replace the subwords by ``scores`` of the sentences, ``embedding`` (the mean of their latents), and
@@ -177,8 +173,8 @@ class SentenceReconstruction(Task):
         found: dict[str, list[Any]] = {"scores": [], "embedding": [], "novelty_raw": []}
         usual = (0.0, 1.0) if self.known is None else self.known.depth
         for row in range(prepared.num_rows):
-            ids, lengths, words = (values_at(prepared, name, row) for name in _TOKEN_FIELDS)
-            batch = {name: tensor.to(device) for name, tensor in _padded([(ids, lengths, words)]).items()}
+            ids, lengths, words = (values_at(prepared, name, row) for name in TOKEN_FIELDS)
+            batch = {name: tensor.to(device) for name, tensor in padded_sentences([(ids, lengths, words)]).items()}
             with torch.inference_mode():
                 posterior = self.encode_sentences(network, batch["ids"][0], batch["lengths"][0])
                 nats = self._nats_a_word(network, {name: tensor[0] for name, tensor in batch.items()}, posterior)
@@ -186,7 +182,7 @@ class SentenceReconstruction(Task):
             found["scores"].append(scores(depths(mean, variance, self.depth), usual, self.depth))
             found["embedding"].append(mean.mean(0))
             found["novelty_raw"].append(nats)
-        kept = prepared.drop_columns(list(_TOKEN_FIELDS))
+        kept = prepared.drop_columns(list(TOKEN_FIELDS))
         for name, type_ in (("scores", pa.large_list(pa.float32())), ("embedding", pa.list_(pa.float32()))):
             kept = kept.append_column(name, pa.array(found[name], type_))
         return kept.append_column("novelty_raw", pa.array(found["novelty_raw"], pa.float32()))
@@ -217,7 +213,7 @@ class SentenceReconstruction(Task):
     def collate(self, samples: pa.Table) -> Batch:
         """ids (b, s, t), lengths (b, s) and words (b, s) of the sentences of each window. Padding is 0."""
         rows = range(samples.num_rows)
-        return _padded([tuple(values_at(samples, name, row) for name in _TOKEN_FIELDS) for row in rows])
+        return padded_sentences([tuple(values_at(samples, name, row) for name in TOKEN_FIELDS) for row in rows])
 
     def start(self, model: nn.Module, samples: Iterable[pa.Table]) -> None:
         """Begin with the frequencies of the subwords."""
@@ -249,11 +245,11 @@ class SentenceReconstruction(Task):
         network = self._network(model)
         weight = self.kl_weight(noise.step, noise.steps)
         drawn = self._drawn(network, noise, batch)
-        sentences = _flat(batch)
+        sentences = flat(batch)
         total = torch.zeros((), device=drawn.device)
         logs = {"reconstruction_subword": total.clone(), "kl_subword": total.clone()}
         for group in alike_in_length(sentences["lengths"], _GROUP):
-            part = _cut(sentences, group)
+            part = cut_sentences(sentences, group)
             posterior = network.encode(part["ids"], part["lengths"])
             latents = posterior.sample(drawn[group])
             likely = network.log_likelihood(latents, part["ids"], part["lengths"], BEGIN, part.get("hidden"))
@@ -275,10 +271,10 @@ class SentenceReconstruction(Task):
         the KL divergence; numbers of subwords, words, and subwords that were the likeliest; moments of the latents."""
         network = self._network(model)
         drawn = self._drawn(network, noise, batch, self.importance_samples)
-        sentences = _flat(batch)
+        sentences = flat(batch)
         sums: Statistics = {}
         for group in alike_in_length(sentences["lengths"], _GROUP):
-            part = _cut(sentences, group)
+            part = cut_sentences(sentences, group)
             posterior = network.encode(part["ids"], part["lengths"])
             prior = standard_normal(posterior.mean)
             ratios, likelihoods = [], []
@@ -352,7 +348,7 @@ class SentenceReconstruction(Task):
         found = self._tokens(text, split_sentences(text, self.max_sentence_chars))
         if not len(found["lengths"]):
             return standard_normal(torch.zeros(1, network.config.latents))
-        batch = _padded([(found["ids"], found["lengths"], found["words"])])
+        batch = padded_sentences([(found["ids"], found["lengths"], found["words"])])
         with torch.inference_mode():
             return self.encode_sentences(network, batch["ids"][0], batch["lengths"][0])
 
@@ -360,7 +356,7 @@ class SentenceReconstruction(Task):
         """The posteriors (s, d) of the sentences of one document. Sentences without subwords have the prior."""
         found = torch.zeros(2, len(lengths), network.config.latents, device=ids.device)
         for group in alike_in_length(lengths, _GROUP):
-            part = _cut({"ids": ids, "lengths": lengths}, group)
+            part = cut_sentences({"ids": ids, "lengths": lengths}, group)
             posterior = network.encode(part["ids"], part["lengths"])
             found[0, group], found[1, group] = posterior.mean, posterior.log_variance
         return Gaussian(found[0], found[1])
@@ -375,7 +371,7 @@ class SentenceReconstruction(Task):
         costs = kl(posterior, standard_normal(posterior.mean)).sum(1)
         for group in alike_in_length(document["lengths"][chosen], _GROUP):
             places = chosen[group]
-            part = _cut(document, places)
+            part = cut_sentences(document, places)
             likely = network.log_likelihood(posterior.mean[places], part["ids"], part["lengths"], BEGIN)
             nats += float((costs[places] - likely).double().sum())
             words += int(part["words"].sum())
@@ -387,11 +383,11 @@ class SentenceReconstruction(Task):
         for table in windows:
             for row in range(table.num_rows):
                 if parts and (table["begins_document"][row].as_py() or not joined):
-                    yield _whole(parts)
+                    yield joined_windows(parts)
                     parts = []
-                parts.append(tuple(values_at(table, name, row) for name in _TOKEN_FIELDS))
+                parts.append(tuple(values_at(table, name, row) for name in TOKEN_FIELDS))
         if parts:
-            yield _whole(parts)
+            yield joined_windows(parts)
 
     def _prepare_windows(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         text = self.paragraphs().read_text(row)
@@ -439,35 +435,3 @@ PARAGRAPHS = (TextSegmentation, SentenceReconstruction)
 @functools.lru_cache(maxsize=4)
 def _subwords(vocabulary: tuple[str, ...]) -> Subwords:
     return Subwords(vocabulary)
-
-
-def _padded(windows: list[tuple[np.ndarray, ...]]) -> Batch:
-    """Windows of (ids, lengths, words) as tensors, padded with zeros."""
-    rows, sentences = len(windows), max(len(lengths) for _, lengths, _ in windows)
-    longest = max(1, max(int(lengths.max(initial=0)) for _, lengths, _ in windows))
-    ids = np.zeros((rows, sentences, longest), np.int64)
-    counts = np.zeros((2, rows, sentences), np.int64)
-    for row, (flat, lengths, words) in enumerate(windows):
-        inside = np.arange(longest) < lengths[:, None]
-        ids[row, : len(lengths)][inside] = flat
-        counts[0, row, : len(lengths)], counts[1, row, : len(lengths)] = lengths, words
-    arrays = {"ids": ids, "lengths": counts[0], "words": counts[1]}
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
-def _whole(parts: list[tuple[np.ndarray, ...]]) -> Batch:
-    """One document of several windows, without the axis of the batch."""
-    ids, lengths, words = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return {name: tensor[0] for name, tensor in _padded([(ids, lengths, words)]).items()}
-
-
-def _flat(batch: Batch) -> Batch:
-    """The sentences of all windows, (b * s, ...)."""
-    return {name: tensor.flatten(0, 1) for name, tensor in batch.items()}
-
-
-def _cut(sentences: Batch, group: Tensor) -> Batch:
-    """Some sentences, without the padding behind the longest of them."""
-    longest = int(sentences["lengths"][group].max())
-    found = {name: tensor[group] for name, tensor in sentences.items()}
-    return {name: tensor[:, :longest] if tensor.ndim > 1 else tensor for name, tensor in found.items()}
