@@ -246,3 +246,24 @@ def test_renewed_parameters_have_no_past() -> None:
         # One step of Adam, and the average has followed from the new first value, 0.
         assert own.abs().max() <= 0.02
         assert (average.abs() <= own.abs() + 1e-9).all()
+
+
+@pytest.mark.parametrize("stop", [4, 5, 6])
+def test_a_resumed_run_renews_at_the_same_step(stop: int) -> None:
+    def renewing() -> Trainer:
+        learner = trainer()
+        learner.task = _Renewing()
+        return learner
+
+    whole = renewing()
+    losses = [step.losses["loss"] for step in whole.run()]
+    first, second = renewing(), renewing()
+    part = []
+    for step in first.run():
+        part.append(step.losses["loss"])
+        if step.step == stop:
+            break
+    second.load_state(*first.state())
+    assert part + [step.losses["loss"] for step in second.run()] == losses
+    for mine, theirs in zip(whole.state()[0].values(), second.state()[0].values(), strict=True):
+        assert torch.equal(mine, theirs)
