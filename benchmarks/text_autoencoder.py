@@ -3,8 +3,8 @@
 A fiftieth of the training chapters is held out to choose the weights by. The likelihood of split val is that of evenly
 spread windows of 8 sentences, by the importance-weighted bound of ``IMPORTANCE_SAMPLES`` samples, with the ends of
 sentences. How places are compared (`DepthConfig`) is chosen on chapters of split train, by the F1 of boundaries there;
-val chooses nothing. F1, Pk and WindowDiff are those of ``benchmarks.documents``, beside the guesses that every sentence
-begins a paragraph, and that none does. Resumable.
+val chooses nothing. F1, Pk and WindowDiff are as in ``benchmarks.documents``, beside the guesses that every sentence
+begins a paragraph, and that none does. A training by the job is resumable; one with ``--here`` begins anew.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import dataclasses
 import itertools
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,16 @@ import scipy.sparse as sparse
 import torch
 
 from benchmarks.camvid import job
-from benchmarks.documents import FOLDS, chapters, hide, measure
+from benchmarks.documents import FOLDS, chapters
 from benchmarks.measures.boundary_probe import latents_of, probe_f1, words_of
+from benchmarks.measures.training_here import train_here
 from benchmarks.record import data_folder, record
 from pipeline import config, package
 from pipeline.models.documents.sentence_vae import SentenceVAE
 from pipeline.rows import INPUT_SCHEMA
 from pipeline.text.features import sentence_features
 from pipeline.text.inputs import join_paragraphs, paragraph_starts, split_sentences
-from pipeline.text.metrics import score, summarize
+from pipeline.text.metrics import Score, score, summarize
 from pipeline.text.reconstruction import SentenceReconstruction
 from pipeline.text.topic_depth import DepthConfig, depths, scores
 from pipeline.training.samples import Samples
@@ -46,14 +48,15 @@ _TRAINING = {
     "train.batch_rows": 8,
     "train.learning_rate": 4e-3,
     "train.precision": "bfloat16",
-    "train.threads": 1,
     "task.pretraining": 0.2,
     "task.warmup": 0.3,
-    "validation_fraction": 0.02,
+    "model.embedding": 96,
+    "model.encoder_hidden": 128,
+    "model.decoder_hidden": 192,
 }
 _PROBE_BUCKETS = 1 << 16
 _PROBE = "Logistic regression of paragraph boundaries on the training books, without every fourth, which are tested."
-_SMALL = {"train.epochs": 1, "model.decoder_hidden": 64, "model.encoder_hidden": 32, "validation_fraction": 0.3}
+_SMALL = {"model.decoder_hidden": 64, "model.encoder_hidden": 32}
 _BLOCKS = (1, 2, 3, 4, 6, 8)
 _SMOOTHING = (0, 1, 2)
 _CUTOFFS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
@@ -63,6 +66,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--work", type=Path, default=Path(".bench/text_autoencoder"), help="where everything goes")
     parser.add_argument("--probe", action="store_true", help="only: do latents tell more of boundaries than words?")
+    parser.add_argument("--every", type=int, default=1, help="train on every so many of the training chapters")
+    parser.add_argument("--here", action="store_true", help="train in this process, without a cluster or checkpoints")
     parser.add_argument("--small", action="store_true", help="few documents, one epoch: shows that it runs")
     arguments = parser.parse_args()
     data = data_folder()
@@ -74,45 +79,78 @@ def main() -> None:
     if arguments.small:
         known, books = _few(known, work / "books.jsonl")
     settings = _TRAINING | (_SMALL if arguments.small else {})
-    given = [item for name, value in settings.items() for item in (f"--{name}", value)]
-    trained = job(
-        "train_text_autoencoder",
-        "--documents",
-        books,
-        "--split",
-        "train",
-        "--out",
-        work / "autoencoder",
-        *given,
-    )
     training = [chapter for chapter in known if chapter["split"] == "train"]
+    if arguments.every > 1 and not arguments.here:
+        sys.exit("--every needs --here")
+    if arguments.here:
+        trained = train_here(
+            [chapter["text"] for chapter in training[:: arguments.every]], work / "autoencoder", settings
+        )
+    else:
+        given = [item for name, value in settings.items() for item in (f"--{name}", value)]
+        told = ("--documents", books, "--split", "train", "--out", work / "autoencoder")
+        trained = job(
+            "train_text_autoencoder", *told, "--validation_fraction", 0.3 if arguments.small else 0.02, *given
+        )
     if arguments.probe:
         record("boundary_probe", probe(str(work / "autoencoder"), training), {}, _PROBE, small=False, write=False)
         return
     chosen, tried = choose(str(work / "autoencoder"), training[::_EVERY])
     found = with_depth(work / "autoencoder", work / "package", chosen, training[::_EVERY])
     likelihood = _once(work / f"likelihood-{found.digest}.json", lambda: likelihood_of(found, known))
-    hidden, truths = hide(books, work / "val.jsonl")
-    sink = work / f"sink-{found.digest}"
-    job("segment_documents", "--source", hidden, "--model", work / "package", "--sink", sink)
-    rows = measure(str(sink), truths)
-    guesses = guessed(truths)
-    rows = [row | guesses[row["documents of"]] for row in rows]
-    drawn = job("sample", "--model", work / "package", "--out", work / "samples", "--count", 10)
-    samples = {"text": Path(drawn["text"]).read_text()}
-    rows += [{"documents of": f"chosen {key}", "value": value} for key, value in config.to_dict(chosen).items()]
-    rows += [{"documents of": f"val {name}", "value": value} for name, value in likelihood.items()]
-    rows += [{"documents of": "training seconds since it last started", "value": trained["training_seconds"]}]
-    rows += [{"documents of": "samples", "text": samples, "tried": tried}]
+    rows = measured(found, [chapter for chapter in known if chapter["split"] == "val"])
+    drawn = job(
+        *("sample", "--model", work / "package", "--out", work / "samples", "--count", 10),
+        *("--from-text", "He opened the door.", "--to-text", "The rocks of this district are very old."),
+    )
+    written = Path(drawn["text"]).read_text()
+    rows += [{"documents of": "choice of the comparison of places", "tried": tried, "chosen": config.to_dict(chosen)}]
+    rows += [{"documents of": "likelihood of val", "likelihood": likelihood, "training": trained}]
+    rows += [{"documents of": "texts", "texts": written.splitlines()}]
     headline = {
         "nll_word_val": likelihood["nll_word"],
+        "nll_subword_val": likelihood["nll_subword"],
+        "kl_val": likelihood["kl"],
         "active_units": likelihood["active_units"],
         "f1_unsupervised_books": rows[0]["f1"],
         "f1_all": rows[0]["f1 of all"],
         "parameters": trained["parameters"],
     }
-    print(samples["text"])
+    print(written)
     record("text_autoencoder", rows, headline, f"seed 0, one run. {__doc__}", small=arguments.small)
+
+
+def measured(found: package.Package, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line for all documents and one for each kind: boundaries by the package, beside those of two guesses."""
+    task, model = config.from_dict(SentenceReconstruction, found.task), found.model()
+    kinds: dict[str, dict[str, list[Score]]] = {}
+    seconds, characters = 0.0, 0
+    for document in documents:
+        text, spans = join_paragraphs(document["text"], document["paragraphs"])
+        started = time.process_time()
+        row = {"data": [json.dumps({"text": text}).encode()], "format": ["json"], "label": [None]}
+        prepared = task.prepare(pa.table(row, schema=INPUT_SCHEMA)).drop_columns(["error"])
+        rows = task.encode(task.predict(model, prepared, torch.device("cpu")))
+        seconds, characters = seconds + time.process_time() - started, characters + len(text)
+        places, truth = split_sentences(text)[:, 0].tolist(), paragraph_starts(text, spans)
+        answers = {"own": [span["start"] for span in rows["paragraphs"][0].as_py()], "all": places, "none": [0]}
+        for kind in ("all", document["kind"]):
+            scored = kinds.setdefault(kind, {name: [] for name in answers})
+            for name, answer in answers.items():
+                scored[name].append(score(truth, answer, places))
+    lines = [{"documents of": kind, **_line(scored)} for kind, scored in sorted(kinds.items())]
+    lines[0]["characters a CPU second"] = characters / seconds
+    return lines
+
+
+def _line(scored: dict[str, list[Score]]) -> dict[str, Any]:
+    own = summarize(scored["own"])
+    line = {"documents": own.documents, "f1": own.counts.f1, "precision": own.counts.precision}
+    line |= {"recall": own.counts.recall, "f1 of all": own.trivial.f1, "macro f1": own.macro_f1}
+    for name, results in scored.items():
+        total, end = summarize(results), "" if name == "own" else f" of {name}"
+        line |= {f"pk{end}": total.pk, f"window_diff{end}": total.window_diff}
+    return line
 
 
 def likelihood_of(found: package.Package, known: list[dict[str, Any]]) -> dict[str, float]:
@@ -180,7 +218,7 @@ def probe(uri: str, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
         labels = np.isin(sentences[:, 0], paragraph_starts(text, spans))
         words = words_of(sentence_features(text, sentences, _PROBE_BUCKETS, see_breaks=False), _PROBE_BUCKETS)
         inputs["words"].append((words, labels))
-        both = sparse.hstack([words, sparse.csr_matrix(latents_of(mean).astype(np.float32))], format="csr")
+        both = sparse.csr_matrix(sparse.hstack([words, sparse.csr_matrix(latents_of(mean).astype(np.float32))]))
         inputs["words and latents"].append((both, labels))
     rows = []
     for fold in range(FOLDS):
@@ -207,24 +245,6 @@ def with_depth(source: Path, out: Path, depth: DepthConfig, documents: list[dict
         task=dataclasses.replace(task, depth=depth, known=known),
         card=card,
     )
-
-
-def guessed(truths: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Pk and WindowDiff of the guesses that all sentences begin a paragraph, and that none does, by kind of book."""
-    found: dict[str, dict[str, float]] = {}
-    for kind in ("all", "fiction", "nonfiction"):
-        results: dict[str, list[Any]] = {"all": [], "none": []}
-        for truth in truths:
-            if kind in ("all", truth["kind"]):
-                sentences = split_sentences(truth["text"])[:, 0].tolist()
-                starts = paragraph_starts(truth["text"], truth["spans"])
-                for name, guess in (("all", sentences), ("none", [0])):
-                    results[name].append(score(starts, guess, sentences))
-        found[kind] = {}
-        for name, scored in results.items():
-            total = summarize(scored)
-            found[kind] |= {f"pk of {name}": total.pk, f"window_diff of {name}": total.window_diff}
-    return found
 
 
 def _usual(found: list[np.ndarray]) -> tuple[float, float]:

@@ -24,7 +24,7 @@ def words_of(features: SentenceFeatures, buckets: int) -> sparse.csr_matrix:
     content.data = np.minimum(content.data, 1)
     place = np.repeat(np.arange(count), features.frame.shape[1])
     frame = sparse.csr_matrix((np.ones(len(place), np.float32), (place, features.frame.ravel())), (count, buckets))
-    return sparse.hstack([content, frame, sparse.csr_matrix(features.dense)], format="csr")
+    return sparse.csr_matrix(sparse.hstack([content, frame, sparse.csr_matrix(features.dense)]))
 
 
 def latents_of(mean: np.ndarray) -> np.ndarray:
@@ -42,9 +42,7 @@ def probe_f1(
 
     Documents are pairs: features (s, n), and which sentences begin a paragraph (s,) bool. The first does not count.
     """
-    classifier = SGDClassifier(
-        loss="log_loss", alpha=_STRENGTH, max_iter=_PASSES, tol=None, average=True, random_state=0
-    )
+    classifier = SGDClassifier(loss="log_loss", alpha=_STRENGTH, max_iter=_PASSES, average=True, random_state=0)
     classifier.fit(*_joined(training))
     inputs, labels = _joined(held_out)
     hits = np.cumsum(labels[np.argsort(-classifier.decision_function(inputs))])
@@ -52,5 +50,5 @@ def probe_f1(
 
 
 def _joined(documents: Sequence[tuple[sparse.csr_matrix, np.ndarray]]) -> tuple[sparse.csr_matrix, np.ndarray]:
-    rows = sparse.vstack([features[1:] for features, _ in documents], format="csr")
+    rows = sparse.csr_matrix(sparse.vstack([features[1:] for features, _ in documents]))
     return rows, np.concatenate([labels[1:] for _, labels in documents])

@@ -70,7 +70,7 @@ def test_the_decoder_is_reset_and_nothing_else() -> None:
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     assert set(changed) == set(names)
     assert {name.partition(".")[0] for name in names} == {"decoder_state", "decoder", "output"}
-    assert model.decoder.weight_hh_l0.abs().max() <= 1 / math.sqrt(7)
+    assert model.get_parameter("decoder.weight_hh_l0").abs().max() <= 1 / math.sqrt(7)
     again = network(1)
     again.reset_decoder(5)
     assert torch.equal(again.output.weight, model.output.weight)
