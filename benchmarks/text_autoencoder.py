@@ -4,7 +4,7 @@ A fiftieth of the training chapters is held out to choose the weights by. The li
 spread windows of 8 sentences, by the importance-weighted bound of ``IMPORTANCE_SAMPLES`` samples, with the ends of
 sentences. How places are compared (`DepthConfig`) is chosen on chapters of split train, by the F1 of boundaries there;
 val chooses nothing. F1, Pk and WindowDiff are as in ``benchmarks.documents``, beside the guesses that every sentence
-begins a paragraph, and that none does. A training by the job is resumable; one with ``--here`` begins anew.
+begins a paragraph, and that none does. Resumable, except for a training with ``--here``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ from pipeline.training.samples import Samples
 from pipeline.training.trainer import statistics
 
 IMPORTANCE_SAMPLES = 10
-_WINDOWS = 600  # of split val, of 8 sentences each
-_EVERY = 8  # of the training chapters, which choose
+_WINDOWS = 300  # of split val, of 8 sentences each
+_EVERY = 16  # of the training chapters, which choose
 _TRAINING = {
     "train.epochs": 1,
     "train.batch_rows": 8,
@@ -57,8 +57,8 @@ _TRAINING = {
 _PROBE_BUCKETS = 1 << 16
 _PROBE = "Logistic regression of paragraph boundaries on the training books, without every fourth, which are tested."
 _SMALL = {"model.decoder_hidden": 64, "model.encoder_hidden": 32}
-_BLOCKS = (1, 2, 3, 4, 6, 8)
-_SMOOTHING = (0, 1, 2)
+_BLOCKS = (1, 2, 3, 4, 6)
+_SMOOTHING = (0, 1)
 _CUTOFFS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
 
 
@@ -95,10 +95,14 @@ def main() -> None:
     if arguments.probe:
         record("boundary_probe", probe(str(work / "autoencoder"), training), {}, _PROBE, small=False, write=False)
         return
-    chosen, tried = choose(str(work / "autoencoder"), training[::_EVERY])
+    made = package.load(str(work / "autoencoder"), SentenceReconstruction.kind).digest
+    tried = _once(work / f"tried-{made}.json", lambda: tried_on(str(work / "autoencoder"), training[::_EVERY]))
+    best = max(tried, key=lambda line: line["f1"])
+    chosen = config.from_dict(DepthConfig, {key: best[key] for key in config.to_dict(DepthConfig())})
     found = with_depth(work / "autoencoder", work / "package", chosen, training[::_EVERY])
-    likelihood = _once(work / f"likelihood-{found.digest}.json", lambda: likelihood_of(found, known))
-    rows = measured(found, [chapter for chapter in known if chapter["split"] == "val"])
+    val = [chapter for chapter in known if chapter["split"] == "val"]
+    rows = _once(work / f"measured-{found.digest}.json", lambda: measured(found, val))
+    likelihood = _once(work / f"likelihood-{found.digest}.json", lambda: likelihood_of(found, val))
     drawn = job(
         *("sample", "--model", work / "package", "--out", work / "samples", "--count", 10),
         *("--from-text", "He opened the door.", "--to-text", "The rocks of this district are very old."),
@@ -153,11 +157,11 @@ def _line(scored: dict[str, list[Score]]) -> dict[str, Any]:
     return line
 
 
-def likelihood_of(found: package.Package, known: list[dict[str, Any]]) -> dict[str, float]:
-    """The metrics of the autoencoder on evenly spread windows of the val chapters."""
+def likelihood_of(found: package.Package, documents: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The metrics of the autoencoder on evenly spread windows of some documents."""
     task = config.from_dict(SentenceReconstruction, found.task)
     task = dataclasses.replace(task, importance_samples=IMPORTANCE_SAMPLES)
-    data = [json.dumps({"text": item["text"]}).encode() for item in known if item["split"] == "val"]
+    data = [json.dumps({"text": item["text"]}).encode() for item in documents]
     columns = {"data": data, "format": ["json"] * len(data), "label": [None] * len(data)}
     prepared = task.prepare_samples(pa.table(columns, schema=INPUT_SCHEMA)).drop_columns(["error"])
     places = np.linspace(0, prepared.num_rows - 1, min(_WINDOWS, prepared.num_rows)).astype(np.int64)
@@ -183,8 +187,8 @@ def posteriors(
     return task, moments
 
 
-def choose(uri: str, documents: Sequence[dict[str, Any]]) -> tuple[DepthConfig, list[dict[str, Any]]]:
-    """The comparison of places with the best F1 on some documents, and what was tried."""
+def tried_on(uri: str, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """F1 and Pk on some documents of each way to compare places."""
     _, moments = posteriors(uri, documents)
     truths = [join_paragraphs(document["text"], document["paragraphs"]) for document in documents]
     sentences = [split_sentences(text)[:, 0] for text, _ in truths]
@@ -203,8 +207,7 @@ def choose(uri: str, documents: Sequence[dict[str, Any]]) -> tuple[DepthConfig, 
             total = summarize(results)
             line = {"f1": total.counts.f1, "f1 of all": total.trivial.f1, "pk": total.pk}
             tried.append({**config.to_dict(one), **line, "macro f1": total.macro_f1})
-    best = max(tried, key=lambda line: line["f1"])
-    return config.from_dict(DepthConfig, {key: best[key] for key in config.to_dict(DepthConfig())}), tried
+    return tried
 
 
 def probe(uri: str, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -252,7 +255,7 @@ def _usual(found: list[np.ndarray]) -> tuple[float, float]:
     return float(every.mean()), float(every.std())
 
 
-def _once(file: Path, work: Any) -> dict[str, float]:
+def _once(file: Path, work: Callable[[], Any]) -> Any:
     """What a function returns, which is written to a file, and read from there the next time."""
     if not file.exists():
         file.write_text(json.dumps(work()))

@@ -61,6 +61,9 @@ class Known:
     novelty: tuple[float, ...] = ()
     """Quantiles of the nats a word of held-out documents, lowest first; empty if they are fewer than 100."""
 
+    def __post_init__(self) -> None:
+        check(self, "novelty", list(self.novelty) == sorted(self.novelty), "be sorted, lowest first")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SentenceReconstruction(Task):
@@ -70,6 +73,8 @@ class SentenceReconstruction(Task):
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("nll_word", "min")
     inputs: ClassVar[InputKind] = TextSegmentation.inputs
     result: ClassVar[str] = "paragraphs"
+    #: Documents are read, and scores become paragraphs, by the rules of the tagger.
+    results: ClassVar[int] = TextSegmentation.results
 
     vocabulary: tuple[str, ...] = ()
     """Pieces of subwords, in the order in which they are merged, with a character for each byte. Training learns them
