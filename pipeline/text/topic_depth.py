@@ -25,7 +25,8 @@ class DepthConfig:
     smoothing_sentences: int = 0
     """The divergence is averaged over so many places on either side."""
     cutoff: float = -0.5
-    """Depth at which a place has the score 0.5, in standard deviations above the mean depth."""
+    """Depth at which a place has the score 0.5, in standard deviations above the mean depth. -0.5 is the cutoff of
+    TextTiling."""
     sharpness: float = 2.0
     """How fast the score rises with the depth: log-odds for each standard deviation."""
 
