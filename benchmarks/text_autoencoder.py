@@ -93,7 +93,8 @@ def main() -> None:
             "train_text_autoencoder", *told, "--validation_fraction", 0.3 if arguments.small else 0.02, *given
         )
     if arguments.probe:
-        record("boundary_probe", probe(str(work / "autoencoder"), training), {}, _PROBE, small=False, write=False)
+        found_by_probe = probe(str(work / "autoencoder"), training[:: arguments.every])
+        record("boundary_probe", found_by_probe, {}, _PROBE, small=False, write=False)
         return
     made = package.load(str(work / "autoencoder"), SentenceReconstruction.kind).digest
     tried = _once(work / f"tried-{made}.json", lambda: tried_on(str(work / "autoencoder"), training[::_EVERY]))
