@@ -43,9 +43,10 @@ def train_here(
     train = TrainConfig(**({"weight_decay": 0.0, "ema_decay": 0.99} | of("train")))
     torch.set_num_threads(1)
     torch.manual_seed(train.seed)
-    model, parts = SentenceVAE(network), [_samples(task, part) for part in _parts(documents)]
-    task.start(model, parts[0].shuffled(train.seed, train.batch_rows))
-    trainer = Trainer(task, model, train, *parts)
+    model = SentenceVAE(network)
+    learned, held_out = (_samples(task, part) for part in _parts(documents))
+    task.start(model, learned.shuffled(train.seed, train.batch_rows))
+    trainer = Trainer(task, model, train, learned, held_out)
     for step in trainer.run():
         if step.step % 50 == 0 or step.metrics:
             spent = time.process_time() - started
