@@ -50,6 +50,11 @@ COMMANDS: dict[str, Command] = {
         summary="train a paragraph segmenter on documents",
         first=("init", "split", "model.recurrent-members", "model.attention-members", *_TRAIN),
     ),
+    "train-text-autoencoder": Command(
+        settings="TrainTextAutoencoder",
+        summary="train an autoencoder of sentences on documents, without labels",
+        first=("split", "model.vocabulary", "model.latents", "task.word-dropout", "task.free-nats", *_TRAIN),
+    ),
     "train-classifier": Command(
         settings="TrainClassifier",
         summary="train a classifier of images on an autoencoder's latents",
@@ -77,8 +82,19 @@ COMMANDS: dict[str, Command] = {
     ),
     "sample": Command(
         settings="Sample",
-        summary="sample images from an autoencoder",
-        first=("images", "sampler", "fitted", "count", "seed", "pictures", "path", "mixture.components"),
+        summary="sample images or sentences from an autoencoder",
+        first=(
+            "images",
+            "sampler",
+            "fitted",
+            "count",
+            "seed",
+            "pictures",
+            "path",
+            "from-text",
+            "to-text",
+            "paragraphs",
+        ),
     ),
     "evaluate": Command(
         settings="Evaluate",

@@ -30,10 +30,10 @@ from pipeline.source.labelled import all_inputs, class_inputs, split_files
 from pipeline.storage import StorageConfig
 from pipeline.table.lease import check_place
 from pipeline.task import Task
-from pipeline.text.task import TextSegmentation
+from pipeline.text.reconstruction import PARAGRAPHS
 
 KINDS: dict[str, type[Task]] = {
-    task.kind: task for task in (ImageSegmentation, ImageClassification, ImageReconstruction, TextSegmentation)
+    task.kind: task for task in (ImageSegmentation, ImageClassification, ImageReconstruction, *PARAGRAPHS)
 }
 _PROGRESS_S = 5.0
 
@@ -112,7 +112,7 @@ def work(settings: Evaluate) -> dict[str, Any]:
 
 
 def _scorer(settings: Evaluate, task: Task) -> Scorer:
-    if isinstance(task, TextSegmentation):
+    if isinstance(task, PARAGRAPHS):
         return DocumentScorer(task=task, split=settings.split, group=settings.group)
     if isinstance(task, ImageSegmentation):
         return ImageScorer(task=task, rules=_label_rules(settings, task))
@@ -157,7 +157,7 @@ class _Progress:
 
 
 def _rows(settings: Evaluate, task: Task) -> pa.Table:
-    if isinstance(task, TextSegmentation):
+    if isinstance(task, PARAGRAPHS):
         return all_inputs(settings.data, task.inputs)
     if isinstance(task, ImageClassification):
         return class_inputs(settings.data, task.inputs, None if settings.split == "all" else settings.split)

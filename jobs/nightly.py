@@ -34,7 +34,7 @@ from pipeline.storage import StorageConfig
 from pipeline.table.names import run_name
 from pipeline.table.queries import inputs_where
 from pipeline.task import Task
-from pipeline.text.task import TextSegmentation
+from pipeline.text.reconstruction import PARAGRAPHS
 
 #: Settings of runs that a source cannot have, since they would not count.
 _OF_THE_NIGHT = ("source", "model", "sink", "dry_run", "compare", "storage", "cluster")
@@ -271,7 +271,7 @@ class _Night:
         night, source = self._settings, self._settings.sources[name]
         kinds: dict[str, tuple[type[SegmentSettings], Sequence[type[Task]], tuple[str, ...]]] = {
             "images": (SegmentImages, MASKS, ("max_pixels", "tta")),
-            "documents": (SegmentDocuments, [TextSegmentation], TASK_SETTINGS),
+            "documents": (SegmentDocuments, PARAGRAPHS, TASK_SETTINGS),
         }
         settings_class, task_classes, names = kinds[source.kind]
         given = {"source": source.source, "model": source.model, "sink": source.sink}

@@ -1,4 +1,4 @@
-"""Sample images from an autoencoder: pictures for people, and a Parquet file of samples."""
+"""Sample images or sentences from an autoencoder: pictures or text for people, and a Parquet file of samples."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from jobs.cli import main
 from jobs.console import say
 from jobs.sample_layers import sample_layers
+from jobs.sample_text import sample_text
 from pipeline import config, package, storage
 from pipeline.config import check
 from pipeline.errors import RequestError
@@ -30,11 +31,13 @@ from pipeline.models.autoencoders.samplers import (
     SamplerName,
     TwoStageConfig,
 )
+from pipeline.models.documents.writing import WritingConfig
 from pipeline.package import Package
 from pipeline.quality.pages import Page
 from pipeline.rows import FailedInput, by_code
 from pipeline.source.labelled import training_inputs
 from pipeline.storage import StorageConfig
+from pipeline.text.reconstruction import SentenceReconstruction
 
 Picture = Literal["samples", "reconstructions", "interpolations", "traversals"]
 
@@ -52,12 +55,14 @@ _HEADINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Sample images from an autoencoder: pictures for people, and a Parquet file of samples."""
+    """Sample images or sentences from an autoencoder: pictures or text for people, and a Parquet file of samples."""
 
     model: str
-    """URI of the model package of an autoencoder, or of a network of regions, whose layers are shown apart."""
+    """URI of the model package of an autoencoder of images or of sentences, or of a network of regions, whose layers
+    are shown apart."""
     out: str
-    """Folder for samples.parquet, the pictures, a page that shows them, and the fitted sampler."""
+    """Folder for samples.parquet, the pictures, a page that shows them, and the fitted sampler; of sentences,
+    samples.txt."""
     images: str | None = None
     """Images to reconstruct, to interpolate and to fit the sampler to; use the images of the training. A folder
     (if it has train.txt, only the images listed there), an archive or a Parquet file; null: sample the prior only."""
@@ -78,13 +83,30 @@ class Sample:
     """Path of interpolations between latents: along a great circle (spherical), or straight (linear)."""
     batch_rows: int = 64
     """Number of samples in one batch."""
+    from_text: str | None = None
+    """Sentence from which an autoencoder of sentences goes to that of to_text, step by step; null: no such way."""
+    to_text: str | None = None
+    """Sentence to which the way from from_text leads."""
+    steps: int = 7
+    """Number of sentences on that way, ends included."""
+    paragraphs: int = 3
+    """Number of paragraphs that an autoencoder of sentences writes."""
+    sentences: int = 6
+    """Number of sentences of each of these paragraphs."""
+    writing: WritingConfig = field(default_factory=WritingConfig)
+    """How an autoencoder of sentences writes a sentence from latents."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     two_stage: TwoStageConfig = field(default_factory=TwoStageConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
 
     def __post_init__(self) -> None:
-        for name in ("count", "batch_rows"):
+        for name in ("count", "batch_rows", "sentences"):
             check(self, name, getattr(self, name) >= 1, "be at least 1")
+        check(self, "paragraphs", self.paragraphs >= 0, "not be negative")
+        check(self, "steps", self.steps >= 2, "be at least 2")
+        check(
+            self, "to_text", (self.from_text is None) == (self.to_text is None), "be given with from_text, or neither"
+        )
         check(self, "fit_images", self.fit_images >= 2, "be at least 2")
         check(self, "seed", self.seed >= 0, "not be negative")
         check(self, "fitted", self.fitted is None or self.sampler != "prior", "be null for the prior")
@@ -101,7 +123,10 @@ class Sample:
 
 def work(settings: Sample) -> dict[str, Any]:
     started = time.monotonic()
-    described = package.load(settings.model, ImageReconstruction.kind, ImageRegions.kind)
+    described = package.load(settings.model, ImageReconstruction.kind, ImageRegions.kind, SentenceReconstruction.kind)
+    if described.kind == SentenceReconstruction.kind:
+        return sample_text(settings, described)
+    check(settings, "from_text", settings.from_text is None, "be null, if the model is not of sentences")
     if described.kind == ImageRegions.kind:
         return sample_layers(settings, described)
     task, model = config.from_dict(ImageReconstruction, described.task), described.model()

@@ -9,7 +9,7 @@ from jobs.cli import main
 from jobs.console import say
 from jobs.segmenting import SegmentSettings, segment
 from pipeline.package import BUILTIN
-from pipeline.text.task import TextSegmentation
+from pipeline.text.reconstruction import PARAGRAPHS
 
 DEFAULT_MODEL = f"{BUILTIN}paragraphs-en"
 #: Settings of the task that the command can change. While one is null, the package's setting counts.
@@ -31,8 +31,9 @@ class SegmentDocuments(SegmentSettings):
     """Segment documents: write the paragraphs of all documents of a source to a Parquet table."""
 
     model: str = DEFAULT_MODEL
-    """URI of the model package; builtin:paragraphs-en is a small tagger of English texts that comes with parquetry;
-    builtin:texttiling and builtin:c99 compare words and have learned nothing."""
+    """URI of the model package, of a tagger or of an autoencoder of sentences; builtin:paragraphs-en is a small tagger
+    of English texts that comes with parquetry; builtin:texttiling and builtin:c99 compare words and have learned
+    nothing."""
     max_chars: int | None = None
     """Largest number of characters of a document; longer ones become error rows. null: the package's limit."""
     threshold: float | None = None
@@ -62,7 +63,7 @@ class SegmentDocuments(SegmentSettings):
 def work(settings: SegmentDocuments) -> dict[str, Any]:
     if settings.model == DEFAULT_MODEL:
         say(f"the model is {DEFAULT_MODEL}, which knows English books; --model takes another")
-    return segment(settings, [TextSegmentation], {name: getattr(settings, name) for name in TASK_SETTINGS})
+    return segment(settings, PARAGRAPHS, {name: getattr(settings, name) for name in TASK_SETTINGS})
 
 
 if __name__ == "__main__":

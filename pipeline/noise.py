@@ -29,6 +29,9 @@ class ReservedStep(IntEnum):
     """Binary values of the images that a model is given to fit samplers to its latents and to make pictures."""
     VIEWS = -6
     """Movements of the views of an image: in training those of the image; in prediction all images have the same."""
+    PARAGRAPHS = -7
+    """Latents of the sentences of a paragraph that an autoencoder of sentences writes, by the paragraph's number; and
+    from 2 ** 20 on, the subwords that are drawn for sentences that belong together."""
 
 
 class Noise:

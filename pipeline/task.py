@@ -110,6 +110,14 @@ class Task(ABC):
         """
         return
 
+    def renew(self, model: nn.Module, step: int, steps: int, seed: int) -> list[str]:
+        """Before a step of a training, the first being 0: give some parameters new first values, in place.
+
+        Returns their names, of which the trainer then forgets its momentum and its averages, and all evaluations so
+        far. What is done must be a function of the arguments alone.
+        """
+        return []
+
     @abstractmethod
     def augment(self, batch: Batch, noise: Noise) -> Batch:
         """Apply random changes to a training batch, on its device."""

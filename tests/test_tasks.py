@@ -21,6 +21,8 @@ from pipeline.images.task import ImageSegmentation
 from pipeline.noise import Noise
 from pipeline.rows import INPUT_SCHEMA
 from pipeline.task import Task
+from pipeline.text.reconstruction import SentenceReconstruction
+from pipeline.text.subwords import FIRST_PIECE
 from pipeline.text.task import TextSegmentation
 
 BOX = {"height_px": 24, "width_px": 32}
@@ -57,6 +59,10 @@ CASES: dict[str, tuple[Task, dict[str, Any]]] = {
         TextSegmentation(buckets=512, window_sentences=24, context_sentences=4),
         {"buckets": 512, "vector_size": 16, "width": 8, "hidden": 8},
     ),
+    "sentence_vae": (
+        SentenceReconstruction(vocabulary=("th", "the", " the"), max_subwords=24, pretraining=0.0),
+        {"vocabulary": FIRST_PIECE + 3, "embedding": 8, "encoder_hidden": 8, "decoder_hidden": 8, "latents": 4},
+    ),
 }
 
 
@@ -66,7 +72,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Task, nn.Modul
     task, settings = CASES[request.param]
     torch.manual_seed(0)
     model = models.build(request.param, json.loads(json.dumps(settings)))
-    if isinstance(task, TextSegmentation):
+    if isinstance(task, (TextSegmentation, SentenceReconstruction)):
         data = [json.dumps(item).encode() for item in reference_documents()[:6]]
         inputs = {"data": data, "format": ["json"] * 6, "label": [None] * 6}
     else:

@@ -19,6 +19,7 @@ from pipeline.models.autoencoders.ladder_vae import LadderVAE, LadderVAEConfig
 from pipeline.models.classifiers.latent_classifier import LatentClassifier, LatentClassifierConfig
 from pipeline.models.documents.c99 import C99, C99Config
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
+from pipeline.models.documents.sentence_vae import SentenceVAE, SentenceVAEConfig
 from pipeline.models.documents.texttiling import TextTiling, TextTilingConfig
 from pipeline.models.regions.slot_vae import SlotVAE, SlotVAEConfig
 from pipeline.models.segmenters.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusConfig
@@ -47,6 +48,7 @@ MODELS: dict[str, tuple[type, type]] = {
     "sentence_tagger": (SentenceTaggerConfig, SentenceTagger),
     "texttiling": (TextTilingConfig, TextTiling),
     "c99": (C99Config, C99),
+    "sentence_vae": (SentenceVAEConfig, SentenceVAE),
 }
 
 #: The names of networks that are imported as they are. They have no weights of ours, and nothing trains them.

@@ -29,6 +29,7 @@ from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.text import inputs as text_inputs
 from pipeline.text import metrics as text_metrics
 from pipeline.text.reading import read_document
+from pipeline.text.reconstruction import SentenceReconstruction
 from pipeline.text.task import TextSegmentation
 
 _LARGEST_LABEL = 1 << 30
@@ -211,7 +212,7 @@ class DocumentScorer(Scorer):
             *((f"trivial_{name}", pa.int64()) for name in _COUNTS),
         ]
     )
-    task: TextSegmentation
+    task: TextSegmentation | SentenceReconstruction
     split: str
     """Documents whose field ``split`` has this value are scored; ``all``: every document."""
     group: str | None = None
@@ -298,7 +299,7 @@ def _record(content: bytes) -> dict[str, Any] | None:
 
 
 def _paragraphs(
-    task: TextSegmentation, model: nn.Module, text: str, device: torch.device
+    task: TextSegmentation | SentenceReconstruction, model: nn.Module, text: str, device: torch.device
 ) -> list[tuple[int, int, float]]:
     record = json.dumps({"text": text}).encode()
     prepared = task.prepare(pa.table({"data": [record], "format": ["json"], "label": [None]}, schema=INPUT_SCHEMA))

@@ -26,6 +26,7 @@ from pipeline.quality.scoring import DocumentScorer
 from pipeline.source.fetch import fetch
 from pipeline.task import Task
 from pipeline.text.outputs import MARKS_TEXT, beginning, render_html
+from pipeline.text.reconstruction import SentenceReconstruction
 from pipeline.text.task import TextSegmentation
 from pipeline.training.samples import Samples
 
@@ -55,7 +56,7 @@ def training_page(out: str, task: type[Task], validation: Samples, inputs: pa.Ta
         page.cards("Validation samples", _segmented(trained, model, validation))
     elif isinstance(trained, ImageReconstruction):
         page.cards("Validation samples", _reconstructed(trained, model, validation))
-    elif isinstance(trained, TextSegmentation):
+    elif isinstance(trained, TextSegmentation | SentenceReconstruction):
         _document(page, trained, model, inputs)
     card = storage.join(out, "card.md")
     if storage.exists(card):
@@ -168,7 +169,7 @@ def _reconstructed(task: ImageReconstruction, model: Any, samples: Samples) -> l
     return cards
 
 
-def _document(page: Page, task: TextSegmentation, model: Any, inputs: pa.Table) -> None:
+def _document(page: Page, task: TextSegmentation | SentenceReconstruction, model: Any, inputs: pa.Table) -> None:
     """The first document that can be read again, with its true and its found paragraphs."""
     scorer = DocumentScorer(task=task, split="all")
     for index in range(min(3, inputs.num_rows)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -41,6 +41,9 @@ from pipeline.text.thresholds import best_threshold
 from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
 from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at, word_ends
 from pipeline.training.losses import Batch, Loss, Statistics
+
+#: Columns of features from a text, its sentences (s, 2), and their log-odds (s,) as in `split_with_odds`.
+FeatureColumns = Callable[[str, np.ndarray, np.ndarray], dict[str, Any]]
 
 _DOCUMENT_FIELDS = {
     "doc_id": pa.string(),
@@ -175,8 +178,14 @@ class TextSegmentation(Task):
     def prepare(self, inputs: pa.Table) -> pa.Table:
         """Columns of the document, ``starts`` of its sentences, what its format says of them (`SENTENCE_FIELDS`), and
         their features as in `SentenceFeatures`."""
-        rows, errors = each_row("prepare", _rows(inputs), self._prepare_document)
-        return _table(_KEPT_FIELDS | FEATURE_FIELDS, rows).append_column("error", errors)
+        return self.prepare_with(
+            inputs, FEATURE_FIELDS, lambda text, sentences, odds: feature_columns(self._features(text, sentences, odds))
+        )
+
+    def prepare_with(self, inputs: pa.Table, fields: dict[str, pa.DataType], features: FeatureColumns) -> pa.Table:
+        """`prepare` with other features: columns of the given ``fields``."""
+        rows, errors = each_row("prepare", read_inputs(inputs), lambda row: self._prepare_document(row, features))
+        return _table(_KEPT_FIELDS | fields, rows).append_column("error", errors)
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """Replace the features by ``scores``: for each sentence, the probability that a paragraph begins there.
@@ -292,7 +301,7 @@ class TextSegmentation(Task):
         document without ``paragraphs``, blank lines separate them. Documents of the ``unpunctuated_fraction`` give
         samples of a second text, too, which has no punctuation.
         """
-        nested, errors = each_row("prepare", _rows(inputs), self._prepare_labelled)
+        nested, errors = each_row("prepare", read_inputs(inputs), self._prepare_labelled)
         rows, row_errors = [], []
         for samples, error in zip(nested, errors.to_pylist(), strict=True):
             rows += samples or [None]
@@ -418,7 +427,7 @@ class TextSegmentation(Task):
     def remarks(self) -> dict[str, str]:
         return {"novelty": self.novelty_remark or "null: the package has no statistics of its training documents"}
 
-    def _prepare_document(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _prepare_document(self, row: dict[str, Any], features: FeatureColumns) -> dict[str, Any]:
         read = self._read(row)
         document, text = read.document, read.text
         weights = {"pauses": self.pause_weight, "layout": self.layout_weight}
@@ -433,7 +442,7 @@ class TextSegmentation(Task):
             "text": text if self.with_text else None,
             "starts": sentences[:, 0],
             **sentence_columns(document, sentences, weights, with_breaks=self.only_at_breaks),
-            **feature_columns(self._features(text, sentences, odds)),
+            **features(text, sentences, odds),
         }
 
     def _prepare_labelled(self, row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -456,6 +465,10 @@ class TextSegmentation(Task):
         holders = np.searchsorted(sentences[:, 0], begins, side="right") - 1
         missed = np.bincount(holders[sentences[holders, 0] != begins], minlength=len(sentences))
         return [self._sample(features, labels, missed, window) for window in self._windows(len(sentences))]
+
+    def read_text(self, row: dict[str, Any]) -> str:
+        """The text of a row of `read_inputs`. Raises `InputError`."""
+        return self._read(row).text
 
     def _read(self, row: dict[str, Any]) -> ReadDocument:
         read = read_document(row.pop("data"), row["format"])  # so that the bytes are gone when there is a text
@@ -497,7 +510,7 @@ class TextSegmentation(Task):
             )
 
 
-def _rows(inputs: pa.Table) -> Iterator[dict[str, Any]]:
+def read_inputs(inputs: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows one by one, so that only one document is in Python's memory at a time."""
     for row in range(inputs.num_rows):
         yield {"data": inputs["data"][row].as_py(), "format": inputs["format"][row].as_py()}

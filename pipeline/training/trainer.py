@@ -235,6 +235,7 @@ class Trainer:
         return self.task.collate(self.train.take(samples)), samples
 
     def _update(self, batch: Batch, samples: np.ndarray) -> tuple[dict[str, float], float]:
+        self._forget(self.task.renew(self.model, self.step, self.steps, self.config.seed))
         rate = self.config.learning_rate * schedule(self.step, self.steps, self.config.warmup_fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
@@ -269,6 +270,17 @@ class Trainer:
         if not math.isfinite(losses["loss"]):
             raise TrainingError(f"the loss is {losses['loss']} at step {self.step}; lower train.learning_rate")
         return losses, rate
+
+    def _forget(self, renewed: list[str]) -> None:
+        """Forget what is known of parameters that have new first values: their momentum, their averages, and the best
+        weights so far, which belong to the old ones."""
+        if not renewed:
+            return
+        own, average = (dict(model.named_parameters()) for model in (self.model, self.average))
+        for name in renewed:
+            self.optimizer.state.pop(own[name], None)
+            average[name].copy_(own[name].detach())
+        self.best, self.best_metrics, self.evaluations_since_best = {}, {}, 0
 
     def _evaluate_and_keep(self) -> tuple[dict[str, float], bool]:
         metrics = self.evaluate()

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pipeline.errors import RequestError
 from pipeline.noise import Noise
@@ -217,3 +218,52 @@ def test_a_companion_learns_and_resumes_with_the_model() -> None:
     assert set(whole.best_model().state_dict()) == set(Line(LineConfig()).state_dict()), (
         "a package holds the model only"
     )
+
+
+class _Renewing(LineTask):
+    """Sets its model's weights back before step 5."""
+
+    def renew(self, model: nn.Module, step: int, steps: int, seed: int) -> list[str]:
+        if step != 5:
+            return []
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        return [name for name, _ in model.named_parameters()]
+
+
+def test_renewed_parameters_have_no_past() -> None:
+    learner = trainer()
+    learner.task = _Renewing()
+    for progress in learner.run():
+        if progress.step == 5:
+            learner.best, learner.best_metrics = {"weight": torch.ones(1)}, {"error": 0.0}
+        if progress.step == 6:
+            break
+    assert learner.best_metrics == {}
+    assert {int(state["step"]) for state in learner.optimizer.state.values()} == {1}
+    for own, average in zip(learner.model.parameters(), learner.average.parameters(), strict=True):
+        # One step of Adam, and the average has followed from the new first value, 0.
+        assert own.abs().max() <= 0.02
+        assert (average.abs() <= own.abs() + 1e-9).all()
+
+
+@pytest.mark.parametrize("stop", [4, 5, 6])
+def test_a_resumed_run_renews_at_the_same_step(stop: int) -> None:
+    def renewing() -> Trainer:
+        learner = trainer()
+        learner.task = _Renewing()
+        return learner
+
+    whole = renewing()
+    losses = [step.losses["loss"] for step in whole.run()]
+    first, second = renewing(), renewing()
+    part = []
+    for step in first.run():
+        part.append(step.losses["loss"])
+        if step.step == stop:
+            break
+    second.load_state(*first.state())
+    assert part + [step.losses["loss"] for step in second.run()] == losses
+    for mine, theirs in zip(whole.state()[0].values(), second.state()[0].values(), strict=True):
+        assert torch.equal(mine, theirs)
