@@ -40,7 +40,7 @@ def train_here(
     pieces = learn_pieces(documents, network.vocabulary - FIRST_PIECE)
     task = SentenceReconstruction(vocabulary=pieces, **of("task"))
     network = SentenceVAEConfig(**(config.to_dict(network) | {"vocabulary": task.subwords().size}))
-    train = TrainConfig(**({"weight_decay": 0.0, "ema_decay": 0.99} | of("train")))
+    train = config.from_dict(TrainConfig, {"weight_decay": 0.0, "ema_decay": 0.99} | of("train"))
     torch.set_num_threads(1)
     torch.manual_seed(train.seed)
     model = SentenceVAE(network)
