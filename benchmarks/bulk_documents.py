@@ -62,7 +62,8 @@ def main() -> None:
     if arguments.measure_memory is not None:
         print(*memory(texts, arguments.measure_memory))
         return
-    rows, headline = [], dict.fromkeys(("chars_per_s_core", "ratio_to_bound", "peak_mib"))
+    rows: list[dict[str, Any]] = []
+    headline: dict[str, Any] = {"chars_per_s_core": None, "ratio_to_bound": None, "peak_mib": None}
     with tempfile.TemporaryDirectory() as place:
         if "speed" in arguments.parts:
             found = speed(texts, Path(place), 1 if arguments.small else arguments.repeats)
@@ -110,7 +111,8 @@ def steps(texts: list[str]) -> list[dict[str, Any]]:
     """Nanoseconds a character of each step in this process."""
     found = package.load(MODEL)
     task, model = config.from_dict(TextSegmentation, found.task), found.model()
-    inner, outer = dict.fromkeys(_STEPS, 0.0), dict.fromkeys(("prepare", "predict", "encode"), 0.0)
+    inner: dict[str, float] = dict.fromkeys(_STEPS, 0.0)
+    outer: dict[str, float] = dict.fromkeys(("prepare", "predict", "encode"), 0.0)
     with _timed(inner):
         for start in range(0, len(texts), _BATCH):
             inputs = _inputs(texts[start : start + _BATCH])

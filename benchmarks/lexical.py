@@ -121,7 +121,7 @@ def _errors(model: LexicalSegmenter, text: str, units: list[int], starts: list[i
     of_words = [np.zeros(last_words[-1] - 1, bool) for _ in range(2)]
     for flags, boundaries in zip(of_words, (truth, found), strict=True):
         flags[last_words[:-1][boundaries] - 1] = True
-    return pk(truth, found), pk(*of_words), float(found.sum()) + 1
+    return pk(truth, found), pk(of_words[0], of_words[1]), float(found.sum()) + 1
 
 
 if __name__ == "__main__":

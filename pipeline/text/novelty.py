@@ -80,8 +80,10 @@ def reference(
     lengths = [*(length for length in _LENGTHS if length < usual), max(1, usual)]
     fold, raw = np.array(groups) % FOLDS, [[] for _ in lengths]
     for held in np.unique(fold) if len(np.unique(fold)) > 1 else ():
-        statistics, gaussian = _fitted([documents[place] for place in np.flatnonzero(fold != held)], buckets, weights)
-        for item in (documents[place] for place in np.flatnonzero(fold == held)):
+        statistics, gaussian = _fitted(
+            [documents[place] for place in np.flatnonzero(fold != held).tolist()], buckets, weights
+        )
+        for item in (documents[place] for place in np.flatnonzero(fold == held).tolist()):
             for found, length in zip(raw, lengths, strict=True):
                 if len(item.content) >= length or length == usual:
                     part = item if length == usual else beginning(item, length)

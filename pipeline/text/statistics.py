@@ -56,10 +56,15 @@ class DocumentStatistics:
         """The statistics of a document, float64 (f,). A long one is read part by part, so memory does not grow."""
         edges = np.append(np.arange(0, len(document.counts), _PART), len(document.counts))
         ends = np.append(0, np.cumsum(document.counts, dtype=np.int64))
-        sums = 0
-        for start, end in itertools.pairwise(edges.tolist()):
-            content, counts = document.content[ends[start] : ends[end]], document.counts[start:end]
-            sums = sums + self._sums(content, counts, document.dense[start:end])
+        sums = np.sum(
+            [
+                self._sums(
+                    document.content[ends[start] : ends[end]], document.counts[start:end], document.dense[start:end]
+                )
+                for start, end in itertools.pairwise(edges.tolist())
+            ],
+            axis=0,
+        )
         words, other, costs, pairs, informed, of_pairs, of_informed, same, unknown, weights, squares = sums[:11]
         blocks, different, grams, repeated, sentences, *rest = sums[11:]
         words, sentences = max(1.0, words), max(1.0, sentences)
