@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.documents import chapters
+from benchmarks.measures.document_sets import records
 from benchmarks.record import data_folder, record
 from pipeline.text import unpunctuated
 from pipeline.text.characters import code_points
@@ -43,7 +43,7 @@ def main() -> None:
     data = data_folder()
     if data is None:
         sys.exit("PARQUETRY_DATA names no folder with books in it")
-    known = [item for item in chapters(data / "books" / "books.jsonl.gz") if item["split"] == "train"]
+    known = [item for item in records(data / "books" / "books.jsonl.gz") if item["split"] == "train"]
     if arguments.small:
         known = known[::20]
     titles = sorted({item["title"] for item in known})

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmarks.documents import chapters
+from benchmarks.measures.document_sets import records
 from benchmarks.record import data_folder, record
 from pipeline.text.inputs import join_paragraphs, paragraph_starts, split_sentences
 from testing.sentence_cases import cases
@@ -41,7 +41,7 @@ def main() -> None:
     splitters: dict[str, Splitter] = {"parquetry": _ours, **_libraries()}
     books = [
         join_paragraphs(item["text"], item["paragraphs"])
-        for item in chapters(data / "books" / "books.jsonl.gz")
+        for item in records(data / "books" / "books.jsonl.gz")
         if item["split"] == "val"
     ][:: 20 if arguments.small else 1]
     speeds: dict[str, list[float]] = {name: [] for name in splitters}

@@ -25,8 +25,9 @@ import scipy.sparse as sparse
 import torch
 
 from benchmarks.camvid import job
-from benchmarks.documents import FOLDS, chapters
+from benchmarks.document_training import FOLDS
 from benchmarks.measures.boundary_probe import latents_of, probe_f1, words_of
+from benchmarks.measures.document_sets import records
 from benchmarks.measures.training_here import train_here
 from benchmarks.record import data_folder, record
 from pipeline import config, package
@@ -75,7 +76,7 @@ def main() -> None:
         sys.exit("PARQUETRY_DATA names no folder with books in it")
     books, work = data / "books" / "books.jsonl.gz", arguments.work / "small" if arguments.small else arguments.work
     work.mkdir(parents=True, exist_ok=True)
-    known = list(chapters(books))
+    known = list(records(books))
     if arguments.small:
         known, books = _few(known, work / "books.jsonl")
     settings = _TRAINING | (_SMALL if arguments.small else {})

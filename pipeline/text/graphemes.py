@@ -7,7 +7,7 @@ short pieces here; every function takes time that grows with what it looks at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import regex
 
@@ -32,6 +32,15 @@ def after_cluster(text: str, place: int) -> int:
         return place
     rest = _REST.match(text, place)
     return place if rest is None else rest.end()
+
+
+def after_clusters(text: str, places: Sequence[int]) -> list[int]:
+    """`after_cluster` of rising places at which no white space stands. What lies inside of a cluster that an earlier
+    place is inside of is not looked at again, so the time does not grow with the square of a run of marks."""
+    found: list[int] = []
+    for place in places:
+        found.append(found[-1] if found and place < found[-1] else after_cluster(text, place))
+    return found
 
 
 def last_word(text: str, start: int, stop: int) -> int | None:

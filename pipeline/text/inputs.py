@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.text.encodings import checked_text, is_unicode
-from pipeline.text.graphemes import after_cluster, end_of_space, last_boundary, last_word
+from pipeline.text.graphemes import after_cluster, after_clusters, end_of_space, last_boundary, last_word
 from pipeline.text.stops import item_starts, sentence_ends
 from pipeline.text.unpunctuated import LEAST_CHARS, has_no_stops, starts_without_stops
 
@@ -142,7 +142,7 @@ def _with_unmarked_starts(
         start, end = int(edges[index]), int(edges[index + 1])
         if has_no_stops(text, start, end):
             found, scores = starts_without_stops(text, start, end, may_begin[_between(may_begin, start, end)])
-            moved = np.array([after_cluster(text, place) for place in found.tolist()], np.int64)
+            moved = np.array(after_clusters(text, found.tolist()), np.int64)
             moved, once = np.unique(moved, return_index=True)
             inside = (moved > max(first, start)) & (moved < end)
             places.append(moved[inside])

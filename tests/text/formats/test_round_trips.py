@@ -34,7 +34,7 @@ def words(text: str) -> str:
 
 def check_tiling(document: Document) -> None:
     """Sentences tile the text, and every break lies inside and at the beginning of what is no white space."""
-    sentences = sentences_of(document, 2000, WEIGHTS)
+    sentences, _ = sentences_of(document, 2000, WEIGHTS)
     assert sentences[0, 0] == 0
     assert sentences[-1, 1] == len(document.text)
     assert (sentences[1:, 0] == sentences[:-1, 1]).all()
