@@ -101,7 +101,7 @@ def measured(name: str, work: Path, repeats: int) -> list[dict[str, Any]]:
     best = {stage: min(ways, key=ways.__getitem__) for stage, ways in stages.items()}
     second = sum(stages[stage][way] for stage, way in best.items())
     in_float32 = second - stages["network"][best["network"]] + stages["network"]["float32"]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"net": name, "arm": arm} | {key: middle([run[key] for run in runs]) for key in runs[0]}
         for arm, runs in found.items()
     ]
