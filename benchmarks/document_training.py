@@ -45,7 +45,7 @@ _TOPICS = {
     "model.recurrent_members": 1,
     "model.attention_members": 0,
     "task.consistency": 0,
-    "train.epochs": 2,
+    "train.epochs": 8,
 }
 _BROWN = {
     "init": "builtin:paragraphs-en",
