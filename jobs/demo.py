@@ -47,7 +47,8 @@ class Demo:
     images: str | None = None
     """Labelled image folder of your own (images/, labels/, classes.json, train.txt); null: synthetic scenes."""
     documents: str | None = None
-    """Documents of your own with paragraphs (a file or a folder); null: Python's language reference."""
+    """Documents of your own with paragraphs (a file or a folder); null: Python's language reference. They are segmented
+    twice: at once by the tagger that comes with parquetry, and by one that is trained on them."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
@@ -146,7 +147,9 @@ def _documents(own: str | None, out: str) -> dict[str, Any]:
         storage.write(f"{source}/latin-1.txt", "Not valid in UTF-8: é".encode("latin-1"))
     assert source is not None
     assert corpus is not None
-    say("training the paragraph tagger")
+    say("segmenting documents at once, with the tagger that comes with parquetry")
+    at_once = segment_documents.work(SegmentDocuments(source=source, sink=f"{out}/paragraphs-at-once"))
+    say("training a paragraph tagger on documents of their own kind")
     settings = DistributedTrainConfig(epochs=EPOCHS["tagger"], batch_rows=8, learning_rate=3e-3, ema_decay=0.95)
     trained = train_text_segmenter.work(
         TrainTextSegmenter(
@@ -160,7 +163,8 @@ def _documents(own: str | None, out: str) -> dict[str, Any]:
     )
     say("segmenting documents, some of them broken")
     table = segment_documents.work(SegmentDocuments(source=source, model=f"{out}/tagger", sink=f"{out}/paragraphs"))
-    return {"trained": trained["metrics"]["f1"], "done": table["done"], "failed": table["failed"], "source": source}
+    counts = {"at_once": at_once["done"], "done": table["done"], "failed": table["failed"]}
+    return {"trained": trained["metrics"]["f1"], **counts, "source": source}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from jobs.cli import main
 from jobs.console import CONSOLE, say, warn
-from jobs.segment_documents import TASK_SETTINGS, SegmentDocuments
+from jobs.segment_documents import SegmentDocuments
 from jobs.segment_images import MASKS, SegmentImages
 from jobs.segmenting import SegmentSettings, check_moments, live, pilot, run_plan
 from pipeline import config, package, storage
@@ -35,6 +35,7 @@ from pipeline.table.names import run_name
 from pipeline.table.queries import inputs_where
 from pipeline.task import Task
 from pipeline.text.reconstruction import PARAGRAPHS
+from pipeline.text.task import DECODING
 
 #: Settings of runs that a source cannot have, since they would not count.
 _OF_THE_NIGHT = ("source", "model", "sink", "dry_run", "compare", "storage", "cluster")
@@ -271,7 +272,7 @@ class _Night:
         night, source = self._settings, self._settings.sources[name]
         kinds: dict[str, tuple[type[SegmentSettings], Sequence[type[Task]], tuple[str, ...]]] = {
             "images": (SegmentImages, MASKS, ("max_pixels", "tta")),
-            "documents": (SegmentDocuments, PARAGRAPHS, TASK_SETTINGS),
+            "documents": (SegmentDocuments, PARAGRAPHS, DECODING),
         }
         settings_class, task_classes, names = kinds[source.kind]
         given = {"source": source.source, "model": source.model, "sink": source.sink}

@@ -10,20 +10,9 @@ from jobs.console import say
 from jobs.segmenting import SegmentSettings, segment
 from pipeline.package import BUILTIN
 from pipeline.text.reconstruction import PARAGRAPHS
+from pipeline.text.task import DECODING
 
 DEFAULT_MODEL = f"{BUILTIN}paragraphs-en"
-#: Settings of the task that the command can change. While one is null, the package's setting counts.
-TASK_SETTINGS = (
-    "max_chars",
-    "threshold",
-    "min_paragraph_chars",
-    "max_paragraph_chars",
-    "granularity",
-    "only_at_breaks",
-    "pause_weight",
-    "layout_weight",
-    "with_text",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +52,7 @@ class SegmentDocuments(SegmentSettings):
 def work(settings: SegmentDocuments) -> dict[str, Any]:
     if settings.model == DEFAULT_MODEL:
         say(f"the model is {DEFAULT_MODEL}, which knows English books; --model takes another")
-    return segment(settings, PARAGRAPHS, {name: getattr(settings, name) for name in TASK_SETTINGS})
+    return segment(settings, PARAGRAPHS, {name: getattr(settings, name) for name in DECODING})
 
 
 if __name__ == "__main__":

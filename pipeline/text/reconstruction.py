@@ -25,7 +25,7 @@ from pipeline.text.inputs import split_sentences
 from pipeline.text.subword_windows import TOKEN_FIELDS, cut_sentences, flat, joined_windows, padded_sentences
 from pipeline.text.subwords import BEGIN, Subwords
 from pipeline.text.succession import Succession, fit_succession
-from pipeline.text.task import TextSegmentation, read_inputs
+from pipeline.text.task import DECODING, TextSegmentation, read_inputs
 from pipeline.text.topic_depth import DepthConfig, depths, scores
 from pipeline.text.windows import values_at
 from pipeline.training.losses import Batch, Loss, Statistics
@@ -36,18 +36,7 @@ _ACTIVE_VARIANCE = 0.01
 _LIKELIHOOD_SENTENCES = 64  # of a document, evenly spread, whose likelihood is its novelty
 _LEAST_DOCUMENTS = 100  # held-out documents, below which there are no percentiles
 #: Settings that this task shares with `TextSegmentation`, which has their meaning.
-_DECODING = (
-    "max_sentence_chars",
-    "max_chars",
-    "threshold",
-    "min_paragraph_chars",
-    "max_paragraph_chars",
-    "granularity",
-    "only_at_breaks",
-    "pause_weight",
-    "layout_weight",
-    "with_text",
-)
+_DECODING = ("max_sentence_chars", *DECODING)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,19 @@ from pipeline.training.losses import Batch, Loss, Statistics
 #: Columns of features from a text, its sentences (s, 2), and their log-odds (s,) as in `split_with_odds`.
 FeatureColumns = Callable[[str, np.ndarray, np.ndarray], dict[str, Any]]
 
+#: Settings that can be changed where documents are segmented, whatever found the scores.
+DECODING = (
+    "max_chars",
+    "threshold",
+    "min_paragraph_chars",
+    "max_paragraph_chars",
+    "granularity",
+    "only_at_breaks",
+    "pause_weight",
+    "layout_weight",
+    "with_text",
+)
+
 _DOCUMENT_FIELDS = {
     "doc_id": pa.string(),
     "num_chars": pa.int64(),

@@ -22,6 +22,7 @@ def check(summary: dict[str, Any], said: str, scenes: int) -> None:
     """Tables with a row for each input, broken ones among them, and a page that shows them."""
     assert (summary["images"]["done"], summary["images"]["failed"]) == (scenes, 3)
     assert (summary["documents"]["done"], summary["documents"]["failed"]) == (10, 2)
+    assert summary["documents"]["at_once"] == 10
     assert [len(table_rows(table.removesuffix("/table"))) for table in summary["tables"]] == [scenes + 3, 12]
     page = Path(summary["report"]).read_text()
     for text in ("synthetic", "truth", "reconstruction", "Paragraphs of", "truncated", "bad_encoding"):
