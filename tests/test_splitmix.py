@@ -45,4 +45,5 @@ def test_noise_of_a_sample_stays() -> None:
 
 def test_reserved_steps_stay() -> None:
     found = {step.name: int(step) for step in ReservedStep}
-    assert found == {"VALIDATION": -1, "PREDICTION": -2, "DRAWING": -3, "FITTING": -4, "PICTURES": -5, "VIEWS": -6}
+    known = {"VALIDATION": -1, "PREDICTION": -2, "DRAWING": -3, "FITTING": -4, "PICTURES": -5, "VIEWS": -6}
+    assert found == known | {"PARAGRAPHS": -7}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bulk_images, documents
+from benchmarks import bulk_images, document_training
+from benchmarks.measures import document_sets
 from testing.processes import ROOT
 
 
@@ -18,15 +19,15 @@ def test_books_to_choose_by_are_never_those_of_val(tmp_path: Path) -> None:
     lines = [{"title": f"Book {n % 9}", "split": "train" if n % 9 < 6 else "val", "text": str(n)} for n in range(27)]
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
     held = []
-    for fold in range(documents.FOLDS):
-        out = documents.hold_out(source, fold, tmp_path / str(fold) / "books.jsonl")
-        found = list(documents.chapters(out))
+    for fold in range(document_training.FOLDS):
+        out = document_training.hold_out(source, fold, tmp_path / str(fold) / "books.jsonl")
+        found = list(document_sets.records(out))
         assert {item["title"] for item in found} == {f"Book {n}" for n in range(6)}
         titles = {split: {item["title"] for item in found if item["split"] == split} for split in ("train", "val")}
         assert not titles["train"] & titles["val"]
         held += sorted(titles["val"])
         before = out.stat().st_mtime_ns
-        documents.hold_out(source, fold, out)
+        document_training.hold_out(source, fold, out)
         assert out.stat().st_mtime_ns == before
     assert sorted(held) == [f"Book {n}" for n in range(6)]
 

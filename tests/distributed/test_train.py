@@ -358,7 +358,8 @@ def test_the_split_counts_in_parquet_as_in_lines_and_text_files_have_none(cluste
             with pytest.raises(RequestError, match="no training samples in 5 inputs; 5 are not of the wanted split"):
                 preparation.prepare(inputs, TextSegmentation(), str(tmp_path / "out"), keep=keep)
             continue
-        made = preparation.prepare(inputs, TextSegmentation(), str(tmp_path / "out" / name), keep=keep)
+        task = TextSegmentation(unpunctuated_fraction=0.0)
+        made = preparation.prepare(inputs, task, str(tmp_path / "out" / name), keep=keep)
         found[name] = made.rows, made.left_out, made.truth
     assert found["lines"] == found["table"] == (3, 2, {"boundary": 3})
 

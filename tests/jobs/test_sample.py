@@ -127,7 +127,10 @@ def test_a_labelled_folder_gives_its_training_images_only(place: Path) -> None:
         (["--images", "nowhere"], "nowhere"),
         (["--sampler", "gan"], "sampler"),
         (["--count", "0"], "Sample.count must be at least 1, got 0"),
-        (["--model", "segmenter"], "must be of kind 'autoencoder' or 'image_regions', got 'image_segmenter'"),
+        (
+            ["--model", "segmenter"],
+            "must be of kind 'autoencoder' or 'image_regions' or 'text_autoencoder', got 'image_segmenter'",
+        ),
         (["--images", "images", "--sampler", "mixture"], "MixtureConfig.components must be at most the number of"),
         (["--fitted", "images", "--sampler", "mixture"], "no sampler at"),
         (["--fitted", "images"], "Sample.fitted must be null for the prior"),
