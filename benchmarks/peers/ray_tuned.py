@@ -47,10 +47,11 @@ def main() -> None:
     manifest = f"{sink}-manifest.parquet"
     pq.write_table(pa.table({"path": [str(file) for file in sorted(Path(images).iterdir())]}), manifest)
     options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 16}
-    dataset = ray.data.read_parquet(manifest).repartition(8 * cores)
-    dataset = dataset.with_column("bytes", download("path")).map_batches(decoded, **options)
+    dataset = ray.data.read_parquet(manifest, override_num_blocks=8 * cores)
+    # Less than a core each, so that downloads, decoding and the network find room on few cores.
+    dataset = dataset.with_column("bytes", download("path")).map_batches(decoded, num_cpus=0.4, **options)
     actors = ray.data.ActorPoolStrategy(size=max(1, cores - 1))
-    dataset = dataset.map_batches(Predictor, fn_constructor_args=(model,), compute=actors, **options)
+    dataset = dataset.map_batches(Predictor, fn_constructor_args=(model,), compute=actors, num_cpus=0.5, **options)
     dataset.write_parquet(sink)
 
 
