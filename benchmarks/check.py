@@ -38,9 +38,6 @@ class Guarded:
 GUARDED = (
     Guarded(benchmark="training", name="ratio_to_plain_loop", tolerance=0.1),
     Guarded(benchmark="downloads", name="fetch_to_s3fs"),
-    Guarded(benchmark="bulk_images", name="best_peer_nearly_empty_net"),
-    Guarded(benchmark="bulk_images", name="ray_docs_nearly_empty_net"),
-    Guarded(benchmark="bulk_images", name="memory_nearly_empty_net", is_better="lower"),
 )
 
 
