@@ -59,7 +59,10 @@ def decided(plan: RunPlan, say: Callable[[str], None]) -> RunPlan:
     if plan.stream.engine != "auto":
         return plan
     earlier = newest_config(plan.sink, plan.package.digest)
-    if earlier:
+    if engines_of(plan.package.model()) == (FIRST_ENGINE,):
+        engine = FIRST_ENGINE
+        say(f"engine {engine}: the model runs in no other")
+    elif earlier:
         engine = engine_of(earlier)
         say(f"engine {engine}, as in the last run of the sink with this model")
     else:
@@ -89,7 +92,7 @@ def fastest_engine(trials: list[EngineTrial], tolerance: float) -> tuple[Engine,
         elif gain >= _GAIN and trial.seconds < best.seconds:
             best = trial
         told.append(found)
-    return best.engine, "; ".join(told) or "the model runs in no other"
+    return best.engine, "; ".join(told)
 
 
 def compared(

@@ -130,7 +130,7 @@ class RunPlan:
 
     def described(self) -> dict[str, Any]:
         """The content of the run's ``config.json``."""
-        assert self.stream.engine != "auto", "see `pipeline.distributed.engines.decided`"
+        assert self.stream.engine != "auto", "see `pipeline.distributed.engine_trial.decided`"
         return {
             "run": to_dict(self.config),
             "stream": to_dict(self.stream),

@@ -120,3 +120,19 @@ def test_without_a_readable_input_the_engine_is_float32(cluster: None, tmp_path:
     )
     assert decided(plan, said.append).stream.engine == "float32"
     assert said == ["engine float32: none of the first 1 inputs could be read"]
+
+
+def test_a_network_with_one_engine_is_not_measured(tmp_path: Path) -> None:
+    trees = Pixels(PixelsConfig(classes=3, trees=1, nodes=1))
+    found = package.save(str(tmp_path / "package"), model_name="pixels", model=trees, task=TASK, card={})
+    said: list[str] = []
+    plan = RunPlan(
+        task=TASK,
+        package=found,
+        sources=(str(tmp_path / "nowhere"),),  # which a measurement would have to list
+        sink=str(tmp_path / "sink"),
+        config=RunConfig(),
+        stream=StreamConfig(engine="auto"),
+    )
+    assert decided(plan, said.append).stream.engine == "float32"
+    assert said == ["engine float32: the model runs in no other"]
