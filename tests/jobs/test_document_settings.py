@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from jobs.segment_documents import TASK_SETTINGS, SegmentDocuments
+from jobs.segment_documents import SegmentDocuments
 from pipeline.text.reconstruction import PARAGRAPHS
+from pipeline.text.task import DECODING
 
 
 def test_settings_that_are_not_given_stay_those_of_the_package() -> None:
     settings = SegmentDocuments(source="inbox", sink="sink")
-    assert [getattr(settings, name) for name in TASK_SETTINGS] == [None] * len(TASK_SETTINGS)
+    assert [getattr(settings, name) for name in DECODING] == [None] * len(DECODING)
     for task in PARAGRAPHS:
-        assert {*TASK_SETTINGS} <= {field.name for field in dataclasses.fields(task)}
+        assert {*DECODING} <= {field.name for field in dataclasses.fields(task)}
