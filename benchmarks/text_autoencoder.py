@@ -45,7 +45,7 @@ IMPORTANCE_SAMPLES = 10
 _WINDOWS = 300  # of split val, of 8 sentences each
 _EVERY = 16  # of the training chapters, which choose
 _TRAINING = {
-    "train.epochs": 1,
+    "train.epochs": 4,
     "train.batch_rows": 8,
     "train.learning_rate": 4e-3,
     "train.precision": "bfloat16",

@@ -42,7 +42,9 @@ class Predictor:
 def main() -> None:
     images, model, sink = sys.argv[1:4]
     cores = os.cpu_count() or 1
-    ray.init(address="local", num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR)
+    # The expression plans its downloads in an actor that claims a core and hardly uses it, and each of its tasks claims
+    # one: with two cores in all, the reads would wait for ever. Two more are told to Ray than there are.
+    ray.init(address="local", num_cpus=cores + 2, include_dashboard=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     manifest = f"{sink}-manifest.parquet"
     pq.write_table(pa.table({"path": [str(file) for file in sorted(Path(images).iterdir())]}), manifest)
