@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.cli import main
 from jobs.training import TrainSettings, train_package
-from pipeline import config, package
+from pipeline import config, models, package
 from pipeline.distributed import train
 from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, RecordSplit
 from pipeline.distributed.session import session
-from pipeline.models.documents.sentence_tagger import SentenceTaggerConfig, init_from_tagger
+from pipeline.models.documents.sentence_tagger import SentenceTaggerConfig, init_encoder, init_from_tagger
 from pipeline.source.corpora import corpus
+from pipeline.text.reconstruction import SentenceReconstruction
 from pipeline.text.task import TextSegmentation
 
 #: What a worker prepares at once. A compressed file is read from its beginning for each block, so blocks are not small.
@@ -31,7 +33,8 @@ class TrainTextSegmenter(TrainSettings):
     """For each of several documents, how often its samples are drawn, compared with those of the others; null: all
     equally often."""
     init: str | None = None
-    """URI of a text segmenter package whose weights training starts from; null: new weights."""
+    """URI of a package that training starts from: of a text segmenter, all its weights; of an autoencoder of sentences,
+    its encoder, whose latents the segmenter reads and which does not learn. null: new weights."""
     split: str | None = None
     """Use only records whose field split has this value; null: all records."""
     task: TextSegmentation = field(default_factory=TextSegmentation)
@@ -56,15 +59,13 @@ class TrainTextSegmenter(TrainSettings):
 
 def work(settings: TrainTextSegmenter) -> dict[str, Any]:
     train.claim(settings.out)
-    copies: tuple[train.CopyWeights, ...] = ()
-    if settings.init is not None:
-        copies = (train.CopyWeights.of(package.load(settings.init, TextSegmentation.kind), init_from_tagger),)
+    task, model, copies = _start(settings)
     everything = corpus(settings.sources, settings.weights or (), TextSegmentation.inputs)
     keep = None if settings.split is None else RecordSplit(settings.split)
     training, validation = (
         Preparation(
             part.inputs,
-            settings.task,
+            task,
             settings.out,
             part=name,
             keep=keep,
@@ -78,9 +79,9 @@ def work(settings: TrainTextSegmenter) -> dict[str, Any]:
     with session(settings.cluster):
         return train_package(
             settings,
-            task=settings.task,
+            task=task,
             model_name="sentence_tagger",
-            model_config=config.to_dict(settings.model),
+            model_config=config.to_dict(model),
             train_config=settings.train,
             training=training,
             validation=validation,
@@ -89,6 +90,30 @@ def work(settings: TrainTextSegmenter) -> dict[str, Any]:
             | ({} if settings.weights is None else {"weights": settings.weights}),
             copies=copies,
         )
+
+
+def _start(
+    settings: TrainTextSegmenter,
+) -> tuple[TextSegmentation, SentenceTaggerConfig, tuple[train.CopyWeights, ...]]:
+    """The task and the network with what the package of init decides, and the weights that it gives."""
+    task, model = settings.task, settings.model
+    given = bool(task.vocabulary) or model.encoder is not None
+    config.check(settings, "init", settings.init is not None or not given, "be given with a vocabulary and an encoder")
+    if settings.init is None:
+        return task, model, ()
+    found = package.load(settings.init, TextSegmentation.kind, SentenceReconstruction.kind)
+    if found.kind == TextSegmentation.kind:
+        known, network = config.from_dict(TextSegmentation, found.task), found.model()
+        encoder = getattr(network.config, "encoder", None)
+        copy = init_from_tagger
+    else:
+        known, network = config.from_dict(SentenceReconstruction, found.task), found.model()
+        encoder = network.config
+        copy = init_encoder
+    task = dataclasses.replace(task, vocabulary=known.vocabulary, max_subwords=known.max_subwords)
+    model = dataclasses.replace(model, encoder=encoder)
+    into = models.build("sentence_tagger", config.to_dict(model))
+    return task, model, (train.CopyWeights.of(found, copy, into=into),)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,10 @@ class SentenceFeatures:
     """Ids of the other hashed features, int32 (s, FRAME_FEATURES)."""
     dense: np.ndarray
     """Features that are not hashed, float32 (s, DENSE_FEATURES), each roughly in [0, 1]."""
+    subwords: np.ndarray | None = None
+    """Ids of the subwords of all sentences, concatenated, int32 (n,); None if no model reads them."""
+    subword_counts: np.ndarray | None = None
+    """Number of ids in ``subwords`` that belong to each sentence, int32 (s,); None as them."""
 
 
 @dataclass(frozen=True)

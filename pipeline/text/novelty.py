@@ -16,6 +16,7 @@ from pipeline.config import check
 from pipeline.feature_gaussian import FeatureGaussian, fitted, rounded
 from pipeline.text.features import SentenceFeatures
 from pipeline.text.statistics import DocumentStatistics, WordTable, word_table
+from pipeline.text.windows import cut, word_ends
 
 #: The percentile and the raw novelty, as columns of a table.
 NOVELTY_COLUMNS = ("novelty", "novelty_raw")
@@ -113,7 +114,4 @@ def _fitted(
 def beginning(document: SentenceFeatures, words: int) -> SentenceFeatures:
     """The first sentences of a document, with about so many words and at least one sentence."""
     count = 1 + int(np.searchsorted(np.cumsum(document.counts), words))
-    end = int(document.counts[:count].sum())
-    return SentenceFeatures(
-        document.content[:end], document.counts[:count], document.frame[:count], document.dense[:count]
-    )
+    return cut(document, word_ends(document), 0, min(count, len(document.counts)))

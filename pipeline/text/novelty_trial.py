@@ -4,6 +4,7 @@ of the tagger does. If not, the column ``novelty`` stays null."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from pipeline.feature_gaussian import auroc
 from pipeline.text.features import SentenceFeatures
 from pipeline.text.novelty import LEAST_DOCUMENTS, DocumentReference, reference
 from pipeline.text.outputs import certainty
+from pipeline.text.windows import repeated
 
 _TRIED = 24  # documents that are made strange
 _REPEATED = 5  # sentences
@@ -65,24 +67,19 @@ def words_of(model: nn.Module) -> np.ndarray | None:
 def _shuffled(document: SentenceFeatures, buckets: int) -> SentenceFeatures:
     """All words in another order."""
     order = np.random.default_rng(0).permutation(len(document.content))
-    return SentenceFeatures(document.content[order], document.counts, document.frame, document.dense)
+    return replace(document, content=document.content[order])
 
 
 def _foreign(document: SentenceFeatures, buckets: int) -> SentenceFeatures:
     """Each word replaced by another, always the same, as in an unknown language."""
     ids = document.content.astype(np.int64) * _ODD % (buckets - 1) + 1
-    return SentenceFeatures(ids.astype(np.int32), document.counts, document.frame, document.dense)
+    return replace(document, content=ids.astype(np.int32))
 
 
 def _repeated(document: SentenceFeatures, buckets: int) -> SentenceFeatures:
     """The first sentences again and again."""
     size = len(document.counts)
-    few = min(_REPEATED, size)
-    place = np.arange(size) % few
-    ends = np.cumsum(document.counts)
-    pieces = [document.content[end - count : end] for end, count in zip(ends[:few], document.counts[:few], strict=True)]
-    content = np.concatenate([pieces[index] for index in place.tolist()])
-    return SentenceFeatures(content, document.counts[place], document.frame[place], document.dense[place])
+    return repeated(document, np.arange(size) % min(_REPEATED, size))
 
 
 #: What is done to documents to make them strange: another order of words, another language, repetition.

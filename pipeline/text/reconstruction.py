@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,15 @@ from pipeline.noise import Noise
 from pipeline.rows import InputKind, each_row
 from pipeline.task import Task
 from pipeline.text.inputs import split_sentences
-from pipeline.text.subword_windows import TOKEN_FIELDS, cut_sentences, flat, joined_windows, padded_sentences
+from pipeline.text.subword_windows import (
+    TOKEN_FIELDS,
+    cut_sentences,
+    flat,
+    joined_windows,
+    padded_sentences,
+    sentence_subwords,
+    subwords_of,
+)
 from pipeline.text.subwords import BEGIN, Subwords
 from pipeline.text.succession import Succession, fit_succession
 from pipeline.text.task import DECODING, TextSegmentation, read_inputs
@@ -130,7 +137,7 @@ class SentenceReconstruction(Task):
             raise RequestError(own) from reason
 
     def subwords(self) -> Subwords:
-        return _subwords(self.vocabulary)
+        return subwords_of(self.vocabulary)
 
     def check_model(self, config: Any) -> None:
         """`RequestError` if a model with this configuration cannot be trained for this task."""
@@ -404,13 +411,7 @@ class SentenceReconstruction(Task):
         return samples
 
     def _tokens(self, text: str, sentences: np.ndarray) -> dict[str, np.ndarray]:
-        subwords = self.subwords()
-        found = [subwords.encode(text[start:end], self.max_subwords) for start, end in sentences.tolist()]
-        return {
-            "ids": np.fromiter((token for ids, _ in found for token in ids), np.int32),
-            "lengths": np.array([len(ids) for ids, _ in found], np.int32),
-            "words": np.array([words for _, words in found], np.int32),
-        }
+        return sentence_subwords(text, sentences, self.subwords(), self.max_subwords)
 
     def _drawn(self, network: SentenceVAE, noise: Noise, batch: Batch, samples: int | None = None) -> Tensor:
         """Standard normal numbers for the latents of each sentence: (b * s, d), or (b * s, samples, d)."""
@@ -426,8 +427,3 @@ class SentenceReconstruction(Task):
 
 #: The tasks whose packages find paragraphs in documents.
 PARAGRAPHS = (TextSegmentation, SentenceReconstruction)
-
-
-@functools.lru_cache(maxsize=4)
-def _subwords(vocabulary: tuple[str, ...]) -> Subwords:
-    return Subwords(vocabulary)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from pipeline.text.subwords import Subwords
 from pipeline.training.losses import Batch
 
 #: Columns with the sentences of a document or a window: their ``ids``, concatenated, the ``lengths`` of the sentences,
@@ -16,6 +19,22 @@ TOKEN_FIELDS = {
     "lengths": pa.large_list(pa.int32()),
     "words": pa.large_list(pa.int32()),
 }
+
+
+@functools.lru_cache(maxsize=4)
+def subwords_of(vocabulary: tuple[str, ...]) -> Subwords:
+    """The subwords with these pieces, which are made once in a process."""
+    return Subwords(vocabulary)
+
+
+def sentence_subwords(text: str, sentences: np.ndarray, subwords: Subwords, most: int) -> dict[str, np.ndarray]:
+    """The columns `TOKEN_FIELDS` of the ``sentences`` (s, 2) of a text, of each of which ``most`` subwords are read."""
+    found = [subwords.encode(text[start:end], most) for start, end in sentences.tolist()]
+    return {
+        "ids": np.fromiter((token for ids, _ in found for token in ids), np.int32),
+        "lengths": np.array([len(ids) for ids, _ in found], np.int32),
+        "words": np.array([words for _, words in found], np.int32),
+    }
 
 
 def padded_sentences(windows: list[tuple[np.ndarray, ...]]) -> Batch:

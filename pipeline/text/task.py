@@ -37,9 +37,19 @@ from pipeline.text.outputs import (
 )
 from pipeline.text.plain import keeps_case, share_of, without_marks
 from pipeline.text.reading import ReadDocument, read_document
+from pipeline.text.subword_windows import sentence_subwords, subwords_of
 from pipeline.text.thresholds import best_threshold
 from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
-from pipeline.text.windows import FEATURE_FIELDS, cut, feature_columns, features_at, padded, values_at, word_ends
+from pipeline.text.windows import (
+    FEATURE_FIELDS,
+    SUBWORD_FIELDS,
+    cut,
+    feature_columns,
+    features_at,
+    padded,
+    values_at,
+    word_ends,
+)
 from pipeline.training.losses import Batch, Loss, Statistics
 
 #: Columns of features from a text, its sentences (s, 2), and their log-odds (s,) as in `split_with_odds`.
@@ -68,7 +78,7 @@ _DOCUMENT_FIELDS = {
 }
 _TEXT_FIELD = {"text": pa.large_string()}
 _KEPT_FIELDS = _DOCUMENT_FIELDS | _TEXT_FIELD | {"starts": pa.large_list(pa.int64())} | SENTENCE_FIELDS
-_SAMPLE_FIELDS = FEATURE_FIELDS | {"labels": pa.large_list(pa.int8()), "missed": pa.int64()}
+_LABEL_FIELDS = {"labels": pa.large_list(pa.int8()), "missed": pa.int64()}
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 _NOT_SCORED = -1
 _PRIME = 2**31 - 1
@@ -83,7 +93,7 @@ class TextSegmentation(Task):
 
     kind: ClassVar[str] = "text_segmenter"
     #: 2: a CR LF is one end of a line, and long sentences are cut between grapheme clusters.
-    #: 3: sentences in scripts of their own, in lists, and in text without punctuation; the threshold of a document is$
+    #: 3: sentences in scripts of their own, in lists, and in text without punctuation; the threshold of a document is
     #: for an unknown offset of its scores.
     results: ClassVar[int] = 3
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
@@ -150,6 +160,11 @@ class TextSegmentation(Task):
     """Statistics of the training documents, by which the novelty of a document is told; null: nothing tells it."""
     novelty_remark: str | None = added(None)
     """How well novelty tells strange documents from others, or why it is null."""
+    vocabulary: tuple[str, ...] = added(())
+    """Pieces of the subwords that a model with an encoder reads. Training takes them from the package that init
+    names."""
+    max_subwords: int = added(64)
+    """Number of subwords of a sentence that such a model reads."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
@@ -172,6 +187,7 @@ class TextSegmentation(Task):
         rule = "be codes of languages, such as en or pt-BR"
         check(self, "languages", all(_LANGUAGE.fullmatch(code) for code in self.languages), rule)
         check(self, "unpunctuated_fraction", 0 <= self.unpunctuated_fraction <= 1, "be in [0, 1]")
+        check(self, "max_subwords", 2 <= self.max_subwords <= 1 << 12, "be in [2, 4096]")
         for name in ("pause_weight", "layout_weight"):
             check(self, name, 0 <= getattr(self, name) <= 100, "be in [0, 100]")
 
@@ -192,7 +208,9 @@ class TextSegmentation(Task):
         """Columns of the document, ``starts`` of its sentences, what its format says of them (`SENTENCE_FIELDS`), and
         their features as in `SentenceFeatures`."""
         return self.prepare_with(
-            inputs, FEATURE_FIELDS, lambda text, sentences, odds: feature_columns(self._features(text, sentences, odds))
+            inputs,
+            self._feature_fields,
+            lambda text, sentences, odds: feature_columns(self._features(text, sentences, odds)),
         )
 
     def prepare_with(self, inputs: pa.Table, fields: dict[str, pa.DataType], features: FeatureColumns) -> pa.Table:
@@ -226,7 +244,8 @@ class TextSegmentation(Task):
             chosen = windows[begin : begin + self.window_batch]
             batch = padded([cut(documents[row], ends[row], start, end) for row, start, end, _, _ in chosen])
             with torch.inference_mode():
-                logits = _logits(model, {name: tensor.to(device) for name, tensor in batch.items()})
+                there = {name: tensor.to(device) for name, tensor in batch.items()}
+                logits = _logits(model, _with_latents(model, there))
                 probabilities = torch.sigmoid(logits.float().mean(0)).cpu().numpy()
             for found, (row, start, _, first, last) in zip(probabilities, chosen, strict=True):
                 scores[row][first:last] = found[first - start : last - start]
@@ -319,7 +338,8 @@ class TextSegmentation(Task):
         for samples, error in zip(nested, errors.to_pylist(), strict=True):
             rows += samples or [None]
             row_errors += [error] * len(samples or [None])
-        return _table(_SAMPLE_FIELDS, rows).append_column("error", pa.array(row_errors, errors.type))
+        fields = self._feature_fields | _LABEL_FIELDS
+        return _table(fields, rows).append_column("error", pa.array(row_errors, errors.type))
 
     def truth(self, samples: pa.Table) -> dict[str, int]:
         """The paragraphs that begin inside the documents, which are the boundaries to be found."""
@@ -372,7 +392,7 @@ class TextSegmentation(Task):
         intercept in place of the integral over it.
         """
         self._check_model(model)
-        answers = []
+        batch, answers = _with_latents(model, batch), []
         for _ in range(2 if self.consistency else 1):
             seeds = (noise.uniform(1, device=batch["counts"].device)[:, 0].double() * _PRIME).long()
             answers.append(_logits(model, batch, seeds).float())
@@ -390,7 +410,7 @@ class TextSegmentation(Task):
     def score(self, model: nn.Module, batch: Batch, noise: Noise) -> Statistics:
         """Histograms of the scores of true (``positive``) and other (``negative``) boundaries over equal bins of
         [0, 1], and the number of true boundaries that are inside a sentence (``missed``)."""
-        scores = torch.sigmoid(_logits(model, batch).float().mean(0))
+        scores = torch.sigmoid(_logits(model, _with_latents(model, batch)).float().mean(0))
         bins = (scores * _BINS).long().clamp(max=_BINS - 1)
 
         def count(mask: Tensor) -> Tensor:
@@ -492,7 +512,15 @@ class TextSegmentation(Task):
     def _features(self, text: str, sentences: np.ndarray, odds: np.ndarray) -> SentenceFeatures:
         text, sentences = with_less_space(text, sentences, self.max_sentence_chars)
         see_breaks = not self.hide_breaks_in_training
-        return sentence_features(text, sentences, self.buckets, see_breaks=see_breaks, odds=odds)
+        found = sentence_features(text, sentences, self.buckets, see_breaks=see_breaks, odds=odds)
+        if not self.vocabulary:
+            return found
+        read = sentence_subwords(text, sentences, subwords_of(self.vocabulary), self.max_subwords)
+        return replace(found, subwords=read["ids"], subword_counts=read["lengths"])
+
+    @property
+    def _feature_fields(self) -> dict[str, pa.DataType]:
+        return FEATURE_FIELDS | (SUBWORD_FIELDS if self.vocabulary else {})
 
     def _sample(
         self, features: SentenceFeatures, labels: np.ndarray, missed: np.ndarray, window: tuple[int, int, int, int]
@@ -521,6 +549,11 @@ class TextSegmentation(Task):
                 f"the model is for {config.buckets} buckets and {config.dense_features} numbers a sentence, "
                 f"the task for {self.buckets} and {DENSE_FEATURES}"
             )
+        encoder = getattr(config, "encoder", None)
+        needed = 0 if encoder is None else encoder.vocabulary
+        given = subwords_of(self.vocabulary).size if self.vocabulary else 0
+        if needed != given:
+            raise RequestError(f"the model's encoder is for {needed} subwords, the task has {given} (0: it has none)")
 
 
 def read_inputs(inputs: pa.Table) -> Iterator[dict[str, Any]]:
@@ -548,7 +581,16 @@ def _dropped(ids: Tensor, seeds: Tensor, rate: float) -> Tensor:
 def _logits(model: nn.Module, batch: Batch, seeds: Tensor | None = None) -> Tensor:
     """The logits of every member of the model, (m, b, s)."""
     features = (batch[name] for name in ("content", "counts", "frame", "dense", "lengths"))
-    return model(*features, kept=batch.get("kept"), seeds=seeds)
+    more = {"latents": batch["latents"]} if "latents" in batch else {}
+    return model(*features, kept=batch.get("kept"), seeds=seeds, **more)
+
+
+def _with_latents(model: nn.Module, batch: Batch) -> Batch:
+    """The batch with the ``latents`` of its sentences, if it has their subwords."""
+    if "subwords" not in batch:
+        return batch
+    assert isinstance(model, SentenceTagger), type(model)
+    return batch | {"latents": model.latents(batch["subwords"], batch["subword_counts"])}
 
 
 def _offsets(logits: Tensor, truth: Tensor, scored: Tensor, std: float) -> Tensor:

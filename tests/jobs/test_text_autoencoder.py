@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from pipeline import package
 from pipeline.examples.prose import reference_documents, write_jsonl
 from pipeline.table.readers import open_delta
 from testing.jobs import call_job
@@ -20,6 +22,13 @@ SMALL = (
     *("--model.decoder_hidden", "8", "--model.latents", "4", "--task.max_subwords", "16"),
     *("--train.epochs", "2", "--validation_fraction", "0.3", "--train.threads", "1"),
 )
+
+TAGGER = (
+    *("--task.buckets", "512", "--model.buckets", "512", "--model.vector_size", "8", "--model.width", "8"),
+    *("--model.hidden", "8", "--model.recurrent_members", "1", "--model.attention_members", "0"),
+    *("--validation_fraction", "0.3", "--train.threads", "1"),
+)
+ENCODER = ("table.weight", "onward.weight_ih_l0", "homeward.weight_hh_l0", "posterior.weight")
 
 
 def test_from_texts_to_paragraphs_and_to_new_texts(cluster: None, tmp_path: Path) -> None:
@@ -51,6 +60,17 @@ def test_from_texts_to_paragraphs_and_to_new_texts(cluster: None, tmp_path: Path
     assert call_job("verify", "--sink", str(tmp_path / "sink"))[0] == 0
     code, summary, _ = call_job("evaluate", *model, "--data", texts[1], "--split", "all")
     assert (code, {"f1", "f1_all_boundaries", "pk"} <= set(summary["metrics"])) == (0, True)
+
+    learned = ("--documents", texts[1], "--out", str(tmp_path / "tagger"), "--train.epochs", "1", *TAGGER)
+    code, summary, said = call_job("train_text_segmenter", *learned, "--init", model[1])
+    assert (code, summary["kind"]) == (0, "text_segmenter"), said[-2000:]
+    own, used = (package.load(str(tmp_path / name)) for name in ("model", "tagger"))
+    assert used.task["vocabulary"] == own.task["vocabulary"]
+    assert all(torch.equal(used.weights()[f"encoder.{name}"], own.weights()[name]) for name in ENCODER)
+    code, summary, said = call_job(
+        "segment_documents", "--model", used.uri, *sink[:2], "--sink", str(tmp_path / "by-tagger")
+    )
+    assert (code, summary["done"]) == (0, 8), said[-2000:]
 
     given = (*model, "--out", str(tmp_path / "samples"), "--count", "4", "--paragraphs", "1", "--sentences", "3")
     code, summary, said = call_job("sample", *given, "--from-text", "One here.", "--to-text", "Two.", "--steps", "5")

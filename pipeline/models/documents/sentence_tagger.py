@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config import check
+from pipeline.config import added, check
 from pipeline.errors import RequestError
 from pipeline.models.documents.cohesion import BLOCK_COSINES, LEXICAL_CHAINS, block_cosines, lexical_chains
+from pipeline.models.documents.sentence_vae import SentenceEncoder, SentenceVAE, SentenceVAEConfig, alike_in_length
 from pipeline.splitmix import GAMMA, mix_24, signed
 
 # Embedding tables and word vectors are stored at unit scale and multiplied by this when they are read, so Adam moves
@@ -23,6 +24,7 @@ _TABLE_SPEED = 0.02
 _MEAN_GAIN = 5.0  # the standard deviation of a mean of n words is smaller by sqrt(n), and 25 words are usual
 _ELEMENT_FACTOR = -4417276706812531889  # odd: the elements of a window stay different modulo 2**64
 _MEMBER_PLACES = 1000  # offset of a member's dropout places, larger than the number of places in a member
+_GROUP = 64  # sentences of similar lengths that the encoder reads together
 _EDGES = (0, 1, 2, -1, -2)  # words whose vectors are used one by one: the first three and the last two
 _FARTHEST = 32  # sentences; larger distances share the bias of this one
 _SLOPES = (1.0, 0.05)  # initial decrease of the attention bias for each sentence of distance: first head, last head
@@ -54,6 +56,9 @@ class SentenceTaggerConfig:
     """Number of attention heads in each layer; it must divide hidden."""
     dropout: float = 0.3
     """Fraction of the values of a sentence that are dropped in training."""
+    encoder: SentenceVAEConfig | None = added(None)
+    """Settings of the autoencoder of sentences whose latents the tagger reads, too; null: it reads none. Training takes
+    them from the package that init names."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", self.buckets >= 2, "be at least 2")
@@ -104,6 +109,7 @@ class SentenceTagger(nn.Module):
         self.register_buffer("lasting", torch.eye(config.vector_size))
         contexts = [_Recurrent] * config.recurrent_members + [_Attention] * config.attention_members
         self.members = nn.ModuleList(_Member(config, number, context) for number, context in enumerate(contexts))
+        self.encoder = None if config.encoder is None else SentenceEncoder(config.encoder).requires_grad_(False)
 
     def set_vectors(
         self, vectors: Float[Tensor, "n v"], weights: Float[Tensor, " n"], lasting: Float[Tensor, "v w"]
@@ -127,6 +133,7 @@ class SentenceTagger(nn.Module):
         lengths: Int[Tensor, " b"],
         kept: Bool[Tensor, "b t"] | None = None,
         seeds: Int[Tensor, " b"] | None = None,
+        latents: Float[Tensor, "b s d"] | None = None,
     ) -> Float[Tensor, "m b s"]:
         """Logits of every member that a paragraph begins at each sentence; 0 at padding.
 
@@ -136,12 +143,29 @@ class SentenceTagger(nn.Module):
         ``content`` holds the ids of the words of all sentences of a window, concatenated; ``counts`` is the number of
         words of each sentence, and ``lengths`` the number of sentences of the window, at least 1. Padding is 0.
         Words that are not ``kept`` are used for the cohesion features only.
-        With ``seeds`` there is dropout, which depends on the seed of a window and on no worker.
+        With ``seeds`` there is dropout, which depends on the seed of a window and on no worker. ``latents`` are those
+        of `latents`, of a model with an encoder.
         """
         # Sums over many sentences need full precision.
         with torch.autocast(content.device.type, enabled=False):
             words = self._words(content, counts, lengths, kept)
+        if self.encoder is not None:
+            assert latents is not None
+            dense = torch.cat([dense, _with_change(latents)], dim=-1)
         return torch.stack([member(words, frame, dense, lengths, seeds) for member in self.members])
+
+    @torch.no_grad()
+    def latents(self, subwords: Int[Tensor, "b s t"], counts: Int[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+        """The mean latents of the sentences, by the encoder, which does not learn; those of the prior, 0, of sentences
+        without subwords. ``counts``: number of subwords of each sentence; padding is 0."""
+        assert self.encoder is not None
+        ids, lengths = subwords.flatten(0, 1), counts.flatten()
+        found = torch.zeros(len(ids), self.encoder.config.latents, device=ids.device)
+        with torch.autocast(ids.device.type, enabled=False):
+            for group in alike_in_length(lengths, _GROUP):
+                longest = int(lengths[group].max())
+                found[group] = self.encoder.encode(ids[group, :longest], lengths[group]).mean
+        return found.view(*counts.shape, -1)
 
     def _words(self, content: Tensor, counts: Tensor, lengths: Tensor, kept: Tensor | None) -> _Words:
         content = functional.pad(content, (0, 1))  # so that indexing the last word works for windows without words
@@ -189,6 +213,7 @@ class _Member(nn.Module):
             self.table.weight[0] = 0
         self.edges = nn.Linear(len(_EDGES) * config.vector_size, config.width)
         inputs = config.vector_size + 3 * config.width + config.dense_features + BLOCK_COSINES + LEXICAL_CHAINS
+        inputs += 0 if config.encoder is None else 2 * config.encoder.latents
         self.sentence = nn.Sequential(nn.Linear(inputs, config.hidden), nn.GELU(), nn.LayerNorm(config.hidden))
         self.context = context(config)
         joined = 3 * config.hidden
@@ -197,7 +222,8 @@ class _Member(nn.Module):
     def forward(
         self, words: _Words, frame: Tensor, dense: Tensor, lengths: Tensor, seeds: Tensor | None
     ) -> Float[Tensor, "b s"]:
-        """The logits of this member. The arguments are those of `SentenceTagger.forward`, with `_Words` for content."""
+        """The logits of this member. The arguments are those of `SentenceTagger.forward`, with `_Words` for content;
+        ``dense`` also has the latents, if there are any."""
         rate, place = self.config.dropout, self.number * _MEMBER_PLACES
         edges = self.edges(_dropped(words.edges * _TABLE_SPEED, seeds, rate, place - 2))
         parts = [
@@ -221,6 +247,12 @@ class _Member(nn.Module):
     def _frames(self, frame: Tensor) -> Tensor:
         bags = self.table(frame.reshape(-1, frame.shape[-1]))
         return bags.view(*frame.shape[:2], -1) * (_TABLE_SPEED * frame.shape[-1] ** 0.5)
+
+
+def _with_change(latents: Float[Tensor, "b s d"]) -> Float[Tensor, "b s e"]:
+    """Latents, and how far each is from that of the sentence before; the first sentence has none before."""
+    before = torch.cat([latents[:, :1], latents[:, :-1]], dim=1)
+    return torch.cat([latents, (latents - before).abs()], dim=-1)
 
 
 def _dropped(x: Float[Tensor, "b s v"], seeds: Tensor | None, rate: float, place: int) -> Float[Tensor, "b s v"]:
@@ -312,3 +344,16 @@ def init_from_tagger(tagger: nn.Module, other: nn.Module) -> list[str]:
     weights = other.state_dict()
     tagger.load_state_dict(weights)
     return list(weights)
+
+
+def init_encoder(tagger: nn.Module, other: nn.Module) -> list[str]:
+    """Copy the encoder of an autoencoder of sentences; returns the names of the tensors. `RequestError` if its settings
+    are others."""
+    if not isinstance(other, SentenceVAE):
+        raise RequestError(f"init must be a package of a sentence_vae, got a {type(other).__name__}")
+    assert isinstance(tagger, SentenceTagger), type(tagger)
+    if tagger.encoder is None or tagger.config.encoder != other.config:
+        raise RequestError("SentenceTaggerConfig.encoder must be the settings of the autoencoder")
+    wanted = tagger.encoder.state_dict()
+    tagger.encoder.load_state_dict({name: value for name, value in other.state_dict().items() if name in wanted})
+    return [f"encoder.{name}" for name in wanted]

@@ -40,9 +40,9 @@ class SentenceVAEConfig:
             check(self, name, getattr(self, name) >= 1, "be at least 1")
 
 
-class SentenceVAE(nn.Module):
-    """Sentences are ids of subwords (n, t), padded with 0 behind their ``lengths`` (n,), which are at least 1. The
-    result for a sentence does not depend on the others."""
+class SentenceEncoder(nn.Module):
+    """The half that reads. Sentences are ids of subwords (n, t), padded with 0 behind their ``lengths`` (n,), which are
+    at least 1. The result for a sentence does not depend on the others."""
 
     def __init__(self, config: SentenceVAEConfig) -> None:
         super().__init__()
@@ -52,10 +52,6 @@ class SentenceVAE(nn.Module):
         self.onward = nn.GRU(config.embedding, config.encoder_hidden, batch_first=True)
         self.homeward = nn.GRU(config.embedding, config.encoder_hidden, batch_first=True)
         self.posterior = nn.Linear(4 * config.encoder_hidden, 2 * config.latents)
-        self.decoder_state = nn.Linear(config.latents, config.decoder_hidden)
-        self.decoder = nn.GRU(config.embedding + config.latents, config.decoder_hidden, batch_first=True)
-        self.output = nn.Linear(config.decoder_hidden + config.latents, config.embedding)
-        self.bias = nn.Parameter(torch.zeros(config.vocabulary))
 
     def encode(self, ids: Int[Tensor, "n t"], lengths: Int[Tensor, " n"]) -> Gaussian:
         """The posterior of the latents, (n, d) float32."""
@@ -72,6 +68,17 @@ class SentenceVAE(nn.Module):
         found = self.posterior(torch.cat([last, mean], dim=-1)).float()
         mean, log_variance = found.chunk(2, dim=-1)
         return Gaussian(mean, log_variance.clamp(*_LOG_VARIANCES))
+
+
+class SentenceVAE(SentenceEncoder):
+    """Both halves: the encoder, and a decoder that writes."""
+
+    def __init__(self, config: SentenceVAEConfig) -> None:
+        super().__init__(config)
+        self.decoder_state = nn.Linear(config.latents, config.decoder_hidden)
+        self.decoder = nn.GRU(config.embedding + config.latents, config.decoder_hidden, batch_first=True)
+        self.output = nn.Linear(config.decoder_hidden + config.latents, config.embedding)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary))
 
     def logits(
         self, latents: Float[Tensor, "n d"], before: Int[Tensor, "n t"], state: Tensor | None = None
