@@ -38,7 +38,7 @@ from pipeline.text.outputs import (
 from pipeline.text.plain import keeps_case, share_of, without_marks
 from pipeline.text.reading import ReadDocument, read_document
 from pipeline.text.subword_windows import sentence_subwords, subwords_of
-from pipeline.text.thresholds import best_threshold
+from pipeline.text.thresholds import document_threshold
 from pipeline.text.vectors import MAX_TOKENS, lasting_directions, word_vectors
 from pipeline.text.windows import (
     FEATURE_FIELDS,
@@ -95,7 +95,8 @@ class TextSegmentation(Task):
     #: 2: a CR LF is one end of a line, and long sentences are cut between grapheme clusters.
     #: 3: sentences in scripts of their own, in lists, and in text without punctuation; the threshold of a document is
     #: for an unknown offset of its scores.
-    results: ClassVar[int] = 3
+    #: 4: that offset is small in documents that are not novel.
+    results: ClassVar[int] = 4
     metric: ClassVar[tuple[str, Literal["max", "min"]]] = ("f1", "max")
     inputs: ClassVar[InputKind] = InputKind(
         suffixes=(*ENDINGS, ".jsonl", ".parquet", ".tar", ".tgz"),
@@ -301,7 +302,9 @@ class TextSegmentation(Task):
             scores = shifted_scores(scores, given["shifts"])
         allowed = np.arange(len(starts)) if given["at_breaks"] is None else np.flatnonzero(given["at_breaks"])
         begins = np.zeros(len(starts), bool)
-        begins[allowed] = self._begins(starts[allowed], scores[allowed], predicted["num_chars"][row].as_py())
+        size = predicted["num_chars"][row].as_py()
+        novelty = predicted["novelty"][row].as_py() if "novelty" in predicted.column_names else None
+        begins[allowed] = self._begins(starts[allowed], scores[allowed], size, novelty)
         first = np.flatnonzero(begins)
         times = None
         if given["first_s"] is not None and given["last_s"] is not None:
@@ -310,16 +313,18 @@ class TextSegmentation(Task):
             times = [{"first_s": one, "last_s": other} for one, other in zip(first_s, last_s, strict=True)]
         confidence, uncertainty = certainty(scores) or (None, None)
         return {
-            "paragraphs": paragraphs_from_begins(starts, scores, predicted["num_chars"][row].as_py(), begins),
+            "paragraphs": paragraphs_from_begins(starts, scores, size, begins),
             "times": times,
             "pages": None if given["page_numbers"] is None else given["page_numbers"][first].tolist(),
             "confidence": confidence,
             "uncertainty": uncertainty,
         }
 
-    def _begins(self, starts: np.ndarray, scores: np.ndarray, num_chars: int) -> np.ndarray:
+    def _begins(
+        self, starts: np.ndarray, scores: np.ndarray, num_chars: int, novelty: float | None = None
+    ) -> np.ndarray:
         """Which of some sentences begin a paragraph, (s,) bool; the first always does."""
-        threshold = best_threshold(scores) if self.threshold is None else self.threshold
+        threshold = document_threshold(scores, novelty) if self.threshold is None else self.threshold
         limits = Limits(
             min_chars=self.min_paragraph_chars, max_chars=self.max_paragraph_chars, granularity=self.granularity
         )

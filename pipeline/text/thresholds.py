@@ -7,10 +7,18 @@ import numpy as np
 _EXACT_SENTENCES = 32
 _NODES = 7
 _LEAST_PROBABILITY = 1e-7
-#: Standard deviation of the unknown offset of a document's log-odds, and what they are multiplied by. Of the rules that
-#: left no book below the guess "every sentence", this one had the best F1 (`python -m benchmarks.thresholds`).
+#: Standard deviation of the unknown offset of a strange document's log-odds, and what they are multiplied by. Of the
+#: rules that left no book below the guess "every sentence", this one had the best F1
+#: (`python -m benchmarks.thresholds`).
 OFFSET_STD = 1.5
 SLOPE = 0.7
+
+
+def document_threshold(scores: np.ndarray, novelty: float | None) -> float:
+    """`best_threshold` of a document with this ``novelty``, a percentile: the larger it is, the less its scores are
+    taken as they are. A document whose novelty is unknown counts as strange."""
+    share = 1.0 if novelty is None else min(max(novelty, 0.0), 100.0) / 100
+    return best_threshold(scores, share * OFFSET_STD, 1 - share * (1 - SLOPE))
 
 
 def best_threshold(scores: np.ndarray, offset_std: float = OFFSET_STD, slope: float = SLOPE) -> float:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.text.thresholds import best_threshold
+from pipeline.text.thresholds import OFFSET_STD, SLOPE, best_threshold, document_threshold
 
 
 def f1(truth: tuple[int, ...], chosen: tuple[int, ...]) -> float:
@@ -66,6 +66,16 @@ def test_scores_that_tell_nothing_give_many_boundaries() -> None:
     assert (alike[1:] >= best_threshold(alike)).sum() == 60
     apart = np.array([1, *[0.98] * 10, *[0.01] * 50], np.float32)
     assert (apart[1:] >= best_threshold(apart)).sum() == 10
+
+
+def test_the_less_novel_a_document_the_more_its_scores_are_taken_as_they_are() -> None:
+    scores = np.array([1, *np.random.default_rng(0).beta(0.6, 1.5, 200)], np.float32)
+    assert document_threshold(scores, 0.0) == best_threshold(scores, 0, 1)
+    assert document_threshold(scores, None) == document_threshold(scores, 100.0) == best_threshold(scores)
+    assert document_threshold(scores, 50.0) == best_threshold(scores, OFFSET_STD / 2, (1 + SLOPE) / 2)
+    counts = [int((scores[1:] >= document_threshold(scores, novelty)).sum()) for novelty in (0.0, 50.0, 100.0)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[2]
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=30, max_size=40))
