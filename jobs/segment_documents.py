@@ -47,6 +47,9 @@ class SegmentDocuments(SegmentSettings):
     0: nothing. null: the package's setting, usually 1."""
     with_text: bool | None = None
     """Write the text, into which the offsets point, to a column text. null: the package's setting, usually false."""
+    ocr: bool | None = None
+    """Read pages of PDF files that are pictures, too, which takes seconds a page and needs the extra ocr. null: the
+    package's setting, usually false."""
 
 
 def work(settings: SegmentDocuments) -> dict[str, Any]:

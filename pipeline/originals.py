@@ -18,6 +18,7 @@ from pipeline.source.containers import ENTRIES
 from pipeline.source.entries import entries
 from pipeline.source.fetch import FetchConfig, fetch
 from pipeline.text.formats.document import PLAIN
+from pipeline.text.formats.readers import WITH_OCR
 from pipeline.text.reading import read_document
 from pipeline.text.task import TextSegmentation
 
@@ -92,7 +93,7 @@ def _text(row: Mapping[str, Any], entry: Mapping[str, Any], data: bytes | None, 
     try:
         # A row without a format is one of an early version, which read every file as plain text.
         is_early = row.get("format") is None and entry["format"] != RECORD
-        text = read_document(data, PLAIN if is_early else entry["format"]).text
+        text = read_document(data, PLAIN if is_early else entry["format"], ocr=row.get("format") == WITH_OCR).text
     except InputError as reason:
         return reason
     if hashlib.sha256(text.encode()).hexdigest() != row["text_sha256"]:

@@ -72,6 +72,10 @@ class Task(ABC):
     def encode(self, predicted: pa.Table) -> pa.Table:
         """On a CPU: turn predicted columns of good rows into the columns of `schema`; same rows."""
 
+    def missing(self) -> str | None:
+        """What this process lacks to do the task, as an error for people; None if it lacks nothing."""
+        return None
+
     def disagreement(self, predicted: pa.Table, other: pa.Table) -> float:
         """Share of the results that differ between two results of `predict` for the same rows, in [0, 1].
 

@@ -9,6 +9,7 @@ import random
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 
+import pypdfium2
 from fpdf import FPDF
 
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -134,6 +135,20 @@ def scan() -> bytes:
     file = FPDF()
     file.add_page()
     file.rect(20, 20, 60, 60)
+    return bytes(file.output())
+
+
+def scanned(data: bytes, dots_an_inch: int = 150) -> bytes:
+    """A PDF with pictures of the pages of another, and without text."""
+    file = FPDF(unit="pt", format="A4")
+    source = pypdfium2.PdfDocument(data)
+    for page in source:
+        picture = io.BytesIO()
+        drawn = page.render(scale=dots_an_inch / 72)  # pyright: ignore[reportArgumentType]
+        drawn.to_pil().convert("L").save(picture, "PNG")
+        file.add_page()
+        file.image(picture, 0, 0, file.w, file.h)
+    source.close()
     return bytes(file.output())
 
 

@@ -321,11 +321,18 @@ def model_of(loaded: package.Package) -> torch.nn.Module:
         raise PackageMissing(f"node {this_node()}: {reason}") from reason
 
 
+def _see(work: Work) -> None:
+    """`UnfitNode` if this process does not see the places of a run, or lacks what its task needs."""
+    work.places.see()
+    if lack := work.task.missing():
+        raise PackageMissing(f"node {this_node()}: {lack}")
+
+
 class _Model:
     """The model of a package on its device. It runs one forward pass at a time."""
 
     def __init__(self, work: Work) -> None:
-        work.places.see()
+        _see(work)
         loaded = package.load(work.package_uri)
         if loaded.digest != work.package_digest:
             raise RuntimeError(f"package {work.package_uri} changed during the run")
@@ -367,7 +374,7 @@ class Preparing:
         self._work = work
 
     def __call__(self, entries: pa.Table) -> pa.Table:
-        self._work.places.see()
+        _see(self._work)
         block = _Block(entries)
         with _watched(block, self._work, "prepare") as watchdog:
             _fetch(block, self._work, watchdog)

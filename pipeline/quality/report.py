@@ -29,6 +29,7 @@ from pipeline.runs.gone import read_gone
 from pipeline.table.parts import Part
 from pipeline.table.readers import parts_of
 from pipeline.task import Task
+from pipeline.text.formats.readers import WITH_OCR
 from pipeline.text.outputs import SCORES_TEXT, beginning, render_html
 from pipeline.text.reading import read_document
 
@@ -301,6 +302,9 @@ def _documents(page: Page, run: Described, reading: Reading, until: float) -> No
         content, form = data.get((row["uri"], row["member"]), (None, ""))
         if content is None:
             page.text(f"Document {name}", "It is gone, has changed, or is too large to read again.")
+            continue
+        if row.get("format") == WITH_OCR:
+            page.text(f"Document {name}", "It was read by OCR, which takes too long to do it again for this page.")
             continue
         try:
             text = read_document(content, form).text

@@ -10,11 +10,11 @@ from pipeline.text.encodings import decode_text
 from pipeline.text.formats.detection import ENDINGS, format_of
 from pipeline.text.formats.document import PLAIN, Document
 from pipeline.text.formats.reader_process import read_in_child
-from pipeline.text.formats.readers import READERS_HERE
+from pipeline.text.formats.readers import READERS_HERE, WITH_OCR
 from pipeline.text.inputs import blank_line_paragraphs, parse_record
 
 #: Formats that do not say where their paragraphs begin, so that nothing can be learned from them or measured on them.
-_WITHOUT_PARAGRAPHS = frozenset({"pdf", "srt", "vtt", "whisper"})
+_WITHOUT_PARAGRAPHS = frozenset({"pdf", WITH_OCR, "srt", "vtt", "whisper"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,12 @@ class ReadDocument:
         return self.paragraphs or blank_line_paragraphs(self.text)
 
 
-def read_document(data: bytes, form: str) -> ReadDocument:
+def read_document(data: bytes, form: str, *, ocr: bool = False) -> ReadDocument:
     """A document from an input's bytes.
 
     ``form`` is what the listing says of the input: `RECORD` for a JSON record, a format for a file whose name says so
-    (`ENDINGS`), and `OBJECT` for any other file, whose first bytes then decide. Raises what `decode_text`,
+    (`ENDINGS`), and `OBJECT` for any other file, whose first bytes then decide. ``ocr``: whether pages of PDF files
+    that are pictures are read, too, which takes seconds a page and needs the extra ``ocr``. Raises what `decode_text`,
     `parse_record` and the readers in `pipeline.text.formats` raise.
     """
     if form == RECORD:
@@ -58,4 +59,4 @@ def read_document(data: bytes, form: str) -> ReadDocument:
         return ReadDocument(document=Document(format=PLAIN, text=text, encoding=encoding))
     if found in READERS_HERE:
         return ReadDocument(document=READERS_HERE[found]()(data))
-    return ReadDocument(document=read_in_child(data, found))
+    return ReadDocument(document=read_in_child(data, WITH_OCR if ocr and found == "pdf" else found))

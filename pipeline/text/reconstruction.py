@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import check
+from pipeline.config import added, check
 from pipeline.errors import RequestError
 from pipeline.models.autoencoders.latents import Gaussian, kl, standard_normal
 from pipeline.models.documents.sentence_vae import SentenceVAE, alike_in_length
@@ -115,6 +115,9 @@ class SentenceReconstruction(Task):
     0: they do not count."""
     with_text: bool = False
     """Write the text, into which the offsets point, to the column text."""
+    ocr: bool = added(False)
+    """Read pages of PDF files that are pictures, too, which takes seconds a page. It needs the extra ocr wherever
+    documents are prepared."""
     known: Known | None = None
     """What is known of the training's documents. Training sets it."""
 
@@ -135,6 +138,9 @@ class SentenceReconstruction(Task):
         except RequestError as reason:
             own = str(reason).replace(TextSegmentation.__name__, type(self).__name__)
             raise RequestError(own) from reason
+
+    def missing(self) -> str | None:
+        return self.paragraphs().missing()
 
     def subwords(self) -> Subwords:
         return subwords_of(self.vocabulary)

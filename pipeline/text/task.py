@@ -24,6 +24,7 @@ from pipeline.text.decoding import Limits, best_begins, shifted_scores
 from pipeline.text.evidence import SENTENCE_FIELDS, sentence_columns, sentences_of
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
 from pipeline.text.formats.detection import ENDINGS
+from pipeline.text.formats.readers import missing_for_ocr
 from pipeline.text.inputs import Spans, join_paragraphs, paragraph_starts, split_with_odds, with_less_space
 from pipeline.text.language import language_name, language_of
 from pipeline.text.novelty import FOLDS, NOVELTY_COLUMNS, DocumentReference
@@ -66,6 +67,7 @@ DECODING = (
     "pause_weight",
     "layout_weight",
     "with_text",
+    "ocr",
 )
 
 _DOCUMENT_FIELDS = {
@@ -150,6 +152,9 @@ class TextSegmentation(Task):
     0: they do not count."""
     with_text: bool = added(False)
     """Write the text, into which the offsets point, to the column text."""
+    ocr: bool = added(False)
+    """Read pages of PDF files that are pictures, too, which takes seconds a page. It needs the extra ocr wherever
+    documents are prepared."""
     unpunctuated_fraction: float = added(0.15)
     """Fraction of the documents that are learned a second time without punctuation, three of four also without case,
     for text as speech-to-text writes it. Which ones depends on their texts alone. None without
@@ -461,6 +466,9 @@ class TextSegmentation(Task):
         reference, remark = tried(documents, groups, self.buckets, weights, scores)
         return replace(self, novelty_reference=reference, novelty_remark=remark)
 
+    def missing(self) -> str | None:
+        return missing_for_ocr() if self.ocr else None
+
     @property
     def remarks(self) -> dict[str, str]:
         return {"novelty": self.novelty_remark or "null: the package has no statistics of its training documents"}
@@ -509,7 +517,8 @@ class TextSegmentation(Task):
         return self._read(row).text
 
     def _read(self, row: dict[str, Any]) -> ReadDocument:
-        read = read_document(row.pop("data"), row["format"])  # so that the bytes are gone when there is a text
+        # `pop`, so that the bytes are gone when there is a text.
+        read = read_document(row.pop("data"), row["format"], ocr=self.ocr)
         if len(read.text) > self.max_chars:
             raise InputError("too_long", f"the document has {len(read.text)} characters, more than {self.max_chars}")
         return read

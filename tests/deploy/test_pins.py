@@ -50,9 +50,15 @@ def needed(wanted: list[str]) -> set[str]:
 def test_a_run_takes_its_pins_from_the_first_file_alone() -> None:
     assert needed(PROJECT["dependencies"]) <= set(RUN)
     aws = {canonicalize_name(Requirement(text).name) for text in EXTRAS["aws"]}
-    onnx = needed(EXTRAS["onnx"]) - needed(PROJECT["dependencies"])
-    assert onnx <= set(RUN)
-    assert set(RUN) - needed(PROJECT["dependencies"]) == aws | {"s3transfer"} | onnx
+    tools = needed([*EXTRAS["onnx"], *EXTRAS["ocr"]]) - needed(PROJECT["dependencies"])
+    assert tools <= set(RUN)
+    assert set(RUN) - needed(PROJECT["dependencies"]) == aws | {"s3transfer"} | tools
+
+
+def test_no_extra_brings_an_opencv_that_overwrites_the_headless_one() -> None:
+    everything = needed([*PROJECT["dependencies"], *(text for extra in ("onnx", "ocr") for text in EXTRAS[extra])])
+    assert "opencv-python-headless" in everything
+    assert not {"opencv-python", "opencv-contrib-python"} & everything
 
 
 def test_what_only_tests_need_is_in_the_second() -> None:

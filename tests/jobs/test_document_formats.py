@@ -101,6 +101,20 @@ def test_the_texts_are_read_again_through_the_same_door(place: Path) -> None:
     assert (code, summary["status"]) == (0, "sound"), err
 
 
+def test_a_scan_has_a_row_with_ocr(cluster: None, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "scan.pdf").write_bytes(document_files.scanned(document_files.pdf(PARAGRAPHS[:3])))
+    code, summary, err = call_job(
+        "segment_documents", "--source", str(tmp_path / "in"), "--sink", str(tmp_path / "sink"), "--ocr", "--with-text"
+    )
+    assert (code, summary["done"], summary["failed"]) == (0, 1, 0), err
+    (row,) = open_sink(str(tmp_path / "sink")).rows().to_pylist()
+    assert (row["format"], row["text"]) == ("pdf-ocr", "\n".join(PARAGRAPHS[:3]))
+    assert row["pages"] == [1] * row["num_paragraphs"]
+    assert Originals().texts([row]) == [row["text"]]
+    assert "It was read by OCR" in Path(summary["report"]).read_text()
+
+
 def test_blocks_are_the_truth_of_an_evaluation(place: Path) -> None:
     given = ("--model", str(GOLDEN / "tagger"), "--data", str(place / "inbox" / "all.tar"), "--split", "all")
     code, summary, err = call_job("evaluate", *given, "--out", str(place / "evaluation"))

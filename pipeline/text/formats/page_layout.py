@@ -10,7 +10,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import InputError
 from pipeline.text.encodings import checked_text
@@ -36,6 +36,8 @@ class PrintedPage:
     number: int
     height: float
     lines: Sequence[Line]
+    is_picture: bool = False
+    """Whether the lines were read from a picture of the page."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,16 @@ class _Placed:
     region: Region
 
 
-def document_of_pages(pages: Iterable[PrintedPage], *, form: str) -> Document:
+def document_of_pages(pages: Iterable[PrintedPage], *, form: str, ocr: bool = False) -> Document:
     """A document of lines, with a line end between two. Words that are hyphenated at the end of a line are joined.
 
     Running heads, feet and page numbers are left out. Raises `InputError` ``no_text`` if no page has text, such as
-    that of a scan.
+    that of a scan. ``ocr``: whether pictures of text were read, too.
     """
     placed = _in_order(_without_running_heads(list(pages)))
     if not placed:
-        raise InputError("no_text", "no page has text: it may be a scan, whose images of text are not read (no OCR)")
+        reason = "no page has text: it may be a scan, which is read with --ocr only"
+        raise InputError("no_text", "no page has text, nor a picture in which OCR finds any" if ocr else reason)
     pieces: list[str] = [placed[0].line.text]
     starts, evidence, page_starts = [], [], [(0, placed[0].page)]
     position = len(pieces[0])
@@ -101,11 +104,7 @@ def _without_running_heads(pages: list[PrintedPage]) -> list[PrintedPage]:
     counts = Counter(key for page in pages for key in set().union(*(keys(page, line) for line in page.lines)))
     least = min(_LEAST_REPEATS, max(2, len(pages)))
     return [
-        PrintedPage(
-            page.number,
-            page.height,
-            [line for line in page.lines if all(counts[key] < least for key in keys(page, line))],
-        )
+        replace(page, lines=[line for line in page.lines if all(counts[key] < least for key in keys(page, line))])
         for page in pages
     ]
 

@@ -1,4 +1,4 @@
-"""PDF files, by PDFium: their text with its geometry. Images of text are not read (no OCR).
+"""PDF files, by PDFium: their text with its geometry. Pages that are pictures of text are read on request (OCR).
 
 PDFium is C++ on files from anywhere, so this module only runs in a child process (`pipeline.text.formats.child`).
 """
@@ -17,6 +17,7 @@ from pipeline.errors import InputError
 from pipeline.text.formats.document import Document
 from pipeline.text.formats.page_columns import Line
 from pipeline.text.formats.page_layout import PrintedPage, document_of_pages
+from pipeline.text.formats.readers import WITH_OCR
 
 NAME = "pdf"
 
@@ -27,7 +28,12 @@ _DIRECTION_CHARS = 200
 _NO_CHARACTERS = frozenset((*range(32), 127, 0xFFFE, 0xFFFF, *range(0xD800, 0xE000)))
 
 
-def read(data: bytes) -> Document:
+def read_with_ocr(data: bytes) -> Document:
+    """`read`; pages without any text are drawn and read by `pipeline.text.formats.scans`."""
+    return read(data, ocr=True)
+
+
+def read(data: bytes, *, ocr: bool = False) -> Document:
     """Raises `InputError`: ``bad_document``, ``encrypted`` (a password is needed), ``no_text``, ``too_long`` (more than
     10,000 pages or 20,000,000 characters)."""
     try:
@@ -42,12 +48,13 @@ def read(data: bytes) -> Document:
             raise InputError("too_long", f"the PDF has {count} pages, more than {MAX_PAGES}")
         if not count:
             raise InputError("bad_document", "the PDF has no pages")
-        return document_of_pages(_pages(file, count), form=NAME)
+        pages = list(_pages(file, count, ocr=ocr))
+        return document_of_pages(pages, form=WITH_OCR if any(page.is_picture for page in pages) else NAME, ocr=ocr)
     finally:
         file.close()
 
 
-def _pages(file: pypdfium2.PdfDocument, count: int) -> Iterator[PrintedPage]:
+def _pages(file: pypdfium2.PdfDocument, count: int, *, ocr: bool) -> Iterator[PrintedPage]:
     left = _MAX_CHARS
     for index in range(count):
         try:
@@ -61,8 +68,15 @@ def _pages(file: pypdfium2.PdfDocument, count: int) -> Iterator[PrintedPage]:
         frame = _Frame(_direction(text_page), box)
         lines = list(_pieces(text_page, frame))
         text_page.close()
+        if lines or not ocr:
+            printed = PrintedPage(index + 1, frame.height, lines)
+        else:
+            from pipeline.text.formats.scans import lines_of
+
+            lines = lines_of(page, index + 1)
+            printed = PrintedPage(index + 1, page.get_height(), lines, is_picture=bool(lines))
         page.close()
-        yield PrintedPage(index + 1, frame.height, lines)
+        yield printed
 
 
 def _direction(text_page: pypdfium2.PdfTextPage) -> int:

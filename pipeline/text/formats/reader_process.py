@@ -11,14 +11,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.text.formats.document import Document
+from pipeline.text.formats.readers import WITH_OCR
 
 #: Seconds that reading one document may take, and the largest address space of a child.
 TIME_LIMIT_S = 60
 MEMORY_BYTES = 3 << 30
+#: With OCR, the time is that of each page, and this one that of all pages. The stream has a limit of its own.
+OCR_LIMIT_S = 4 * 60 * 60
+OCR_MEMORY_BYTES = 6 << 30
 #: The child ends itself first; the parent waits somewhat longer, for a child that cannot.
 _PATIENCE_S = 5.0
 _ATTEMPTS = 2
@@ -32,11 +37,13 @@ class ChildDied(Exception):
 def read_in_child(data: bytes, form: str) -> Document:
     """Read a document in a child process of this one; threads have a child each, which is kept for the next document.
 
-    Raises `InputError`: what the reader of the format raises; ``timeout`` after `TIME_LIMIT_S` seconds; ``crashed`` if
+    Raises `InputError`: what the reader of the format raises; ``timeout`` after `TIME_LIMIT_S` seconds, or after as
+    many for one page that is read by OCR; ``crashed`` if
     two children have died of it, one after the other, since one can also be killed by chance.
     """
+    children = _CHILDREN_WITH_OCR if form == WITH_OCR else _CHILDREN
     for _ in range(_ATTEMPTS):
-        child = _CHILDREN.take()
+        child = children.take()
         try:
             found = child.ask(data, form)
         except ChildDied:
@@ -48,7 +55,7 @@ def read_in_child(data: bytes, form: str) -> Document:
         if found.pop("is_last"):
             child.end()
         else:
-            _CHILDREN.put_back(child)
+            children.put_back(child)
         if "error" in found:
             raise InputError(found["error"]["code"], found["error"]["message"])
         return Document(**found)
@@ -58,8 +65,11 @@ def read_in_child(data: bytes, form: str) -> Document:
 class ReaderProcess:
     """One child process, with its limits."""
 
-    def __init__(self, time_limit_s: int = TIME_LIMIT_S, memory_bytes: int = MEMORY_BYTES) -> None:
-        self._time_limit_s = time_limit_s
+    def __init__(
+        self, time_limit_s: int = TIME_LIMIT_S, memory_bytes: int = MEMORY_BYTES, whole_limit_s: int | None = None
+    ) -> None:
+        """``whole_limit_s``: seconds after which a child is ended that gives itself more time, page by page."""
+        self._time_limit_s, self._whole_limit_s = time_limit_s, whole_limit_s or time_limit_s
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.text.formats.child", str(time_limit_s), str(memory_bytes)],
@@ -102,7 +112,7 @@ class ReaderProcess:
                 continue  # what was not written yet has no reader any more
 
     def _reply(self, source: int, form: str) -> bytes:
-        deadline = time.monotonic() + self._time_limit_s + _PATIENCE_S
+        deadline = time.monotonic() + self._whole_limit_s + _PATIENCE_S
         received = bytearray()
         with selectors.DefaultSelector() as selector:
             selector.register(source, selectors.EVENT_READ)
@@ -124,13 +134,15 @@ class ReaderProcess:
         return bytes(received)
 
     def _too_slow(self, form: str) -> InputError:
-        return InputError("timeout", f"reading this {form} file takes more than {self._time_limit_s} seconds")
+        what = "a page of this pdf file by OCR" if form == WITH_OCR else f"this {form} file"
+        return InputError("timeout", f"reading {what} takes more than {self._time_limit_s} seconds")
 
 
 class _Children:
-    """The children that wait for work."""
+    """The children that wait for work, and how more are started."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: Callable[[], ReaderProcess]) -> None:
+        self._start = start
         self._idle: list[ReaderProcess] = []
         self._lock = threading.Lock()
         self._owner = os.getpid()
@@ -145,7 +157,7 @@ class _Children:
                 if child.is_alive:
                     return child
                 child.end()
-        return ReaderProcess()
+        return self._start()
 
     def put_back(self, child: ReaderProcess) -> None:
         with self._lock:
@@ -159,4 +171,5 @@ class _Children:
                 child.end()
 
 
-_CHILDREN = _Children()
+_CHILDREN = _Children(ReaderProcess)
+_CHILDREN_WITH_OCR = _Children(lambda: ReaderProcess(TIME_LIMIT_S, OCR_MEMORY_BYTES, OCR_LIMIT_S))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 
 from pipeline.text.formats.document import Document
 
 Reader = Callable[[bytes], Document]
+
+#: The reader of PDF files that also reads pictures of text, and the format of documents of which it has read some.
+WITH_OCR = "pdf-ocr"
 
 
 def _srt() -> Reader:
@@ -57,6 +62,20 @@ def _pdf() -> Reader:
     return pdf.read
 
 
+def _pdf_with_ocr() -> Reader:
+    from pipeline.text.formats import pdf
+
+    return pdf.read_with_ocr
+
+
+def missing_for_ocr() -> str | None:
+    """What is to be installed before pictures of text can be read; None if all is there."""
+    lacking = [name for name in ("rapidocr", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if not lacking:
+        return None
+    return f"ocr needs the Python package {lacking[0]} in {sys.executable}: pip install 'parquetry[ocr]'"
+
+
 #: Pure Python on text: these read in the worker itself.
 READERS_HERE: dict[str, Callable[[], Reader]] = {"srt": _srt, "vtt": _vtt, "whisper": _whisper}
 
@@ -67,4 +86,5 @@ READERS_IN_CHILD: dict[str, Callable[[], Reader]] = {
     "docx": _docx,
     "epub": _epub,
     "pdf": _pdf,
+    WITH_OCR: _pdf_with_ocr,
 }

@@ -108,7 +108,7 @@ def test_heads_and_page_numbers_are_left_out_where_they_repeat() -> None:
 
 
 def test_no_text_is_an_error_that_says_why() -> None:
-    with pytest.raises(InputError, match=r"it may be a scan, whose images of text are not read \(no OCR\)"):
+    with pytest.raises(InputError, match="it may be a scan, which is read with --ocr only"):
         document_of_pages([page()], form="pdf")
 
 
