@@ -15,7 +15,7 @@ install: .venv/installed
 	touch $@
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 30 --durations-min 4
 
 # What takes minutes each: kills by the dozen, large files, whole trainings, small versions of the benchmarks.
 test-heavy: install
