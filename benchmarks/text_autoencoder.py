@@ -2,9 +2,10 @@
 
 A fiftieth of the training chapters is held out to choose the weights by. The likelihood of split val is that of evenly
 spread windows of 8 sentences, by the importance-weighted bound of ``IMPORTANCE_SAMPLES`` samples, with the ends of
-sentences. How places are compared (`DepthConfig`) is chosen on chapters of split train, by the F1 of boundaries there;
-val chooses nothing. F1, Pk and WindowDiff are as in ``benchmarks.documents``, beside the guesses that every sentence
-begins a paragraph, and that none does. Resumable, except for a training with ``--here``.
+sentences. How places are compared (`DepthConfig`) is chosen on split train: by the mean of the F1 of boundaries in its
+chapters, and in documents made of pieces of them, whose topic changes at each boundary; val chooses nothing. F1, Pk and
+WindowDiff are as in ``benchmarks.documents``, beside the guesses that every sentence begins a paragraph, and that none
+does. Resumable, except for a training with ``--here``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 from benchmarks.camvid import job
 from benchmarks.document_training import FOLDS
 from benchmarks.measures.boundary_probe import latents_of, probe_f1, words_of
-from benchmarks.measures.document_sets import records
+from benchmarks.measures.document_sets import books, concatenations, records
 from benchmarks.measures.training_here import train_here
 from benchmarks.record import data_folder, record
 from pipeline import config, package
@@ -38,6 +39,7 @@ from pipeline.text.inputs import join_paragraphs, paragraph_starts, split_senten
 from pipeline.text.metrics import Score, score, summarize
 from pipeline.text.reconstruction import SentenceReconstruction
 from pipeline.text.topic_depth import DepthConfig, depths, scores
+from pipeline.text.topics import Topics, fit_topics
 from pipeline.training.samples import Samples
 from pipeline.training.trainer import statistics
 
@@ -60,7 +62,9 @@ _PROBE = "Logistic regression of paragraph boundaries on the training books, wit
 _SMALL = {"model.decoder_hidden": 64, "model.encoder_hidden": 32}
 _BLOCKS = (1, 2, 3, 4, 6)
 _SMOOTHING = (0, 1)
-_CUTOFFS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
+_CUTOFFS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
+_COMPARISONS = ("topics", "divergence")
+_MADE, _SEED = 50, 1
 
 
 def main() -> None:
@@ -74,11 +78,11 @@ def main() -> None:
     data = data_folder()
     if data is None:
         sys.exit("PARQUETRY_DATA names no folder with books in it")
-    books, work = data / "books" / "books.jsonl.gz", arguments.work / "small" if arguments.small else arguments.work
+    source, work = data / "books" / "books.jsonl.gz", arguments.work / "small" if arguments.small else arguments.work
     work.mkdir(parents=True, exist_ok=True)
-    known = list(records(books))
+    known = list(records(source))
     if arguments.small:
-        known, books = _few(known, work / "books.jsonl")
+        known, source = _few(known, work / "books.jsonl")
     settings = _TRAINING | (_SMALL if arguments.small else {})
     training = [chapter for chapter in known if chapter["split"] == "train"]
     if arguments.every > 1 and not arguments.here:
@@ -89,7 +93,7 @@ def main() -> None:
         )
     else:
         given = [item for name, value in settings.items() for item in (f"--{name}", value)]
-        told = ("--documents", books, "--split", "train", "--out", work / "autoencoder")
+        told = ("--documents", source, "--split", "train", "--out", work / "autoencoder")
         trained = job(
             "train_text_autoencoder", *told, "--validation_fraction", 0.3 if arguments.small else 0.02, *given
         )
@@ -98,8 +102,8 @@ def main() -> None:
         record("boundary_probe", found_by_probe, {}, _PROBE, small=False, write=False)
         return
     made = package.load(str(work / "autoencoder"), SentenceReconstruction.kind).digest
-    tried = _once(work / f"tried-{made}.json", lambda: tried_on(str(work / "autoencoder"), training[::_EVERY]))
-    best = max(tried, key=lambda line: line["f1"])
+    tried = _once(work / f"tried-{made}.json", lambda: tried_on(str(work / "autoencoder"), training, data))
+    best = max(tried, key=lambda line: line["f1"] + line["f1 of made documents"])
     chosen = config.from_dict(DepthConfig, {key: best[key] for key in config.to_dict(DepthConfig())})
     found = with_depth(work / "autoencoder", work / "package", chosen, training[::_EVERY])
     val = [chapter for chapter in known if chapter["split"] == "val"]
@@ -189,16 +193,28 @@ def posteriors(
     return task, moments
 
 
-def tried_on(uri: str, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """F1 and Pk on some documents of each way to compare places."""
+def tried_on(uri: str, training: Sequence[dict[str, Any]], data: Path) -> list[dict[str, Any]]:
+    """Of each way to compare places: F1 and Pk on training chapters, and on documents made of pieces of them."""
+    made = concatenations(books(data, "train"), _MADE, _SEED)
+    chapters, pieces = (ways(uri, documents, training[::_EVERY]) for documents in (training[::_EVERY], made))
+    more = ("f1", "pk", "f1 of all")
+    return [
+        one | {f"{name} of made documents": other[name] for name in more}
+        for one, other in zip(chapters, pieces, strict=True)
+    ]
+
+
+def ways(uri: str, documents: Sequence[dict[str, Any]], known: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """F1 and Pk on some documents of each way to compare places, with the topics of the ``known`` documents."""
     _, moments = posteriors(uri, documents)
+    topics = _topics(uri, known)
     truths = [join_paragraphs(document["text"], document["paragraphs"]) for document in documents]
     sentences = [split_sentences(text)[:, 0] for text, _ in truths]
     starts = [paragraph_starts(text, spans) for text, spans in truths]
     tried: list[dict[str, Any]] = []
-    for block, smoothing in itertools.product(_BLOCKS, _SMOOTHING):
-        how = DepthConfig(block_sentences=block, smoothing_sentences=smoothing)
-        found = [depths(mean, variance, how) for mean, variance in moments]
+    for compare, block, smoothing in itertools.product(_COMPARISONS, _BLOCKS, _SMOOTHING):
+        how = DepthConfig(compare=compare, block_sentences=block, smoothing_sentences=smoothing)
+        found = [depths(mean, variance, how, topics) for mean, variance in moments]
         usual = _usual(found)
         for cutoff in _CUTOFFS:
             one = dataclasses.replace(how, cutoff=cutoff)
@@ -240,7 +256,9 @@ def with_depth(source: Path, out: Path, depth: DepthConfig, documents: list[dict
     """The package with another comparison of places, and how deep places of some documents usually are."""
     task, moments = posteriors(str(source), documents)
     assert task.known is not None
-    known = dataclasses.replace(task.known, depth=_usual([depths(*moment, depth) for moment in moments]))
+    topics = _topics(str(source), documents)
+    usual = _usual([depths(*moment, depth, topics) for moment in moments])
+    known = dataclasses.replace(task.known, topics=topics, depth=usual)
     found = package.load(str(source))
     card = {"made of": f"{source.name}, by python -m benchmarks.text_autoencoder", "depth": config.to_dict(depth)}
     return package.save(
@@ -250,6 +268,12 @@ def with_depth(source: Path, out: Path, depth: DepthConfig, documents: list[dict
         task=dataclasses.replace(task, depth=depth, known=known),
         card=card,
     )
+
+
+def _topics(uri: str, documents: Sequence[dict[str, Any]]) -> Topics:
+    """What lasts of the latents in some documents, paragraph or not."""
+    _, moments = posteriors(uri, documents)
+    return fit_topics([mean for mean, _ in moments], moments[0][0].shape[1])
 
 
 def _usual(found: list[np.ndarray]) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from pipeline import config
 from pipeline.distributed import train
 from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, RecordSplit
 from pipeline.distributed.session import session
+from pipeline.errors import RequestError
 from pipeline.models.documents.sentence_vae import SentenceVAEConfig
 from pipeline.source.labelled import all_inputs, held_out
 from pipeline.text.reconstruction import SentenceReconstruction
@@ -43,7 +44,11 @@ def work(settings: TrainTextAutoencoder) -> dict[str, Any]:
     inputs = all_inputs(settings.documents, SentenceReconstruction.inputs)
     learned, validation = held_out(inputs, settings.validation_fraction)
     keep = None if settings.split is None else RecordSplit(settings.split)
-    pieces = settings.task.vocabulary or vocabulary_of(learned, settings.task.inputs, settings.model.vocabulary, keep)
+    if lack := settings.task.missing():
+        raise RequestError(lack)
+    pieces = settings.task.vocabulary or vocabulary_of(
+        learned, settings.task.inputs, settings.model.vocabulary, keep, ocr=settings.task.ocr
+    )
     task = dataclasses.replace(settings.task, vocabulary=pieces)
     model = dataclasses.replace(settings.model, vocabulary=task.subwords().size)
     say(f"a vocabulary of {model.vocabulary} subwords")

@@ -19,6 +19,7 @@ from pipeline.text.task import TextSegmentation
 
 #: What a worker prepares at once. A compressed file is read from its beginning for each block, so blocks are not small.
 BLOCK_DOCUMENTS, BLOCK_BYTES = 4096, 8 << 20
+_MAX_SUBWORDS = TextSegmentation.max_subwords
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,10 @@ def _start(
         known, network = config.from_dict(SentenceReconstruction, found.task), found.model()
         encoder = network.config
         copy = init_encoder
+    rule = f"be those of the package {settings.init!r}, or be left out"
+    config.check(task, "vocabulary", task.vocabulary in ((), known.vocabulary), rule)
+    config.check(task, "max_subwords", task.max_subwords in (_MAX_SUBWORDS, known.max_subwords), rule)
+    config.check(model, "encoder", model.encoder in (None, encoder), rule)
     task = dataclasses.replace(task, vocabulary=known.vocabulary, max_subwords=known.max_subwords)
     model = dataclasses.replace(model, encoder=encoder)
     into = models.build("sentence_tagger", config.to_dict(model))

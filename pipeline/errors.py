@@ -33,6 +33,7 @@ ERROR_CODES = {
     "bad_document": "the file is broken, or not of the format that its name or its first bytes say",
     "other_data": "the file is sound, and no document: JSON that is no transcript",
     "encrypted": "the document needs a password",
+    "no_ocr": "the document is to be read by OCR, which is not installed here",
     "no_text": "the document has no text, such as a scan whose pages are images",
     "no_paragraphs": "the document does not say where its paragraphs begin, so it is no truth",
     "too_long": "more characters or pages than the limit for one document",

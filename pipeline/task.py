@@ -72,6 +72,11 @@ class Task(ABC):
     def encode(self, predicted: pa.Table) -> pa.Table:
         """On a CPU: turn predicted columns of good rows into the columns of `schema`; same rows."""
 
+    @property
+    def block_rows(self) -> int | None:
+        """Largest number of inputs that a run works on together, where each may take long; None: as the run says."""
+        return None
+
     def missing(self) -> str | None:
         """What this process lacks to do the task, as an error for people; None if it lacks nothing."""
         return None

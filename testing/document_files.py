@@ -138,8 +138,18 @@ def scan() -> bytes:
     return bytes(file.output())
 
 
-def scanned(data: bytes, dots_an_inch: int = 150) -> bytes:
-    """A PDF with pictures of the pages of another, and without text."""
+def joined_pdfs(*files: bytes) -> bytes:
+    """A PDF with the pages of several."""
+    whole = pypdfium2.PdfDocument.new()
+    for data in files:
+        whole.import_pages(pypdfium2.PdfDocument(data))
+    target = io.BytesIO()
+    whole.save(target)
+    return target.getvalue()
+
+
+def scanned(data: bytes, dots_an_inch: int = 150, stamp: str | None = None) -> bytes:
+    """A PDF with pictures of the pages of another, and without text, or with a stamp."""
     file = FPDF(unit="pt", format="A4")
     source = pypdfium2.PdfDocument(data)
     for page in source:
@@ -148,6 +158,9 @@ def scanned(data: bytes, dots_an_inch: int = 150) -> bytes:
         drawn.to_pil().convert("L").save(picture, "PNG")
         file.add_page()
         file.image(picture, 0, 0, file.w, file.h)
+        if stamp is not None:
+            file.set_font("Helvetica", size=9)
+            file.text(300, 600, stamp)
     source.close()
     return bytes(file.output())
 

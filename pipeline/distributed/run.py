@@ -262,6 +262,7 @@ class Run:
                 self._say(f"working {device.reason()}")
                 self._ask_for_gpu(device, request)
                 rows, is_planned_anew = block_rows(pending, plan.stream, device.most_actors()), False
+                rows = min(rows, plan.task.block_rows or rows)
                 for blocks in self._manifest.blocks(committer.accepted, rows, plan.stream.block_bytes):
                     is_planned_anew = self._stream(blocks, work, device, request, committer, lease)
                     if is_planned_anew:

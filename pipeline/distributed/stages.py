@@ -332,7 +332,7 @@ class _Model:
     """The model of a package on its device. It runs one forward pass at a time."""
 
     def __init__(self, work: Work) -> None:
-        _see(work)
+        work.places.see()
         loaded = package.load(work.package_uri)
         if loaded.digest != work.package_digest:
             raise RuntimeError(f"package {work.package_uri} changed during the run")
@@ -406,6 +406,7 @@ class Writing:
 class AllStages(_WithModel):
     def __call__(self, entries: pa.Table) -> pa.Table:
         model = self._require_model()
+        _see(self._work)
         block = _Block(entries)
         with _watched(block, self._work, "all") as watchdog:
             _fetch(block, self._work, watchdog)

@@ -10,7 +10,7 @@ from pipeline.text.encodings import decode_text
 from pipeline.text.formats.detection import ENDINGS, format_of
 from pipeline.text.formats.document import PLAIN, Document
 from pipeline.text.formats.reader_process import read_in_child
-from pipeline.text.formats.readers import READERS_HERE, WITH_OCR
+from pipeline.text.formats.readers import READERS_HERE, WITH_OCR, missing_for_ocr
 from pipeline.text.inputs import blank_line_paragraphs, parse_record
 
 #: Formats that do not say where their paragraphs begin, so that nothing can be learned from them or measured on them.
@@ -57,6 +57,9 @@ def read_document(data: bytes, form: str, *, ocr: bool = False) -> ReadDocument:
     if found == PLAIN:
         text, encoding = decode_text(data)
         return ReadDocument(document=Document(format=PLAIN, text=text, encoding=encoding))
+    ocr = ocr and found == "pdf"
+    if ocr and (lack := missing_for_ocr()):
+        raise InputError("no_ocr", lack)
     if found in READERS_HERE:
         return ReadDocument(document=READERS_HERE[found]()(data))
-    return ReadDocument(document=read_in_child(data, WITH_OCR if ocr and found == "pdf" else found))
+    return ReadDocument(document=read_in_child(data, WITH_OCR if ocr else found))

@@ -34,6 +34,7 @@ from pipeline.text.subwords import BEGIN, Subwords
 from pipeline.text.succession import Succession, fit_succession
 from pipeline.text.task import DECODING, TextSegmentation, read_inputs
 from pipeline.text.topic_depth import DepthConfig, depths, scores
+from pipeline.text.topics import Topics, fit_topics
 from pipeline.text.windows import values_at
 from pipeline.training.losses import Batch, Loss, Statistics
 
@@ -54,6 +55,8 @@ class Known:
     """How latents follow each other from sentence to sentence."""
     depth: tuple[float, float] = (0.0, 1.0)
     """Mean and standard deviation of the depth scores of places."""
+    topics: Topics | None = None
+    """Which part of the latents lasts; None of a package of an earlier version."""
     novelty: tuple[float, ...] = ()
     """Quantiles of the nats a word of held-out documents, lowest first; empty if they are fewer than 100."""
 
@@ -139,6 +142,10 @@ class SentenceReconstruction(Task):
             own = str(reason).replace(TextSegmentation.__name__, type(self).__name__)
             raise RequestError(own) from reason
 
+    @property
+    def block_rows(self) -> int | None:
+        return self.paragraphs().block_rows
+
     def missing(self) -> str | None:
         return self.paragraphs().missing()
 
@@ -180,7 +187,7 @@ class SentenceReconstruction(Task):
         ``novelty_raw`` (nats a word of some of them)."""
         network = self._network(model).eval()
         found: dict[str, list[Any]] = {"scores": [], "embedding": [], "novelty_raw": []}
-        usual = (0.0, 1.0) if self.known is None else self.known.depth
+        usual, topics = ((0.0, 1.0), None) if self.known is None else (self.known.depth, self.known.topics)
         for row in range(prepared.num_rows):
             ids, lengths, words = (values_at(prepared, name, row) for name in TOKEN_FIELDS)
             batch = {name: tensor.to(device) for name, tensor in padded_sentences([(ids, lengths, words)]).items()}
@@ -188,7 +195,7 @@ class SentenceReconstruction(Task):
                 posterior = self.encode_sentences(network, batch["ids"][0], batch["lengths"][0])
                 nats = self._nats_a_word(network, {name: tensor[0] for name, tensor in batch.items()}, posterior)
             mean, variance = posterior.mean.cpu().numpy(), posterior.log_variance.exp().cpu().numpy()
-            found["scores"].append(scores(depths(mean, variance, self.depth), usual, self.depth))
+            found["scores"].append(scores(depths(mean, variance, self.depth, topics), usual, self.depth))
             found["embedding"].append(mean.mean(0))
             found["novelty_raw"].append(nats)
         kept = prepared.drop_columns(list(TOKEN_FIELDS))
@@ -197,12 +204,14 @@ class SentenceReconstruction(Task):
         return kept.append_column("novelty_raw", pa.array(found["novelty_raw"], pa.float32()))
 
     def encode(self, predicted: pa.Table) -> pa.Table:
-        rows = self.paragraphs().encode(predicted.drop_columns(["embedding", "novelty_raw"]))
-        raw = predicted["novelty_raw"].to_numpy(zero_copy_only=False)
         given = {name: predicted[name] for name in ("embedding", "novelty_raw")}
+        kept = predicted.drop_columns(list(given))
         if self.known is not None and self.known.novelty:
+            raw = predicted["novelty_raw"].to_numpy(zero_copy_only=False)
             steps = np.linspace(0, 100, len(self.known.novelty))
-            given["novelty"] = pa.array(np.interp(raw, self.known.novelty, steps), pa.float32())
+            given["novelty"] = pa.chunked_array([pa.array(np.interp(raw, self.known.novelty, steps), pa.float32())])
+            kept = kept.append_column("novelty", given["novelty"]).append_column("novelty_raw", given["novelty_raw"])
+        rows = self.paragraphs().encode(kept)
         for name, values in given.items():
             place = rows.schema.get_field_index(name)
             rows = rows.set_column(place, rows.schema.field(place), values.cast(rows.schema.field(place).type))
@@ -341,12 +350,14 @@ class SentenceReconstruction(Task):
                     posterior = self.encode_sentences(network, document["ids"], document["lengths"])
                     nats += [self._nats_a_word(network, document, posterior)] if counts else []
                 runs.append((posterior.mean.double().numpy(), posterior.log_variance.double().exp().numpy()))
-        found = np.concatenate([depths(mean, variance, self.depth) for mean, variance in runs])
+        topics = fit_topics([mean for mean, _ in runs], network.config.latents)
+        found = np.concatenate([depths(mean, variance, self.depth, topics) for mean, variance in runs])
         usual = (float(found.mean()), float(found.std())) if len(found) else (0.0, 1.0)
         quantiles = [float(f"{value:.6g}") for value in np.quantile(nats, np.linspace(0, 1, 101))] if nats else []
         known = Known(
             succession=fit_succession(runs, network.config.latents),
             depth=usual,
+            topics=topics,
             novelty=tuple(quantiles) if len(nats) >= _LEAST_DOCUMENTS else (),
         )
         return dataclasses.replace(self, known=known)

@@ -170,7 +170,7 @@ class TextSegmentation(Task):
     """Pieces of the subwords that a model with an encoder reads. Training takes them from the package that init
     names."""
     max_subwords: int = added(64)
-    """Number of subwords of a sentence that such a model reads."""
+    """Number of subwords of a sentence that such a model reads. Training takes it from the package that init names."""
 
     def __post_init__(self) -> None:
         check(self, "buckets", 2 <= self.buckets <= 1 << 24, "be in [2, 2 ** 24]")
@@ -193,6 +193,8 @@ class TextSegmentation(Task):
         rule = "be codes of languages, such as en or pt-BR"
         check(self, "languages", all(_LANGUAGE.fullmatch(code) for code in self.languages), rule)
         check(self, "unpunctuated_fraction", 0 <= self.unpunctuated_fraction <= 1, "be in [0, 1]")
+        if self.vocabulary:
+            subwords_of(self.vocabulary)
         check(self, "max_subwords", 2 <= self.max_subwords <= 1 << 12, "be in [2, 4096]")
         for name in ("pause_weight", "layout_weight"):
             check(self, name, 0 <= getattr(self, name) <= 100, "be in [0, 100]")
@@ -466,6 +468,10 @@ class TextSegmentation(Task):
         reference, remark = tried(documents, groups, self.buckets, weights, scores)
         return replace(self, novelty_reference=reference, novelty_remark=remark)
 
+    @property
+    def block_rows(self) -> int | None:
+        return 1 if self.ocr else None
+
     def missing(self) -> str | None:
         return missing_for_ocr() if self.ocr else None
 
@@ -474,7 +480,7 @@ class TextSegmentation(Task):
         return {"novelty": self.novelty_remark or "null: the package has no statistics of its training documents"}
 
     def _prepare_document(self, row: dict[str, Any], features: FeatureColumns) -> dict[str, Any]:
-        read = self._read(row)
+        read = self._read(row, ocr=self.ocr)
         document, text = read.document, read.text
         weights = {"pauses": self.pause_weight, "layout": self.layout_weight}
         sentences, odds = sentences_of(document, self.max_sentence_chars, weights)
@@ -492,7 +498,8 @@ class TextSegmentation(Task):
         }
 
     def _prepare_labelled(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        read = self._read(row)
+        # A scan does not say where its paragraphs begin, so there is no need to read it.
+        read = self._read(row, ocr=False)
         text, paragraphs = read.text, read.known_paragraphs()
         variants = [(text, paragraphs)]
         if self.hide_breaks_in_training:
@@ -514,11 +521,11 @@ class TextSegmentation(Task):
 
     def read_text(self, row: dict[str, Any]) -> str:
         """The text of a row of `read_inputs`. Raises `InputError`."""
-        return self._read(row).text
+        return self._read(row, ocr=self.ocr).text
 
-    def _read(self, row: dict[str, Any]) -> ReadDocument:
+    def _read(self, row: dict[str, Any], *, ocr: bool) -> ReadDocument:
         # `pop`, so that the bytes are gone when there is a text.
-        read = read_document(row.pop("data"), row["format"], ocr=self.ocr)
+        read = read_document(row.pop("data"), row["format"], ocr=ocr)
         if len(read.text) > self.max_chars:
             raise InputError("too_long", f"the document has {len(read.text)} characters, more than {self.max_chars}")
         return read

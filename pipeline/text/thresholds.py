@@ -9,7 +9,7 @@ _NODES = 7
 _LEAST_PROBABILITY = 1e-7
 #: Standard deviation of the unknown offset of a strange document's log-odds, and what they are multiplied by. Of the
 #: rules that left no book below the guess "every sentence", this one had the best F1
-#: (`python -m benchmarks.thresholds`).
+#: (`python -m benchmarks.thresholds`, where each document counts as strange).
 OFFSET_STD = 1.5
 SLOPE = 0.7
 

@@ -1,18 +1,20 @@
 """Paragraphs without labels: where the latents of the sentences before and after a place differ most.
 
-It is TextTiling (Hearst 1997) with distributions in place of counts of words. The posteriors of a block of sentences
-are taken together as one Gaussian with diagonal covariance (the moments of their mixture). The divergence of the blocks
-on either side of a place is high where the text changes. Its depth score says how far it stands above the valleys on
-both sides.
+It is TextTiling (Hearst 1997) with distributions in place of counts of words. The blocks of sentences on either side of
+a place are compared by how much likelier two topics are than one (`pipeline.text.topics`), or by the divergence of
+their posteriors, which are taken together as one Gaussian with diagonal covariance (the moments of their mixture). The
+depth score says how far a place stands above the valleys on both sides.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from pipeline.config import check
+from pipeline.text.topics import Topics
 
 _EPSILON = 1e-6
 _PRIOR_PLACES = 20  # a document's own mean and deviation of depth count as much as the training's when it has so many
@@ -20,13 +22,15 @@ _PRIOR_PLACES = 20  # a document's own mean and deviation of depth count as much
 
 @dataclass(frozen=True, kw_only=True)
 class DepthConfig:
+    compare: Literal["topics", "divergence"] = "topics"
+    """How the text before a place and behind it are compared: topics, by what lasts of the latents over several
+    sentences; divergence, by all latents alike. Where nothing is known to last, it is divergence."""
     block_sentences: int = 3
     """Number of sentences on either side of a place that are compared."""
     smoothing_sentences: int = 0
-    """The divergence is averaged over so many places on either side."""
-    cutoff: float = -0.5
-    """Depth at which a place has the score 0.5, in standard deviations above the mean depth. -0.5 is the cutoff of
-    TextTiling."""
+    """The comparison is averaged over so many places on either side."""
+    cutoff: float = 0.25
+    """Depth at which a place has the score 0.5, in standard deviations above the mean depth. TextTiling has -0.5."""
     sharpness: float = 2.0
     """How fast the score rises with the depth: log-odds for each standard deviation."""
 
@@ -36,9 +40,13 @@ class DepthConfig:
         check(self, "sharpness", self.sharpness > 0, "be positive")
 
 
-def depths(mean: np.ndarray, variance: np.ndarray, config: DepthConfig) -> np.ndarray:
+def depths(mean: np.ndarray, variance: np.ndarray, config: DepthConfig, topics: Topics | None = None) -> np.ndarray:
     """The depth score of each place between two sentences, (s - 1,), from the moments (s, d) of the posteriors."""
-    return depth_scores(smoothed(divergences(mean, variance, config.block_sentences), config.smoothing_sentences))
+    if config.compare == "topics" and topics is not None and topics.strengths:
+        changes = topics.changes(mean, config.block_sentences)
+    else:
+        changes = divergences(mean, variance, config.block_sentences)
+    return depth_scores(smoothed(changes, config.smoothing_sentences))
 
 
 def scores(found: np.ndarray, usual: tuple[float, float], config: DepthConfig) -> np.ndarray:

@@ -19,22 +19,22 @@ _BATCH_ROWS = 64
 
 
 def vocabulary_of(
-    inputs: pa.Table, kind: InputKind, size: int, keep: Callable[[bytes], bool] | None = None
+    inputs: pa.Table, kind: InputKind, size: int, keep: Callable[[bytes], bool] | None = None, *, ocr: bool = False
 ) -> tuple[str, ...]:
     """The pieces of a vocabulary of at most ``size`` ids, from listed inputs.
 
     If they are too many, some are drawn at random, always the same. Those that cannot be read, and those whose bytes
-    the function ``keep`` rejects, are left out. `RequestError` if no text is left.
+    the function ``keep`` rejects, are left out. ``ocr`` as in `read_document`. `RequestError` if no text is left.
     """
     if size < FIRST_PIECE:
         raise RequestError(f"a vocabulary must have at least the {FIRST_PIECE} ids of single bytes, got {size}")
-    found = learn_pieces(_texts(inputs, kind, keep), size - FIRST_PIECE)
+    found = learn_pieces(_texts(inputs, kind, keep, ocr), size - FIRST_PIECE)
     if not found:
         raise RequestError(f"no vocabulary can be learned from {inputs.num_rows} inputs: they have no text")
     return found
 
 
-def _texts(inputs: pa.Table, kind: InputKind, keep: Callable[[bytes], bool] | None) -> Iterator[str]:
+def _texts(inputs: pa.Table, kind: InputKind, keep: Callable[[bytes], bool] | None, ocr: bool) -> Iterator[str]:
     order = np.random.default_rng(0).permutation(inputs.num_rows)
     read = 0
     for start in range(0, len(order), _BATCH_ROWS):
@@ -45,7 +45,7 @@ def _texts(inputs: pa.Table, kind: InputKind, keep: Callable[[bytes], bool] | No
             if content is None or (keep is not None and not (form == RECORD and keep(content))):
                 continue
             try:
-                text = read_document(content, form).text
+                text = read_document(content, form, ocr=ocr).text
             except InputError:  # the preparation of samples counts and names it
                 continue
             read += len(text)

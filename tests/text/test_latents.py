@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from jobs.train_text_segmenter import TrainTextSegmenter, _start
+from pipeline import package
 from pipeline.errors import RequestError
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig, init_encoder
 from pipeline.models.documents.sentence_vae import SentenceVAE, SentenceVAEConfig
@@ -108,3 +111,31 @@ def test_an_encoder_and_a_vocabulary_that_do_not_fit_are_refused() -> None:
         init_encoder(tagger(None), SentenceVAE(ENCODER))
     with pytest.raises(RequestError, match="sentence_vae, got a SentenceTagger"):
         init_encoder(tagger(), tagger())
+
+
+def test_a_tagger_goes_on_with_the_encoder_of_another_and_contradictions_are_refused(tmp_path: Path) -> None:
+    other = package.save(str(tmp_path / "tagger"), model_name="sentence_tagger", model=tagger(), task=TASK, card={})
+    sizes = replace(tagger().config, encoder=None)
+    settings = TrainTextSegmenter(
+        documents="texts", out=str(tmp_path / "out"), init=other.uri, model=sizes, task=TextSegmentation(buckets=512)
+    )
+    task, model, (copy,) = _start(settings)
+    assert (task.vocabulary, task.max_subwords, model.encoder) == (PIECES, 9, ENCODER)
+    new = SentenceTagger(model)
+    copy(new)
+    assert all(torch.equal(value, tagger().state_dict()[name]) for name, value in new.state_dict().items())
+    for changed in (
+        {"task": replace(settings.task, vocabulary=PIECES[:3])},
+        {"task": replace(settings.task, max_subwords=7)},
+        {"model": replace(sizes, encoder=replace(ENCODER, latents=4))},
+    ):
+        with pytest.raises(RequestError, match="must be those of the package"):
+            _start(replace(settings, **changed))
+    with pytest.raises(RequestError, match="init must be given with a vocabulary"):
+        _start(replace(settings, init=None, task=TASK))
+
+
+@pytest.mark.parametrize("vocabulary", [("",), ("a", "a"), ("\u2603\u2603",)])
+def test_a_vocabulary_that_is_none_is_refused_at_once(vocabulary: tuple[str, ...]) -> None:
+    with pytest.raises(RequestError, match="vocabulary"):
+        TextSegmentation(vocabulary=vocabulary)

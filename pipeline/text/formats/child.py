@@ -2,8 +2,8 @@
 
 It reads requests from standard input and writes replies to standard output until the input ends. A request is a line
 of JSON (``format``, ``size``) and so many bytes; a reply is a line with a number, and so many bytes of JSON: a
-`Document`, or an ``error`` with ``code`` and ``message``. Its two arguments are its limits: seconds for one document,
-and bytes of address space.
+`Document`, or an ``error`` with ``code`` and ``message``. Its arguments are its limits: seconds for one document (or
+for one page, see `pipeline.text.formats.scans`), bytes of address space, and bytes that it may hold after a reply.
 """
 
 from __future__ import annotations
@@ -19,11 +19,8 @@ from typing import Any, BinaryIO
 from pipeline.errors import InputError
 from pipeline.text.formats.readers import READERS_IN_CHILD
 
-#: A child that holds so much ends after its reply, so that one large document does not keep its memory for ever.
-_KEPT_BYTES = 512 << 20
 
-
-def main(time_limit_s: int, memory_bytes: int) -> None:
+def main(time_limit_s: int, memory_bytes: int, kept_bytes: int) -> None:
     # Whatever a library prints must not get between the replies.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -43,7 +40,7 @@ def main(time_limit_s: int, memory_bytes: int) -> None:
         found = _answer(request["format"], data)
         signal.alarm(0)
         del data
-        is_last = _resident_bytes() > _KEPT_BYTES
+        is_last = _resident_bytes() > kept_bytes
         _reply(replies, found, is_last=is_last)
         if is_last:
             return
@@ -87,4 +84,4 @@ def _resident_bytes() -> int:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

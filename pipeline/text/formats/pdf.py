@@ -25,11 +25,12 @@ MAX_PAGES = 10_000
 _MAX_CHARS = 20_000_000
 _ENCRYPTED = (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY)
 _DIRECTION_CHARS = 200
+_STAMP_CHARS = 300  # of a page, up to which a scan is read by OCR nevertheless
 _NO_CHARACTERS = frozenset((*range(32), 127, 0xFFFE, 0xFFFF, *range(0xD800, 0xE000)))
 
 
 def read_with_ocr(data: bytes) -> Document:
-    """`read`; pages without any text are drawn and read by `pipeline.text.formats.scans`."""
+    """`read`; pages without text, and scans with little, are drawn and read by `pipeline.text.formats.scans`."""
     return read(data, ocr=True)
 
 
@@ -68,15 +69,23 @@ def _pages(file: pypdfium2.PdfDocument, count: int, *, ocr: bool) -> Iterator[Pr
         frame = _Frame(_direction(text_page), box)
         lines = list(_pieces(text_page, frame))
         text_page.close()
-        if lines or not ocr:
-            printed = PrintedPage(index + 1, frame.height, lines)
-        else:
-            from pipeline.text.formats.scans import lines_of
-
-            lines = lines_of(page, index + 1)
-            printed = PrintedPage(index + 1, page.get_height(), lines, is_picture=bool(lines))
+        printed = PrintedPage(index + 1, frame.height, lines)
+        if ocr and (found := _lines_by_ocr(page, printed)):
+            printed = PrintedPage(index + 1, page.get_height(), found, is_picture=True)
         page.close()
         yield printed
+
+
+def _lines_by_ocr(page: pypdfium2.PdfPage, printed: PrintedPage) -> list[Line]:
+    """The lines of a page without text, or of a scan with a little text, such as a stamp; none if OCR finds no more
+    than the page says itself."""
+    from pipeline.text.formats.scans import is_picture, lines_of
+
+    size = sum(len(line.text) for line in printed.lines)
+    if size > _STAMP_CHARS or (size and not is_picture(page)):
+        return []
+    found = lines_of(page, printed.number)
+    return found if sum(len(line.text) for line in found) > size else []
 
 
 def _direction(text_page: pypdfium2.PdfTextPage) -> int:

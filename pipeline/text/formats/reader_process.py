@@ -24,6 +24,8 @@ MEMORY_BYTES = 3 << 30
 #: With OCR, the time is that of each page, and this one that of all pages. The stream has a limit of its own.
 OCR_LIMIT_S = 4 * 60 * 60
 OCR_MEMORY_BYTES = 6 << 30
+#: A child that holds more after a document ends, so that one large document does not keep its memory for ever.
+KEPT_BYTES, OCR_KEPT_BYTES = 512 << 20, 2 << 30
 #: The child ends itself first; the parent waits somewhat longer, for a child that cannot.
 _PATIENCE_S = 5.0
 _ATTEMPTS = 2
@@ -66,13 +68,18 @@ class ReaderProcess:
     """One child process, with its limits."""
 
     def __init__(
-        self, time_limit_s: int = TIME_LIMIT_S, memory_bytes: int = MEMORY_BYTES, whole_limit_s: int | None = None
+        self,
+        time_limit_s: int = TIME_LIMIT_S,
+        memory_bytes: int = MEMORY_BYTES,
+        whole_limit_s: int | None = None,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         """``whole_limit_s``: seconds after which a child is ended that gives itself more time, page by page."""
         self._time_limit_s, self._whole_limit_s = time_limit_s, whole_limit_s or time_limit_s
+        limits = [str(number) for number in (time_limit_s, memory_bytes, kept_bytes)]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.text.formats.child", str(time_limit_s), str(memory_bytes)],
+            [sys.executable, "-m", "pipeline.text.formats.child", *limits],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -120,12 +127,13 @@ class ReaderProcess:
             while size is None or len(received) < size:
                 left = deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
-                    raise self._too_slow(form)
+                    raise _too_slow(f"this {_file(form)}", self._whole_limit_s)
                 piece = os.read(source, _PIECE_BYTES)
                 if not piece:
                     self._process.wait()
                     if self._process.returncode == -signal.SIGALRM:  # the child's own limit
-                        raise self._too_slow(form)
+                        what = f"a page of this {_file(form)}" if form == WITH_OCR else f"this {_file(form)}"
+                        raise _too_slow(what, self._time_limit_s)
                     raise ChildDied
                 received += piece
                 if size is None and (line := received.find(b"\n")) >= 0:
@@ -133,9 +141,13 @@ class ReaderProcess:
                     del received[: line + 1]
         return bytes(received)
 
-    def _too_slow(self, form: str) -> InputError:
-        what = "a page of this pdf file by OCR" if form == WITH_OCR else f"this {form} file"
-        return InputError("timeout", f"reading {what} takes more than {self._time_limit_s} seconds")
+
+def _file(form: str) -> str:
+    return "pdf file with OCR" if form == WITH_OCR else f"{form} file"
+
+
+def _too_slow(what: str, limit_s: int) -> InputError:
+    return InputError("timeout", f"reading {what} takes more than {limit_s} seconds")
 
 
 class _Children:
@@ -172,4 +184,4 @@ class _Children:
 
 
 _CHILDREN = _Children(ReaderProcess)
-_CHILDREN_WITH_OCR = _Children(lambda: ReaderProcess(TIME_LIMIT_S, OCR_MEMORY_BYTES, OCR_LIMIT_S))
+_CHILDREN_WITH_OCR = _Children(lambda: ReaderProcess(TIME_LIMIT_S, OCR_MEMORY_BYTES, OCR_LIMIT_S, OCR_KEPT_BYTES))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable
 
 from pipeline.text.formats.document import Document
@@ -73,7 +72,7 @@ def missing_for_ocr() -> str | None:
     lacking = [name for name in ("rapidocr", "onnxruntime") if importlib.util.find_spec(name) is None]
     if not lacking:
         return None
-    return f"ocr needs the Python package {lacking[0]} in {sys.executable}: pip install 'parquetry[ocr]'"
+    return f"ocr needs the Python package {lacking[0]}: pip install 'parquetry[ocr]'"
 
 
 #: Pure Python on text: these read in the worker itself.

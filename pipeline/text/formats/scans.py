@@ -7,6 +7,7 @@ child process (`pipeline.text.formats.child`), whose limit of time is one of eac
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 import signal
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pypdfium2
+import pypdfium2.raw as pdfium
 
 from pipeline.errors import InputError
 from pipeline.text.formats.page_columns import Line
@@ -26,29 +28,51 @@ _DETECTION_PX = 1280  # of the longer side of what lines are looked for in
 _LEAST_SCORE = 0.6  # of a line, below which it is no text
 _BASELINE = 0.22  # how far above the lower edge of a line's box its letters stand, as a part of the box's height
 _ALIKE = 0.3  # boxes whose heights differ by less, as a part of the usual one, have letters of the same size
+_COVERED = 0.5  # of a page, by an image, which makes it a scan
+_MOST_IMAGES = 100
+_SHORT = 3  # characters, which may stand in a box that is higher than wide
 _PAGE_S = 60
 _PARENT = os.getppid()
 
 
 def lines_of(page: pypdfium2.PdfPage, number: int) -> list[Line]:
-    """The lines of text in the picture of a page, in points from its lower left corner; none if it shows no text.
+    """The lines of text in the picture of a page, in points from its lower left corner; none if it shows no text, or
+    cannot be drawn.
 
-    Raises `InputError` ``bad_document`` if the page cannot be drawn.
+    Raises `InputError` ``bad_document`` if it can be drawn, but reading it fails.
     """
     _begin_page()
     width, height = page.get_size()
     scale = min(_DOTS_AN_INCH / _POINTS_AN_INCH, _MOST_PX / max(width, height, 1.0))
     try:
         picture = page.render(scale=scale).to_numpy()  # pyright: ignore[reportArgumentType]
-    except (pypdfium2.PdfiumError, ValueError) as reason:
-        raise InputError("bad_document", f"page {number} of the PDF cannot be drawn") from reason
+    except (pypdfium2.PdfiumError, ValueError):
+        return []
     if picture.size == 0 or picture.min() == picture.max():
         return []  # an empty page
-    found = _reader()(picture)
-    if found.boxes is None or not found.txts:
+    try:
+        found = _reader()(picture)
+    except MemoryError:
+        raise
+    except Exception as reason:
+        what = f"page {number} of the PDF is a picture that OCR cannot read ({type(reason).__name__})"
+        raise InputError("bad_document", what) from reason
+    texts = getattr(found, "txts", None)  # another kind of answer has none: no line was found
+    if found.boxes is None or not texts:
         return []
     boxes = [[(float(x), float(y)) for x, y in box] for box in found.boxes]
-    return lines_of_boxes(boxes, found.txts, scale, height)
+    return lines_of_boxes(boxes, texts, scale, height)
+
+
+def is_picture(page: pypdfium2.PdfPage) -> bool:
+    """Whether one image covers most of a page, as in a scan."""
+    whole = page.get_width() * page.get_height()
+    images = page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=2)
+    for image in itertools.islice(images, _MOST_IMAGES):
+        left, bottom, right, top = image.get_bounds()
+        if (right - left) * (top - bottom) > _COVERED * whole:
+            return True
+    return False
 
 
 def lines_of_boxes(
@@ -57,7 +81,7 @@ def lines_of_boxes(
     """Lines from the corners of their boxes, in pixels from the upper left corner, at ``scale`` pixels a point.
 
     The boxes of lines of one size differ in height by what letters they have, so their size is the usual one of the
-    page unless they differ by more.
+    page unless they differ by more. Boxes that stand upright, as of text at the margin that is turned, are left out.
     """
     found = []
     for box, text in zip(boxes, texts, strict=True):
@@ -67,7 +91,8 @@ def lines_of_boxes(
             # The mean of the two corners of each side, since the line may be turned a little.
             left, right = (sum(sorted(horizontal)[part]) / 2 for part in (slice(2), slice(2, 4)))
             upper, lower = (sum(sorted(vertical)[part]) / 2 for part in (slice(2), slice(2, 4)))
-            found.append((kept, left, right, upper, lower))
+            if len(kept) < _SHORT or lower - upper < 2 * (right - left):
+                found.append((kept, left, right, upper, lower))
     usual = statistics.median(lower - upper for *_, upper, lower in found) if found else 1.0
     lines = []
     for text, left, right, upper, lower in found:
