@@ -25,11 +25,11 @@ class DepthConfig:
     compare: Literal["topics", "divergence"] = "topics"
     """How the text before a place and behind it are compared: topics, by what lasts of the latents over several
     sentences; divergence, by all latents alike. Where nothing is known to last, it is divergence."""
-    block_sentences: int = 3
+    block_sentences: int = 2
     """Number of sentences on either side of a place that are compared."""
     smoothing_sentences: int = 0
     """The comparison is averaged over so many places on either side."""
-    cutoff: float = 0.25
+    cutoff: float = 0.5
     """Depth at which a place has the score 0.5, in standard deviations above the mean depth. TextTiling has -0.5."""
     sharpness: float = 2.0
     """How fast the score rises with the depth: log-odds for each standard deviation."""
