@@ -20,6 +20,7 @@ from pipeline.models.documents.sentence_tagger import SentenceTagger
 from pipeline.noise import Noise
 from pipeline.rows import InputKind, each_row
 from pipeline.task import Task
+from pipeline.text.columns import table_of
 from pipeline.text.decoding import Limits, best_begins, shifted_scores
 from pipeline.text.evidence import SENTENCE_FIELDS, sentence_columns, sentences_of
 from pipeline.text.features import DENSE_FEATURES, SentenceFeatures, sentence_features
@@ -27,6 +28,7 @@ from pipeline.text.formats.detection import ENDINGS
 from pipeline.text.formats.readers import missing_for_ocr
 from pipeline.text.inputs import Spans, join_paragraphs, paragraph_starts, split_with_odds, with_less_space
 from pipeline.text.language import language_name, language_of
+from pipeline.text.learning import BINS, PRIME, curve, dropped, likeliest_offsets
 from pipeline.text.novelty import FOLDS, NOVELTY_COLUMNS, DocumentReference
 from pipeline.text.novelty_trial import tried, words_of
 from pipeline.text.outputs import (
@@ -83,10 +85,7 @@ _KEPT_FIELDS = _DOCUMENT_FIELDS | _TEXT_FIELD | {"starts": pa.large_list(pa.int6
 _LABEL_FIELDS = {"labels": pa.large_list(pa.int8()), "missed": pa.int64()}
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 _NOT_SCORED = -1
-_PRIME = 2**31 - 1
 _HASHED_CHARS = 1 << 20
-_BINS = 500  # equal bins of probability in the statistics of validation
-_NEWTON_STEPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +223,7 @@ class TextSegmentation(Task):
     def prepare_with(self, inputs: pa.Table, fields: dict[str, pa.DataType], features: FeatureColumns) -> pa.Table:
         """`prepare` with other features: columns of the given ``fields``."""
         rows, errors = each_row("prepare", read_inputs(inputs), lambda row: self._prepare_document(row, features))
-        return _table(_KEPT_FIELDS | fields, rows).append_column("error", errors)
+        return table_of(_KEPT_FIELDS | fields, rows).append_column("error", errors)
 
     def predict(self, model: nn.Module, prepared: pa.Table, device: torch.device) -> pa.Table:
         """Replace the features by ``scores``: for each sentence, the probability that a paragraph begins there.
@@ -351,7 +350,7 @@ class TextSegmentation(Task):
             rows += samples or [None]
             row_errors += [error] * len(samples or [None])
         fields = self._feature_fields | _LABEL_FIELDS
-        return _table(fields, rows).append_column("error", pa.array(row_errors, errors.type))
+        return table_of(fields, rows).append_column("error", pa.array(row_errors, errors.type))
 
     def truth(self, samples: pa.Table) -> dict[str, int]:
         """The paragraphs that begin inside the documents, which are the boundaries to be found."""
@@ -389,10 +388,10 @@ class TextSegmentation(Task):
         features still use the removed words."""
         if not self.feature_dropout:
             return batch
-        seeds = (noise.uniform(1, device=batch["content"].device).double() * _PRIME).long()
-        kept = _dropped(batch["content"], seeds, self.feature_dropout) > 0
+        seeds = (noise.uniform(1, device=batch["content"].device).double() * PRIME).long()
+        kept = dropped(batch["content"], seeds, self.feature_dropout) > 0
         places = torch.arange(batch["frame"][0].numel(), device=seeds.device).view(batch["frame"].shape[1:])
-        frame = _dropped(batch["frame"], (seeds[..., None] + 1_000_003 * places) % _PRIME, self.feature_dropout)
+        frame = dropped(batch["frame"], (seeds[..., None] + 1_000_003 * places) % PRIME, self.feature_dropout)
         return batch | {"kept": kept, "frame": frame}
 
     def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Loss:
@@ -406,12 +405,12 @@ class TextSegmentation(Task):
         self._check_model(model)
         batch, answers = _with_latents(model, batch), []
         for _ in range(2 if self.consistency else 1):
-            seeds = (noise.uniform(1, device=batch["counts"].device)[:, 0].double() * _PRIME).long()
+            seeds = (noise.uniform(1, device=batch["counts"].device)[:, 0].double() * PRIME).long()
             answers.append(_logits(model, batch, seeds).float())
         logits = torch.stack(answers)
         scored = batch["labels"] != _NOT_SCORED
         truth = (batch["labels"] == 1).float().expand_as(logits)
-        logits = logits + _offsets(logits.detach(), truth, scored, self.offset_std)
+        logits = logits + likeliest_offsets(logits.detach(), truth, scored, self.offset_std)
         total = F.binary_cross_entropy_with_logits(logits, truth, scored.float(), reduction="sum")
         if self.consistency:
             (first, second), (likely, as_likely) = logits, torch.sigmoid(logits)
@@ -423,10 +422,10 @@ class TextSegmentation(Task):
         """Histograms of the scores of true (``positive``) and other (``negative``) boundaries over equal bins of
         [0, 1], and the number of true boundaries that are inside a sentence (``missed``)."""
         scores = torch.sigmoid(_logits(model, _with_latents(model, batch)).float().mean(0))
-        bins = (scores * _BINS).long().clamp(max=_BINS - 1)
+        bins = (scores * BINS).long().clamp(max=BINS - 1)
 
         def count(mask: Tensor) -> Tensor:
-            return torch.bincount(bins[mask], minlength=_BINS).double()
+            return torch.bincount(bins[mask], minlength=BINS).double()
 
         labels = batch["labels"]
         missed = batch["missed"].sum().double()
@@ -434,14 +433,14 @@ class TextSegmentation(Task):
 
     def summarize(self, statistics: Statistics) -> dict[str, float]:
         """f1, precision and recall of boundaries over all documents, at the threshold, or at the best if it is null."""
-        hits, found, truth = _curve(statistics)
+        hits, found, truth = curve(statistics)
         f1 = 2 * hits / (found + truth).clamp(min=1)
-        chosen = int(f1.argmax()) if self.threshold is None else min(int(self.threshold * _BINS), _BINS - 1)
+        chosen = int(f1.argmax()) if self.threshold is None else min(int(self.threshold * BINS), BINS - 1)
         return {
             "f1": float(f1[chosen]),
             "precision": float(hits[chosen] / found[chosen].clamp(min=1)),
             "recall": float(hits[chosen] / truth.clamp(min=1)),
-            "threshold": self.threshold if self.threshold is not None else chosen / _BINS,
+            "threshold": self.threshold if self.threshold is not None else chosen / BINS,
         }
 
     def calibrated(
@@ -591,14 +590,6 @@ def _sha256_of(text: str) -> str:
     return digest.hexdigest()
 
 
-def _dropped(ids: Tensor, seeds: Tensor, rate: float) -> Tensor:
-    """Replace a random fraction of the ids by 0, chosen by a hash of id and seed (arithmetic modulo a prime)."""
-    mixed = (ids.long() + 1) * 1_103_515_245 % _PRIME
-    mixed = (mixed + seeds) % _PRIME * 48_271 % _PRIME
-    mixed = (mixed ^ (mixed >> 13)) * 1_103_515_245 % _PRIME
-    return torch.where(mixed < int(rate * _PRIME), torch.zeros_like(ids), ids)
-
-
 def _logits(model: nn.Module, batch: Batch, seeds: Tensor | None = None) -> Tensor:
     """The logits of every member of the model, (m, b, s)."""
     features = (batch[name] for name in ("content", "counts", "frame", "dense", "lengths"))
@@ -612,46 +603,6 @@ def _with_latents(model: nn.Module, batch: Batch) -> Batch:
         return batch
     assert isinstance(model, SentenceTagger), type(model)
     return batch | {"latents": model.latents(batch["subwords"], batch["subword_counts"])}
-
-
-def _offsets(logits: Tensor, truth: Tensor, scored: Tensor, std: float) -> Tensor:
-    """The most likely offset of each window's logits, (..., b, 1), given its labels and a normal prior.
-
-    Newton's method on a concave function of one number. Steps are at most 1, since longer ones would oscillate.
-    """
-    offsets = torch.zeros_like(logits[..., :1])
-    if std == 0:
-        return offsets
-    for _ in range(_NEWTON_STEPS):
-        likely = torch.sigmoid(logits + offsets)
-        slope = ((truth - likely) * scored).sum(-1, keepdim=True) - offsets / std**2
-        curvature = (likely * (1 - likely) * scored).sum(-1, keepdim=True) + 1 / std**2
-        offsets = offsets + (slope / curvature).clamp(-1, 1)
-    return offsets
-
-
-def _curve(statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
-    """At each threshold (the lower edge of a bin): true and all found boundaries, (_BINS,); and all true ones."""
-    positive, negative = (statistics[name].flip(0).cumsum(0).flip(0) for name in ("positive", "negative"))
-    return positive, positive + negative, positive[0] + statistics["missed"]
-
-
-def _table(fields: dict[str, pa.DataType], rows: Sequence[dict[str, Any] | None]) -> pa.Table:
-    """Rows as a table; a row that is None becomes nulls."""
-    columns = {name: [None if row is None else row[name] for row in rows] for name in fields}
-    return pa.table({name: _column(columns[name], type_) for name, type_ in fields.items()}, pa.schema(fields))
-
-
-def _column(values: list[Any], type_: pa.DataType) -> pa.Array:
-    """Values as an Arrow array. A single array is not copied: those of a long document take most of the memory."""
-    arrays = [value for value in values if value is not None]
-    if not (pa.types.is_large_list(type_) and arrays):
-        return pa.array(values, type_)
-    flat = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-    lengths = [0 if value is None else len(value) for value in values]
-    missing = pa.array([value is None for value in values])
-    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int64())
-    return pa.LargeListArray.from_arrays(offsets, pa.array(flat, type_.value_type), type=type_, mask=missing)
 
 
 def _values_or_none(table: pa.Table, name: str, row: int) -> np.ndarray | None:

@@ -23,7 +23,8 @@ from pipeline.errors import RequestError
 from pipeline.models.documents.sentence_tagger import SentenceTagger, SentenceTaggerConfig
 from pipeline.noise import Noise
 from pipeline.rows import INPUT_SCHEMA
-from pipeline.text.task import TextSegmentation, _offsets
+from pipeline.text.learning import likeliest_offsets
+from pipeline.text.task import TextSegmentation
 from pipeline.training.samples import Samples
 from pipeline.training.trainer import TrainConfig, Trainer
 
@@ -263,7 +264,7 @@ def test_offsets_are_the_mode() -> None:
     scored = torch.rand(3, 40, generator=random) < 0.8
     logits[1, 0], scored[2] = -20, False  # as wrong as can be; nothing known
     std = 0.5
-    found = _offsets(logits, truth, scored, std)
+    found = likeliest_offsets(logits, truth, scored, std)
     assert found.shape == (2, 3, 1)
     grid = torch.linspace(-8, 8, 160_001, dtype=torch.float64)
     for member, window in ((0, 0), (0, 1), (1, 0), (1, 1)):
@@ -274,7 +275,7 @@ def test_offsets_are_the_mode() -> None:
         best = grid[(losses + grid**2 / (2 * std**2)).argmin()]
         assert found[member, window].item() == pytest.approx(best.item(), abs=1e-3)
     assert not found[:, 2].any()
-    assert not _offsets(logits, truth, scored, 0.0).any()
+    assert not likeliest_offsets(logits, truth, scored, 0.0).any()
 
 
 def test_how_often_an_author_begins_paragraphs_is_not_learned() -> None:
