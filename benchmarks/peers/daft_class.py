@@ -30,7 +30,7 @@ def main() -> None:
     images, model, sink = sys.argv[1:4]
     paths = [str(file) for file in sorted(Path(images).iterdir())]
     frame = daft.from_pydict({"path": paths}).into_batches(128)
-    frame = frame.with_column("bytes", frame["path"].url.download())
+    frame = frame.with_column("bytes", frame["path"].download())
     masks: Any = Masks  # the decorator makes a UDF of the class
     frame = frame.with_column("mask", masks.with_init_args(model)(frame["bytes"])).select("path", "mask")
     frame.write_parquet(sink)

@@ -109,15 +109,28 @@ class _Axis:
 def _class_ids(logits: Float[Tensor, "k h w"], down: _Places, across: _Places) -> np.ndarray:
     """The best class at each position of the result, (rows, columns)."""
     best = _argmax(logits)
-    found = best.index_select(0, down.first).index_select(1, across.first)
+    found = _stretched(best, down, across)
     if bool(down.weight.any()) or bool(across.weight.any()):
         below, right = (torch.cat((best.narrow(a, 1, best.shape[a] - 1), best.narrow(a, -1, 1)), a) for a in (0, 1))
         corner = torch.cat((below[:, 1:], below[:, -1:]), 1)
         is_mixed = (best != below) | (best != right) | (best != corner)
-        where = is_mixed.index_select(0, down.first).index_select(1, across.first).view(-1).nonzero()[:, 0]
+        where = _true_places(_stretched(is_mixed, down, across))
         found.view(-1)[where] = _interpolated(logits, where, down, across).to(found.dtype)
     ids = found.cpu().numpy()
     return ids if ids.dtype == np.uint8 else ids.astype(np.uint16)
+
+
+def _stretched(values: Tensor, down: _Places, across: _Places) -> Tensor:
+    """The value at the first source position of each position of the result: columns first, while there are few rows,
+    then whole rows, which is six times as fast as the other way round."""
+    return values.index_select(1, across.first).index_select(0, down.first)
+
+
+def _true_places(mask: Tensor) -> Tensor:
+    """Indices of what is true, into the rows one after the other; on CPUs by numpy, four times as fast as torch."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.view(-1).nonzero()[:, 0]
 
 
 def _interpolated(logits: Float[Tensor, "k h w"], where: Tensor, down: _Places, across: _Places) -> Tensor:
