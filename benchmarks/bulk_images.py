@@ -57,7 +57,7 @@ CORES = os.cpu_count() or 1
 _TRAINING_STEPS = 40
 _LONGEST_S = 300.0
 #: Figures of a peer that failed, or did not end.
-_NOTHING = dict.fromkeys(("whole s", "images/s", "first file s", "steady images/s", "peak MiB"))
+_NOTHING: dict[str, Any] = dict.fromkeys(("whole s", "images/s", "first file s", "steady images/s", "peak MiB"))
 
 
 def main() -> None:

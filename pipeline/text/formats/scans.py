@@ -69,7 +69,10 @@ def is_picture(page: pypdfium2.PdfPage) -> bool:
     whole = page.get_width() * page.get_height()
     images = page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=2)
     for image in itertools.islice(images, _MOST_IMAGES):
-        left, bottom, right, top = image.get_bounds()
+        try:
+            left, bottom, right, top = image.get_bounds()
+        except pypdfium2.PdfiumError:  # it is placed nowhere
+            continue
         if (right - left) * (top - bottom) > _COVERED * whole:
             return True
     return False
