@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -57,9 +58,9 @@ def interval_plot(title: str, groups: Mapping[str, Sequence[Mark]], axis: str) -
         y += _GROUP_GAP - _ROW
     y += _ROW
     body.append(f'<path d="M{_LEFT} {y:g}H{_WIDTH - _RIGHT}" stroke="#888"/>')
-    for step in range(5):
-        value = low + (high - low) * step / 4
-        body.append(f'<text x="{x(value):.1f}" y="{y + 16:g}" text-anchor="middle">{value:.2f}</text>')
+    for value in round_numbers(low, high):
+        body.append(f'<path d="M{x(value):.1f} {y:g}v4" stroke="#888"/>')
+        body.append(f'<text x="{x(value):.1f}" y="{y + 16:g}" text-anchor="middle">{value:g}</text>')
     body.append(
         f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:g}" y="{y + 34:g}" text-anchor="middle">{escape(axis)}</text>'
     )
@@ -68,3 +69,11 @@ def interval_plot(title: str, groups: Mapping[str, Sequence[Mark]], axis: str) -
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:g}" width="{_WIDTH}" role="img"'
     back = f'<rect width="{_WIDTH}" height="{height:g}" fill="#fff"/>'
     return f'{head} aria-label="{escape(title)}">{back}<g {style}>{"".join(body)}</g></svg>\n'
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Three to ten multiples of 1, 2 or 5 times a power of ten in [low, high], ``low`` being less than ``high``."""
+    least = (high - low) / 10
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
+    return [float(f"{index * step:.12g}") for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
