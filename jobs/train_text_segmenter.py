@@ -13,6 +13,7 @@ from pipeline.distributed import train
 from pipeline.distributed.preparation import TRAINING, VALIDATION, Preparation, RecordSplit
 from pipeline.distributed.session import session
 from pipeline.models.documents.sentence_tagger import SentenceTaggerConfig, init_encoder, init_from_tagger
+from pipeline.models.documents.sentence_vae import SentenceVAEConfig
 from pipeline.source.corpora import corpus
 from pipeline.text.reconstruction import SentenceReconstruction
 from pipeline.text.task import TextSegmentation
@@ -104,13 +105,12 @@ def _start(
         return task, model, ()
     found = package.load(settings.init, TextSegmentation.kind, SentenceReconstruction.kind)
     if found.kind == TextSegmentation.kind:
-        known, network = config.from_dict(TextSegmentation, found.task), found.model()
-        encoder = getattr(network.config, "encoder", None)
+        known, settings_of_encoder = config.from_dict(TextSegmentation, found.task), found.model_config.get("encoder")
         copy = init_from_tagger
     else:
-        known, network = config.from_dict(SentenceReconstruction, found.task), found.model()
-        encoder = network.config
+        known, settings_of_encoder = config.from_dict(SentenceReconstruction, found.task), found.model_config
         copy = init_encoder
+    encoder = None if settings_of_encoder is None else config.from_dict(SentenceVAEConfig, settings_of_encoder)
     rule = f"be those of the package {settings.init!r}, or be left out"
     config.check(task, "vocabulary", task.vocabulary in ((), known.vocabulary), rule)
     config.check(task, "max_subwords", task.max_subwords in (_MAX_SUBWORDS, known.max_subwords), rule)

@@ -50,9 +50,15 @@ class Originals:
         return data[0]
 
     def texts(self, rows: Sequence[Mapping[str, Any]]) -> list[str | InputError]:
-        """The texts of documents, or why one cannot be had: it is gone, or its text is not the one of the row."""
-        kind, found, listed = TextSegmentation.inputs, [], []
+        """The texts of documents, or why one cannot be had: it is gone, or its text is not the one of the row. A text
+        that is in the row is not read again."""
+        kind, listed = TextSegmentation.inputs, []
+        found: list[str | InputError | None] = []
         for row in rows:
+            kept = row.get("text")
+            if kept is not None and _is_of(kept, row):
+                found.append(kept)
+                continue
             try:
                 listed.append(self._entry(row, kind))
                 found.append(None)
@@ -60,7 +66,7 @@ class Originals:
                 found.append(reason)
         data, errors = fetch(pa.Table.from_pylist(listed, ENTRIES), kind, self._config) if listed else ([], [])
         read = iter(zip(listed, data, errors, strict=True))
-        return [_text(row, *next(read)) if reason is None else reason for row, reason in zip(rows, found, strict=True)]
+        return [_text(row, *next(read)) if known is None else known for row, known in zip(rows, found, strict=True)]
 
     def _entry(self, row: Mapping[str, Any], kind: Any) -> dict[str, Any]:
         """The input of a row as it is listed now."""
@@ -88,9 +94,6 @@ def paragraphs(row: Mapping[str, Any], text: str) -> list[str]:
 
 
 def _text(row: Mapping[str, Any], entry: Mapping[str, Any], data: bytes | None, error: Any) -> str | InputError:
-    kept = row.get("text")  # of a table that has the texts: OCR, above all, is not done twice
-    if kept is not None and hashlib.sha256(kept.encode()).hexdigest() == row["text_sha256"]:
-        return kept
     if data is None:
         return _raised(error.as_py())
     try:
@@ -99,9 +102,13 @@ def _text(row: Mapping[str, Any], entry: Mapping[str, Any], data: bytes | None, 
         text = read_document(data, PLAIN if is_early else entry["format"], ocr=row.get("format") == WITH_OCR).text
     except InputError as reason:
         return reason
-    if hashlib.sha256(text.encode()).hexdigest() != row["text_sha256"]:
+    if not _is_of(text, row):
         return InputError("changed", "the document is not the one that was segmented")
     return text
+
+
+def _is_of(text: str, row: Mapping[str, Any]) -> bool:
+    return hashlib.sha256(text.encode()).hexdigest() == row["text_sha256"]
 
 
 def _raised(error: Mapping[str, str]) -> InputError:

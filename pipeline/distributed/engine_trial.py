@@ -59,12 +59,12 @@ def decided(plan: RunPlan, say: Callable[[str], None]) -> RunPlan:
     if plan.stream.engine != "auto":
         return plan
     earlier = newest_config(plan.sink, plan.package.digest)
-    if engines_of(plan.package.model()) == (FIRST_ENGINE,):
-        engine = FIRST_ENGINE
-        say(f"engine {engine}: the model runs in no other")
-    elif earlier:
+    if earlier:
         engine = engine_of(earlier)
         say(f"engine {engine}, as in the last run of the sink with this model")
+    elif engines_of(plan.package.model()) == (FIRST_ENGINE,):
+        engine = FIRST_ENGINE
+        say(f"engine {engine}: the model runs in no other")
     else:
         try:
             engine, reason = fastest_engine(_trials(plan), plan.stream.engine_tolerance)

@@ -36,7 +36,7 @@ class DeviceMissing(UnfitNode):
 
 
 class PackageMissing(UnfitNode):
-    """A node lacks a Python package that the model needs."""
+    """A node lacks a Python package that the model or the task needs."""
 
 
 _RAISED = re.compile(rf"^{re.escape(__name__)}\.(?:PlaceNotShared|DeviceMissing|PackageMissing): (.+)$", re.MULTILINE)
@@ -101,6 +101,12 @@ def unfit_node(reason: BaseException) -> UnfitNode | None:
     """
     found = _RAISED.search(str(reason))
     return None if found is None else UnfitNode(found[1])
+
+
+def require(lack: str | None) -> None:
+    """`PackageMissing` if this process lacks something: what `Task.missing` says."""
+    if lack is not None:
+        raise PackageMissing(f"node {this_node()}: {lack}")
 
 
 def _token_uri(folder: str) -> str:

@@ -26,7 +26,7 @@ import pyarrow as pa
 import ray
 
 from pipeline import config, storage
-from pipeline.distributed.places import PackageMissing, Places, UnfitNode, mark, this_node, unfit_node
+from pipeline.distributed.places import Places, UnfitNode, mark, require, unfit_node
 from pipeline.distributed.session import release_actors
 from pipeline.errors import InputError, RequestError
 from pipeline.json_text import to_json
@@ -342,8 +342,7 @@ class _Sampling:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         self._places.see()
-        if lack := self._task.missing():
-            raise PackageMissing(f"node {this_node()}: {lack}")
+        require(self._task.missing())
         kind, left_out = self._task.inputs, 0
         if self._keep is not None:  # the columns of a Parquet file are read by name
             kind = dataclasses.replace(kind, record=tuple(dict.fromkeys((*kind.record, "split"))))

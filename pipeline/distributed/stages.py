@@ -25,7 +25,7 @@ import ray
 import torch
 
 from pipeline import package
-from pipeline.distributed.places import DeviceMissing, PackageMissing, Places, UnfitNode, this_node
+from pipeline.distributed.places import DeviceMissing, PackageMissing, Places, UnfitNode, require, this_node
 from pipeline.distributed.watchdog import BlockWatchdog
 from pipeline.engines import with_engine
 from pipeline.errors import InputError
@@ -324,8 +324,7 @@ def model_of(loaded: package.Package) -> torch.nn.Module:
 def _see(work: Work) -> None:
     """`UnfitNode` if this process does not see the places of a run, or lacks what its task needs."""
     work.places.see()
-    if lack := work.task.missing():
-        raise PackageMissing(f"node {this_node()}: {lack}")
+    require(work.task.missing())
 
 
 class _Model:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import InputError
 from pipeline.originals import Originals
 from pipeline.sinks import open_sink
 from testing import document_files
@@ -92,7 +93,7 @@ def test_every_file_has_its_row(place: Path) -> None:
 
 def test_the_texts_are_read_again_through_the_same_door(place: Path) -> None:
     rows = open_sink(str(place / "sink")).rows("error is null").to_pylist()
-    assert Originals().texts(rows) == [row["text"] for row in rows]
+    assert Originals().texts([row | {"text": None} for row in rows]) == [row["text"] for row in rows]
     for row in rows:
         lengths = [span["end"] - span["start"] for span in row["paragraphs"]]
         assert sum(lengths) == row["num_chars"]
@@ -111,6 +112,10 @@ def test_a_scan_has_a_row_with_ocr(cluster: None, tmp_path: Path) -> None:
     (row,) = open_sink(str(tmp_path / "sink")).rows().to_pylist()
     assert (row["format"], row["text"]) == ("pdf-ocr", "\n".join(PARAGRAPHS[:3]))
     assert row["pages"] == [1] * row["num_paragraphs"]
+    assert Originals().texts([row | {"text": None}]) == [row["text"]]
+    (tmp_path / "in" / "scan.pdf").unlink()
+    (other,) = Originals().texts([row | {"text": "changed"}])
+    assert isinstance(other, InputError)
     assert Originals().texts([row]) == [row["text"]]
     assert "It was read by OCR" in Path(summary["report"]).read_text()
 
